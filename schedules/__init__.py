@@ -1,0 +1,38 @@
+"""How a loop nest becomes fast: rules by operator, tried in order; the last takes anything."""
+
+from __future__ import annotations
+
+import tvm
+from tvm import tirx
+
+from mobilenet_tvm.schedules import convolution, elementwise, reduction
+from mobilenet_tvm.schedules.base import Rule
+from mobilenet_tvm.targets.target import Target
+
+#: In order of priority.
+RULES: tuple[Rule, ...] = (convolution.apply, elementwise.apply, reduction.apply)
+
+
+def schedule_module(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
+    """Give each loop nest of a module the schedule of the first rule that takes it.
+
+    Parameters
+    ----------
+    mod : IRModule
+        Relax functions, left as they are, and unscheduled TensorIR functions.
+    target : Target
+        The machine that the code is for.
+
+    Returns
+    -------
+    IRModule
+        The same functions, scheduled.
+    """
+    scheduled = {}
+    for name, func in mod.functions.items():
+        if isinstance(func, tirx.PrimFunc):
+            schedules = (rule(func, target) for rule in RULES)
+            schedule = next(s for s in schedules if s is not None)
+            func = schedule.mod["main"].with_attrs(dict(func.attrs))
+        scheduled[name] = func
+    return tvm.IRModule(scheduled, attrs=mod.attrs)

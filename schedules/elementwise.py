@@ -1,0 +1,45 @@
+"""Element-wise operators, layout changes and copies: vectors of the last axis, rows in parallel."""
+
+from __future__ import annotations
+
+from tvm import s_tir, tirx
+from tvm.s_tir.schedule import SBlockRV
+
+from mobilenet_tvm.schedules.base import (
+    blocks_of,
+    divisor_at_most,
+    extent,
+    inline_all_but,
+    is_reduction,
+)
+from mobilenet_tvm.targets.target import Target
+
+#: Starting the threads costs about as much as this many bytes moved by one.
+PARALLEL_ELEMENTS = 16 * 1024
+
+
+def apply(func: tirx.PrimFunc, target: Target) -> s_tir.Schedule | None:
+    """Schedule a function without reductions; None for any other."""
+    sch = s_tir.Schedule(func)
+    if any(is_reduction(sch, block) for block in blocks_of(sch)):
+        return None
+    inline_all_but(sch, keep=set())
+    for block in blocks_of(sch):
+        vectorize_and_parallelize(sch, block, target)
+    return sch
+
+
+def vectorize_and_parallelize(sch: s_tir.Schedule, block: SBlockRV, target: Target) -> None:
+    """Vectorise a block's last axis and run the others in parallel where there is enough to do."""
+    loops = sch.get_loops(block)
+    if not loops:
+        return
+    elements = 1
+    for loop in loops:
+        elements *= extent(sch, loop)
+    lanes = divisor_at_most(extent(sch, loops[-1]), 2 * target.lanes)
+    outer, vector = sch.split(loops[-1], [None, lanes])
+    sch.vectorize(vector)
+    rows = sch.fuse(*loops[:-1], outer)
+    if elements >= PARALLEL_ELEMENTS:
+        sch.parallel(rows)

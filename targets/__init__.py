@@ -1,0 +1,1 @@
+"""What a machine is: presets, aliases, and the detection of this one."""

@@ -1,0 +1,175 @@
+"""The targets that have a name, as data, and the choice among them."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import replace
+
+from mobilenet_tvm.targets.errors import UserError
+from mobilenet_tvm.targets.host import (
+    architecture,
+    cache_bytes,
+    cpu_features,
+    cpu_parts,
+)
+from mobilenet_tvm.targets.target import Target
+
+KIB = 1024
+
+#: Features of the x86-64 psABI's microarchitecture levels, in Linux' spelling, where LLVM uses
+#: them for this kind of code (source: x86-64 psABI, section 3.1.1).
+_V2 = ("cx16", "popcnt", "sse4_1", "sse4_2", "ssse3")
+_V3 = (*_V2, "abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe")
+_V4 = (*_V3, "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl")
+
+_X86_V2 = Target(
+    name="x86-sse4",
+    architecture="x86_64",
+    cpu="x86-64-v2",
+    description="x86-64 with SSE4.2 (x86-64-v2), for machines before AVX2",
+    required_features=_V2,
+    vector_registers=16,
+    fma_per_cycle=2,
+)
+_ARM64 = Target(
+    name="arm64",
+    architecture="aarch64",
+    cpu="generic",
+    description="any ARMv8-A: Cortex-A35 and later, Apple, Neoverse",
+    features=("+neon",),
+    required_features=("asimd",),
+)
+_V8_2 = ("asimd", "asimddp", "asimdhp", "asimdrdm", "atomics", "crc32", "fphp", "lrcpc")
+
+# Widths, latencies and caches: Arm's software optimisation guides of the Cortex-A53, A55, A72 and
+# A76 and their technical reference manuals; Agner Fog's instruction tables for x86.
+_PRESETS = (
+    Target(
+        name="x86",
+        architecture="x86_64",
+        cpu="x86-64-v3",
+        description="x86-64 with AVX2 and FMA (x86-64-v3): Haswell, Zen and later",
+        required_features=_V3,
+        vector_bits=256,
+        vector_registers=16,
+        fma_per_cycle=2,
+    ),
+    Target(
+        name="x86-avx512",
+        architecture="x86_64",
+        cpu="x86-64-v4",
+        description="x86-64 with AVX-512 (x86-64-v4): Skylake-X, Ice Lake, Zen 4 and later",
+        required_features=_V4,
+        vector_bits=512,
+        fma_per_cycle=2,
+        l2_bytes=1024 * KIB,
+    ),
+    _X86_V2,
+    _ARM64,
+    Target(
+        name="cortex-a53",
+        architecture="aarch64",
+        cpu="cortex-a53",
+        description="Cortex-A53: Raspberry Pi 3, many phones' small cores",
+        required_features=("asimd", "crc32"),
+    ),
+    Target(
+        name="cortex-a55",
+        architecture="aarch64",
+        cpu="cortex-a55",
+        description="Cortex-A55: the small cores of phones since 2018",
+        required_features=_V8_2,
+        l2_bytes=128 * KIB,
+    ),
+    Target(
+        name="cortex-a72",
+        architecture="aarch64",
+        cpu="cortex-a72",
+        description="Cortex-A72: Raspberry Pi 4, RK3399",
+        required_features=("asimd", "crc32"),
+        fma_per_cycle=2,
+        fma_latency=7,
+        l2_bytes=1024 * KIB,
+    ),
+    Target(
+        name="cortex-a76",
+        architecture="aarch64",
+        cpu="cortex-a76",
+        description="Cortex-A76: Raspberry Pi 5, RK3588, phones of 2019",
+        required_features=_V8_2,
+        fma_per_cycle=2,
+        l1d_bytes=64 * KIB,
+    ),
+)
+
+#: Targets by name, in the order in which they are listed.
+PRESETS = {target.name: target for target in _PRESETS}
+#: Other names for them.
+ALIASES = {
+    "aarch64": "arm64",
+    "rpi3": "cortex-a53",
+    "rpi4": "cortex-a72",
+    "rpi5": "cortex-a76",
+    "x86_64": "x86",
+}
+#: The part number in an Arm core's main ID register, and the preset for it (source: Arm's manuals).
+_ARM_PARTS = {
+    0xD03: "cortex-a53",
+    0xD05: "cortex-a55",
+    0xD08: "cortex-a72",
+    0xD0B: "cortex-a76",
+}
+
+
+def get_target(name: str) -> Target:
+    """Return the target of a name, an alias, or `native` for this machine.
+
+    Raises
+    ------
+    UserError
+        If there is no such target; the nearest name is offered.
+    """
+    if name == "native":
+        return native()
+    key = ALIASES.get(name.lower(), name.lower())
+    if key in PRESETS:
+        return PRESETS[key]
+    names = [*PRESETS, *ALIASES, "native"]
+    near = difflib.get_close_matches(name.lower(), names, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"known targets: {', '.join(names)}"
+    raise UserError(f"unknown target '{name}'; {hint}")
+
+
+def native() -> Target:
+    """Describe this machine: the best preset that it can run, with its own caches.
+
+    Raises
+    ------
+    UserError
+        If it is neither x86-64 with SSE4.2 nor 64-bit ARM.
+    """
+    machine, features = architecture(), cpu_features()
+    known = {_ARM_PARTS.get(part) for part in cpu_parts()}
+    if len(known) == 1 and (part := known.pop()) is not None:
+        best = PRESETS[part]
+    else:
+        names = ("x86-avx512", "x86", "x86-sse4") if machine == "x86_64" else ("arm64",)
+        fitting = [
+            PRESETS[name]
+            for name in names
+            if PRESETS[name].architecture == machine
+            and features.issuperset(PRESETS[name].required_features)
+        ]
+        if not fitting:
+            raise UserError(
+                f"this machine ({machine}) is not supported as a target; it takes x86-64 with "
+                "SSE4.2 or 64-bit ARM; name another target with --target"
+            )
+        best = fitting[0]
+    return replace(
+        best,
+        name="native",
+        description=f"this machine, as {best.name}",
+        l1d_bytes=cache_bytes(1) or best.l1d_bytes,
+        l2_bytes=cache_bytes(2) or best.l2_bytes,
+    )

@@ -1,0 +1,59 @@
+"""What a machine is, as far as code generation and schedules need to know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Target:
+    """A CPU or a family of CPUs.
+
+    Parameters
+    ----------
+    name : str
+        The name on the command line and in logs.
+    architecture : str
+        As `uname -m` prints it: `x86_64` or `aarch64`.
+    cpu : str
+        LLVM's name of the CPU.
+    description : str
+        One line for people.
+    features : tuple of str
+        LLVM features to add to those of `cpu`, such as `+neon`.
+    required_features : tuple of str
+        What the running CPU must have, spelled as Linux spells it in /proc/cpuinfo.
+    vector_bits : int
+        Width of a vector register in bits.
+    vector_registers : int
+        Number of architectural vector registers.
+    fma_per_cycle : int
+        Full-width float32 multiply-adds started per cycle.
+    fma_latency : int
+        Cycles from a multiply-add to one that adds to its result.
+    l1d_bytes, l2_bytes : int
+        Data caches of one core, in bytes.
+    """
+
+    name: str
+    architecture: str
+    cpu: str
+    description: str
+    features: tuple[str, ...] = ()
+    required_features: tuple[str, ...] = ()
+    vector_bits: int = 128
+    vector_registers: int = 32
+    fma_per_cycle: int = 1
+    fma_latency: int = 4
+    l1d_bytes: int = 32 * 1024
+    l2_bytes: int = 512 * 1024
+
+    @property
+    def triple(self) -> str:
+        """LLVM's target triple."""
+        return f"{self.architecture}-linux-gnu"
+
+    @property
+    def lanes(self) -> int:
+        """Number of float32 values in a vector register."""
+        return self.vector_bits // 32
