@@ -1,0 +1,115 @@
+"""Conversions of ONNX operators that TVM's importer turns into something passes cannot see through.
+
+TVM emits Clip, Pad and automatic padding as opaque loop nests, and Min and Max as a
+stack and a reduction. Here each becomes graph operators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import Any
+
+import numpy as np
+from tvm import relax
+
+from mobilenet_tvm.compile.passes.rewriter import constant_value, shape_of
+
+Attributes = dict[str, Any]
+Converter = Callable[[Sequence[Any], Attributes, int], Any]
+
+
+def clip(inputs: Sequence[Any], attributes: Attributes, opset: int) -> Any:
+    """Clip: bounds are attributes up to opset 6, inputs from 11; an absent bound is none."""
+    if opset < 11:
+        low, high = attributes.get("min"), attributes.get("max")
+    else:
+        low, high = (_scalar(_input(inputs, index)) for index in (1, 2))
+    return relax.op.clip(
+        inputs[0],
+        -np.inf if low is None or np.isnan(low) else low,
+        np.inf if high is None or np.isnan(high) else high,
+    )
+
+
+def minimum(inputs: Sequence[Any], _attributes: Attributes, _opset: int) -> Any:
+    """Min of any number of inputs."""
+    return reduce(relax.op.minimum, inputs)
+
+
+def maximum(inputs: Sequence[Any], _attributes: Attributes, _opset: int) -> Any:
+    """Max of any number of inputs."""
+    return reduce(relax.op.maximum, inputs)
+
+
+def pad(inputs: Sequence[Any], attributes: Attributes, opset: int) -> Any:
+    """Pad with a constant; other modes are not used by MobileNets."""
+    mode = attributes.get("mode", b"constant").decode()
+    if mode != "constant":
+        raise NotImplementedError(f"mode '{mode}'; only constant padding is supported")
+    rank = len(shape_of(inputs[0]))
+    if opset < 11:
+        pads, value = list(attributes["pads"]), attributes.get("value", 0.0)
+        axes = list(range(rank))
+    else:
+        pads = _integers(inputs[1], "pads")
+        value = _scalar(_input(inputs, 2)) or 0.0
+        given = _input(inputs, 3)
+        axes = list(range(rank)) if given is None else _integers(given, "axes")
+    widths = [0] * (2 * rank)
+    for position, axis in enumerate(axes):
+        widths[2 * (axis % rank)] = pads[position]
+        widths[2 * (axis % rank) + 1] = pads[position + len(axes)]
+    if min(widths) < 0:
+        raise NotImplementedError("negative pads (cropping)")
+    return relax.op.nn.pad(inputs[0], widths, "constant", float(value))
+
+
+def explicit_padding(inputs: Sequence[Any], attributes: Attributes) -> Attributes:
+    """Replace the attribute `auto_pad` of a convolution or pooling by explicit `pads`.
+
+    Source: the ONNX operator specification of Conv: the output of SAME_UPPER and
+    SAME_LOWER is ceil(input / stride); an odd pixel of padding goes to the end or the start.
+    """
+    mode = attributes.get("auto_pad", b"NOTSET").decode()
+    attributes = {name: value for name, value in attributes.items() if name != "auto_pad"}
+    if mode in ("NOTSET", "VALID"):
+        return attributes if mode == "NOTSET" else {**attributes, "pads": (0, 0, 0, 0)}
+    spatial = shape_of(inputs[0])[2:]
+    kernel = attributes.get("kernel_shape") or shape_of(inputs[1])[2:]
+    strides = attributes.get("strides", [1] * len(spatial))
+    dilations = attributes.get("dilations", [1] * len(spatial))
+    before, after = [], []
+    for extent, taps, stride, dilation in zip(spatial, kernel, strides, dilations, strict=True):
+        reach = (taps - 1) * dilation + 1
+        total = max((-(-extent // stride) - 1) * stride + reach - extent, 0)
+        small, large = total // 2, total - total // 2
+        before.append(small if mode == "SAME_UPPER" else large)
+        after.append(large if mode == "SAME_UPPER" else small)
+    return {**attributes, "pads": tuple(before + after)}
+
+
+#: Operators converted here instead of by TVM.
+CONVERTERS: dict[str, Converter] = {"Clip": clip, "Max": maximum, "Min": minimum, "Pad": pad}
+#: Operators that TVM converts rightly once their padding is explicit.
+AUTO_PADDED = frozenset({"AveragePool", "Conv", "MaxPool"})
+
+
+def _input(inputs: Sequence[Any], index: int) -> Any:
+    return inputs[index] if index < len(inputs) else None
+
+
+def _scalar(expr: Any) -> float | None:
+    if expr is None:
+        return None
+    array = constant_value(expr)
+    if array is None:
+        raise NotImplementedError("a bound or value that is computed at run time")
+    return float(array.reshape(()))
+
+
+def _integers(expr: Any, what: str) -> list[int]:
+    array = constant_value(expr)
+    if array is None:
+        raise NotImplementedError(f"{what} computed at run time")
+    return [int(value) for value in array.reshape(-1)]

@@ -1,0 +1,1 @@
+"""Graph passes: each file holds one rewrite of the imported Relax function."""

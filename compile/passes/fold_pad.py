@@ -1,0 +1,36 @@
+"""A compiler pass that folds an explicit zero Pad into the convolution that follows it."""
+
+from __future__ import annotations
+
+from tvm import relax
+
+from mobilenet_tvm.compile.passes.rewriter import GraphRewriter, op_name
+
+
+class FoldPad(GraphRewriter):
+    """Turn `conv2d(pad(x))` into a convolution with (possibly asymmetric) padding, in NCHW."""
+
+    def visit_call(self, call: relax.Call) -> relax.Expr | None:
+        """Add the widths of a preceding spatial zero pad to a convolution's padding."""
+        if op_name(call) != "nn.conv2d":
+            return None
+        pad = self.producer(call.args[0], "nn.pad")
+        if pad is None or pad.attrs.pad_mode != "constant" or pad.attrs.pad_value != 0.0:
+            return None
+        widths = [int(width) for width in pad.attrs.pad_width]
+        if any(widths[:4]):
+            return None
+        top, bottom, left, right = widths[4:]
+        attrs = call.attrs
+        padding = [int(width) for width in attrs.padding]
+        return relax.op.nn.conv2d(
+            pad.args[0],
+            call.args[1],
+            strides=attrs.strides,
+            padding=[padding[0] + top, padding[1] + left, padding[2] + bottom, padding[3] + right],
+            dilation=attrs.dilation,
+            groups=attrs.groups,
+            data_layout=attrs.data_layout,
+            kernel_layout=attrs.kernel_layout,
+            out_dtype=attrs.out_dtype or None,
+        )

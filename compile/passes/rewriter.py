@@ -1,0 +1,171 @@
+"""The base of every graph pass: rewrites a straight-line Relax function binding by binding."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import tvm
+from tvm import relax
+from tvm.ir import GenericConst
+
+from mobilenet_tvm.targets.errors import UserError
+
+#: Removes what a rewrite left unused, and variables that only rename others.
+_TIDY = tvm.transform.Sequential(
+    [relax.transform.CanonicalizeBindings(), relax.transform.DeadCodeElimination(["main"])]
+)
+
+
+class GraphRewriter:
+    """Rebuilds `main` in order; a subclass changes calls as they pass by.
+
+    An imported MobileNet is one dataflow block of calls, so a pass needs no
+    general visitor: it sees each call once, with its arguments already rewritten,
+    and may look at the calls that produced them.
+    """
+
+    def __init__(self, mod: tvm.IRModule) -> None:
+        self.mod = mod
+        self.builder = relax.BlockBuilder(mod)
+        self._new: dict[relax.Var, relax.Expr] = {}
+        self._value: dict[relax.Var, relax.Expr] = {}
+        self._uses = _count_uses(mod["main"])
+        self._old: dict[relax.Var, relax.Var] = {}
+
+    def run(self) -> tvm.IRModule:
+        """Return a module whose `main` is the rewritten one; other functions stay.
+
+        Raises
+        ------
+        UserError
+            If `main` holds control flow, which no MobileNet has.
+        """
+        func = self.mod["main"]
+        body = straight_line(func)
+        # The builder refuses to define a function twice, so `main` gets its name at the end.
+        with self.builder.function("rewritten", params=list(func.params)):
+            with self.builder.dataflow():
+                for binding in body.blocks[0].bindings if body.blocks else []:
+                    value = self._substitute(binding.value)
+                    visited = self.visit(value)
+                    new = value if visited is None else visited
+                    if not isinstance(new, relax.Var | GenericConst):
+                        var = self.builder.emit(new)
+                        self._value[var] = new
+                        new = var
+                    self._new[binding.var] = new
+                    if isinstance(new, relax.Var):
+                        self._old.setdefault(new, binding.var)
+                result = self.builder.emit_output(self.finish(self._substitute(body.body)))
+            self.builder.emit_func_output(result)
+        mod = self.builder.get()
+        main = mod["rewritten"].with_attrs({**dict(func.attrs or {}), "global_symbol": "main"})
+        functions = {var: f for var, f in mod.functions.items() if var.name_hint != "rewritten"}
+        out = tvm.IRModule({v: f for v, f in functions.items() if v.name_hint != "main"})
+        out["main"] = main
+        if self.mod.attrs:
+            out = out.with_attrs(dict(self.mod.attrs))
+        return _TIDY(out)
+
+    def visit(self, value: relax.Expr) -> relax.Expr | None:
+        """Return what replaces one bound value, or None to keep it; calls go to `visit_call`."""
+        return self.visit_call(value) if isinstance(value, relax.Call) else None
+
+    def visit_call(self, call: relax.Call) -> relax.Expr | None:  # noqa: ARG002
+        """Return what replaces a call, or None to keep it."""
+        return None
+
+    def finish(self, result: relax.Expr) -> relax.Expr:
+        """Return the function's result; a pass that changes what variables hold mends it here."""
+        return result
+
+    def emit(self, value: relax.Expr) -> relax.Expr:
+        """Bind a new value in the function under construction and return its variable."""
+        if isinstance(value, relax.Var | GenericConst):
+            return value
+        var = self.builder.emit(value)
+        self._value[var] = value
+        return var
+
+    def producer(self, expr: relax.Expr, op: str | Sequence[str]) -> relax.Call | None:
+        """Return the call that produced `expr`, if it is one of the named operators."""
+        names = (op,) if isinstance(op, str) else op
+        value = self._value.get(expr) if isinstance(expr, relax.Var) else None
+        return value if isinstance(value, relax.Call) and op_name(value) in names else None
+
+    def used_once(self, expr: relax.Expr) -> bool:
+        """Tell whether a value has one use, so that folding it away repeats no work."""
+        return self._uses[self._old[expr]] == 1 if expr in self._old else True
+
+    def _substitute(self, value: relax.Expr) -> relax.Expr:
+        if isinstance(value, relax.Var):
+            return self._new.get(value, value)
+        if isinstance(value, relax.Call):
+            args = [self._substitute(arg) for arg in value.args]
+            return relax.Call(value.op, args, value.attrs, value.ty_args)
+        if isinstance(value, relax.Tuple):
+            return relax.Tuple([self._substitute(field) for field in value.fields])
+        if isinstance(value, relax.TupleGetItem):
+            return relax.TupleGetItem(self._substitute(value.tuple_value), value.index)
+        return value
+
+
+def straight_line(func: relax.Function) -> relax.SeqExpr:
+    """Return the body of a function that is one block of bindings."""
+    body = func.body
+    bindings = [binding for block in body.blocks for binding in block.bindings]
+    if len(body.blocks) > 1 or any(isinstance(b.value, relax.If) for b in bindings):
+        raise UserError(
+            "the network has control flow (If, Loop or Scan); export it for inference, without it"
+        )
+    return body
+
+
+def op_name(call: relax.Call) -> str:
+    """Return the operator's name without the `relax.` prefix, or '' for other callees."""
+    return call.op.name.removeprefix("relax.") if isinstance(call.op, tvm.ir.Op) else ""
+
+
+def constant(array: np.ndarray) -> GenericConst:
+    """Make a Relax constant from an array."""
+    return relax.const(np.ascontiguousarray(array))
+
+
+def constant_value(expr: relax.Expr) -> np.ndarray | None:
+    """Return a constant's array, or None for anything that is not a constant."""
+    return expr.value.numpy() if isinstance(expr, GenericConst) else None
+
+
+def shape_of(expr: relax.Expr) -> tuple[int, ...]:
+    """Return the static shape of a tensor expression."""
+    return tuple(int(extent) for extent in expr.ty.shape.values)
+
+
+def _count_uses(func: relax.Function) -> Counter[relax.Var]:
+    uses: Counter[relax.Var] = Counter()
+
+    def count(expr: relax.Expr) -> None:
+        if isinstance(expr, relax.Var):
+            uses[expr] += 1
+
+    for block in func.body.blocks:
+        for binding in block.bindings:
+            value = binding.value
+            if isinstance(value, relax.Call):
+                for arg in value.args:
+                    fields = arg.fields if isinstance(arg, relax.Tuple) else [arg]
+                    for field in fields:
+                        count(field)
+            elif isinstance(value, relax.Tuple):
+                for field in value.fields:
+                    count(field)
+            elif isinstance(value, relax.TupleGetItem):
+                count(value.tuple_value)
+            else:
+                count(value)
+    result = func.body.body
+    for field in result.fields if isinstance(result, relax.Tuple) else [result]:
+        count(field)
+    return uses

@@ -1,0 +1,211 @@
+"""A compiler pass that lays every activation out as NHWC, so that channels are contiguous."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from mobilenet_tvm.compile.passes.rewriter import (
+    GraphRewriter,
+    constant,
+    constant_value,
+    op_name,
+    shape_of,
+)
+
+TO_NHWC = (0, 2, 3, 1)
+TO_NCHW = (0, 3, 1, 2)
+
+#: Element-wise operators whose tensor arguments all share one layout.
+ELEMENTWISE = frozenset(
+    {
+        "abs", "add", "clip", "divide", "erf", "exp", "maximum", "minimum", "multiply",
+        "negative", "nn.gelu", "nn.leakyrelu", "nn.relu", "nn.relu6", "nn.silu", "power", "round",
+        "sigmoid", "sqrt", "square", "subtract", "tanh", "astype",
+    }
+)  # fmt: skip
+
+
+class ToNHWC(GraphRewriter):
+    """Rewrite convolutions, pooling and all between them to NHWC; weights become HWIO.
+
+    Each NCHW value is tracked together with its NHWC form. The NCHW form is made only
+    where an operator outside this pass asks for it, so that no layout change is left
+    inside the network, and an exporter's own transposes cancel.
+    """
+
+    def __init__(self, mod: tvm.IRModule) -> None:
+        super().__init__(mod)
+        # NCHW value -> the same value in NHWC.
+        self._nhwc: dict[relax.Expr, relax.Expr] = {}
+        self._rules: dict[str, Callable[[relax.Call], relax.Expr | None]] = {
+            "nn.conv2d": self._conv2d,
+            "nn.avg_pool2d": self._pool2d,
+            "nn.max_pool2d": self._pool2d,
+            "nn.pad": self._pad,
+            "concat": self._concat,
+            "mean": self._reduce,
+            "max": self._reduce,
+            "sum": self._reduce,
+            "permute_dims": self._permute,
+            "reshape": self._reshape,
+            "squeeze": self._reshape,
+            "quantize": self._quantize,
+            "dequantize": self._quantize,
+        }
+
+    def visit_call(self, call: relax.Call) -> relax.Expr | None:
+        """Give a call its NHWC form; an unknown operator gets NCHW arguments as before."""
+        name = op_name(call)
+        rule = self._elementwise if name in ELEMENTWISE else self._rules.get(name)
+        return None if rule is None else rule(call)
+
+    def _defer(self, nhwc: relax.Expr) -> relax.Expr:
+        """Bind a value in NHWC and return the variable that stands for it in NCHW.
+
+        The returned permutation is dead code, and removed, unless somebody reads it.
+        """
+        inner = self.emit(nhwc)
+        outer = self.emit(relax.op.permute_dims(inner, TO_NCHW))
+        self._nhwc[outer] = inner
+        return outer
+
+    def _as_nhwc(self, expr: relax.Expr) -> relax.Expr:
+        if expr not in self._nhwc:
+            value = constant_value(expr)
+            if value is not None:
+                return constant(value.transpose(TO_NHWC))
+            self._nhwc[expr] = self.emit(relax.op.permute_dims(expr, TO_NHWC))
+        return self._nhwc[expr]
+
+    def _conv2d(self, call: relax.Call) -> relax.Expr | None:
+        attrs = call.attrs
+        weight = constant_value(call.args[1])
+        if attrs.data_layout != "NCHW" or attrs.kernel_layout != "OIHW":
+            return None
+        kernel = (
+            relax.op.permute_dims(call.args[1], (2, 3, 1, 0))
+            if weight is None
+            else constant(weight.transpose(2, 3, 1, 0))
+        )
+        return self._defer(
+            relax.op.nn.conv2d(
+                self._as_nhwc(call.args[0]),
+                self.emit(kernel),
+                strides=attrs.strides,
+                padding=attrs.padding,
+                dilation=attrs.dilation,
+                groups=attrs.groups,
+                data_layout="NHWC",
+                kernel_layout="HWIO",
+                out_dtype=attrs.out_dtype or None,
+            )
+        )
+
+    def _pool2d(self, call: relax.Call) -> relax.Expr | None:
+        attrs = call.attrs
+        if attrs.layout != "NCHW":
+            return None
+        build = relax.op.nn.avg_pool2d if "avg" in op_name(call) else relax.op.nn.max_pool2d
+        return self._defer(
+            build(
+                self._as_nhwc(call.args[0]),
+                pool_size=attrs.pool_size,
+                strides=attrs.strides,
+                padding=attrs.padding,
+                dilation=attrs.dilation,
+                ceil_mode=attrs.ceil_mode,
+                count_include_pad=attrs.count_include_pad,
+                layout="NHWC",
+            )
+        )
+
+    def _pad(self, call: relax.Call) -> relax.Expr | None:
+        attrs = call.attrs
+        if len(attrs.pad_width) != 8 or call.args[0] not in self._nhwc:
+            return None
+        pairs = np.array([int(width) for width in attrs.pad_width]).reshape(4, 2)
+        widths = pairs[list(TO_NHWC)].reshape(-1).tolist()
+        return self._defer(
+            relax.op.nn.pad(
+                self._as_nhwc(call.args[0]), widths, attrs.pad_mode, float(attrs.pad_value)
+            )
+        )
+
+    def _elementwise(self, call: relax.Call) -> relax.Expr | None:
+        tensors = [arg for arg in call.args if hasattr(arg.ty, "shape")]
+        if not any(arg in self._nhwc for arg in tensors):
+            return None
+        args = []
+        for arg in call.args:
+            if not hasattr(arg.ty, "shape") or not shape_of(arg):
+                args.append(arg)
+            elif len(shape_of(arg)) == 4:
+                args.append(self._as_nhwc(arg))
+            elif (value := constant_value(arg)) is not None and value.ndim < 4:
+                full = value.reshape((1,) * (4 - value.ndim) + value.shape)
+                args.append(constant(full.transpose(TO_NHWC)))
+            else:
+                return None
+        return self._defer(relax.Call(call.op, args, call.attrs, call.ty_args))
+
+    def _quantize(self, call: relax.Call) -> relax.Expr | None:
+        data, scale, zero = call.args
+        if data not in self._nhwc:
+            return None
+        axis = int(call.attrs.axis) % 4
+        build = relax.op.quantize if op_name(call) == "quantize" else relax.op.dequantize
+        return self._defer(
+            build(
+                self._as_nhwc(data),
+                scale,
+                zero,
+                axis=TO_NHWC.index(axis),
+                out_dtype=call.attrs.out_dtype,
+            )
+        )
+
+    def _concat(self, call: relax.Call) -> relax.Expr | None:
+        fields = list(call.args[0].fields) if isinstance(call.args[0], relax.Tuple) else []
+        if not any(field in self._nhwc for field in fields):
+            return None
+        axis = TO_NHWC.index(int(call.attrs.axis) % 4)
+        return self._defer(relax.op.concat([self._as_nhwc(field) for field in fields], axis))
+
+    def _reduce(self, call: relax.Call) -> relax.Expr | None:
+        data = call.args[0]
+        if data not in self._nhwc or call.attrs.axis is None:
+            return None
+        axes = sorted(int(axis) % 4 for axis in call.attrs.axis)
+        keep = bool(call.attrs.keepdims)
+        if not keep and axes != [2, 3]:
+            return None
+        build = {"mean": relax.op.mean, "max": relax.op.max, "sum": relax.op.sum}[op_name(call)]
+        reduced = build(self._as_nhwc(data), [TO_NHWC.index(axis) for axis in axes], keepdims=keep)
+        # Without the spatial axes, [N, C] is the same in both layouts.
+        return self._defer(reduced) if keep else reduced
+
+    def _permute(self, call: relax.Call) -> relax.Expr | None:
+        data = call.args[0]
+        axes = tuple(int(axis) for axis in call.attrs.axes or ())
+        if axes == TO_NCHW:
+            outer = self.emit(call)
+            self._nhwc[outer] = data
+            return outer
+        if axes == TO_NHWC and data in self._nhwc:
+            return self._nhwc[data]
+        return None
+
+    def _reshape(self, call: relax.Call) -> relax.Expr | None:
+        data = call.args[0]
+        if data not in self._nhwc:
+            return None
+        # With one pixel, or one channel, both layouts hold the same sequence of numbers.
+        _, channels, height, width = shape_of(data)
+        if height * width != 1 and channels != 1:
+            return None
+        shape = shape_of(self.builder.normalize(call))
+        return relax.op.reshape(self._nhwc[data], shape)
