@@ -1,0 +1,43 @@
+"""Writes an artifact's metadata as an object file, to be linked in."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import tvm
+
+from mobilenet_tvm.runtime.metadata import SECTION, Metadata
+
+# `llvm.used` marks the section as retained, so that a linker's garbage collection keeps it.
+_IR = """\
+target triple = "{triple}"
+@metadata = internal constant [{size} x i8] c"{text}", section "{section}", align 1
+@llvm.used = appending global [1 x ptr] [ptr @metadata], section "llvm.metadata"
+"""
+
+
+def write_metadata_object(metadata: Metadata, triple: str, path: str | Path) -> None:
+    """Write an ELF object file that holds the metadata in its section `.mobilenet_tvm`.
+
+    Parameters
+    ----------
+    metadata : Metadata
+        What the artifact is to say of itself.
+    triple : str
+        LLVM target triple of the artifact, such as ``"aarch64-linux-gnu"``.
+    path : str or Path
+        The ``.o`` to write.
+    """
+    text = metadata.to_json().encode()
+    ir = _IR.format(
+        triple=triple,
+        size=len(text),
+        text="".join(f"\\{byte:02X}" for byte in text),
+        section=SECTION,
+    )
+    with tempfile.NamedTemporaryFile("w", suffix=".ll", encoding="ascii") as file:
+        file.write(ir)
+        file.flush()
+        load = tvm.get_global_func("ffi.Module.load_from_file.ll")
+        load(file.name, "ll").write_to_file(str(path), "o")

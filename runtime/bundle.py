@@ -1,0 +1,204 @@
+"""Makes a folder to copy to a device or into an app: a model and all that runs it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from mobilenet_tvm.runtime.elf import read_elf
+from mobilenet_tvm.runtime.library import FFI_REQUIREMENT, RUNTIME_LIBRARY, find_runtime_library
+from mobilenet_tvm.runtime.metadata import Metadata, metadata_of
+from mobilenet_tvm.targets.errors import UserError
+from mobilenet_tvm.targets.host import architecture
+
+_LOGGER = logging.getLogger(__name__)
+
+# What the loader consists of; the bundle has nothing else of this project.
+_LOADER = {
+    "runtime": ("__init__", "bench", "elf", "library", "metadata", "model", "threads"),
+    "targets": ("__init__", "errors", "host"),
+}
+
+# What a bundle holds beside its model.
+_ENTRIES = {"README.txt", "mobilenet_tvm", "run.py"}
+
+_README = """\
+{model}, compiled for {target} by mobilenet-tvm
+
+On the device (64-bit Linux, {architecture}, Python 3.10 or later):
+
+    pip install '{requirement}' 'numpy>=1.26,<3'
+    python run.py                 random numbers in, answer and latency out
+    python run.py input.npy       one file for each input
+
+In an app, with this folder on Python's path:
+
+    from mobilenet_tvm.runtime import load
+    model = load("{artifact}")
+    {outputs} = model({inputs})
+
+{signature}
+
+The folder `mobilenet_tvm` and the model are all of this that an app needs. The loader and
+TVM's runtime library in it are under the Apache License 2.0, https://www.apache.org/licenses.
+"""
+
+
+def bundle(artifact: str | Path, output: str | Path) -> Path:
+    """Make a folder that runs an artifact where neither this project nor TVM is installed.
+
+    Parameters
+    ----------
+    artifact : str or Path
+        The ``.so`` that ``compile`` wrote, for any architecture.
+    output : str or Path
+        The folder to make. An older bundle in its place is replaced; anything else is not.
+
+    Returns
+    -------
+    Path
+        The folder: the artifact, the loader as the package ``mobilenet_tvm`` with TVM's
+        runtime library for the artifact's architecture in it, ``run.py`` and ``README.txt``.
+
+    Raises
+    ------
+    UserError
+        If the file is no artifact, the folder holds something else, or the runtime library of
+        another architecture cannot be fetched.
+    """
+    artifact, output = Path(artifact), Path(output)
+    library = read_elf(artifact)
+    metadata = metadata_of(library)
+    _check_replaceable(output)
+    runtime = runtime_library(library.architecture)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the output, so that the last step is a rename within one file system.
+        with tempfile.TemporaryDirectory(prefix=".bundle-", dir=output.parent) as scratch:
+            made = Path(scratch) / "new"
+            _fill(made, artifact, runtime, _readme(artifact, library.architecture, metadata))
+            if output.exists():
+                output.rename(Path(scratch) / "old")
+            made.rename(output)
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written ({error.strerror})") from None
+    return output
+
+
+def runtime_library(machine: str) -> Path:
+    """Return TVM's runtime library for an architecture.
+
+    Parameters
+    ----------
+    machine : str
+        As `targets.host.architecture` names it.
+
+    Returns
+    -------
+    Path
+        This machine's own, else one from the package index: out of the wheel of the installed
+        version of TVM, kept in the user's cache folder.
+
+    Raises
+    ------
+    UserError
+        If it cannot be fetched.
+    """
+    if machine == architecture():
+        return find_runtime_library()
+    version = importlib.metadata.version("apache-tvm")
+    kept = _cache() / "runtime" / version / machine / RUNTIME_LIBRARY
+    if not kept.is_file():
+        _LOGGER.info("fetching TVM %s for %s (100 MB, once) for its runtime", version, machine)
+        _fetch(version, machine, kept)
+    return kept
+
+
+def _check_replaceable(output: Path) -> None:
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise UserError(f"{output}: is a file; give a folder")
+    names = {entry.name for entry in output.iterdir()}
+    models = names - _ENTRIES
+    if names and not (names > _ENTRIES and [Path(name).suffix for name in models] == [".so"]):
+        raise UserError(f"{output}: holds something other than a bundle; give another folder")
+
+
+def _fill(folder: Path, artifact: Path, runtime: Path, readme: str) -> None:
+    package = folder / "mobilenet_tvm"
+    for subpackage, modules in _LOADER.items():
+        (package / subpackage).mkdir(parents=True)
+        for module in modules:
+            source = _source(f"mobilenet_tvm.{subpackage}", module)
+            shutil.copyfile(source, package / subpackage / source.name)
+    shutil.copyfile(runtime, package / "runtime" / RUNTIME_LIBRARY)
+    shutil.copyfile(artifact, folder / artifact.with_suffix(".so").name)
+    shutil.copyfile(_source("mobilenet_tvm.runtime", "run"), folder / "run.py")
+    (folder / "README.txt").write_text(readme, encoding="utf-8")
+
+
+def _source(package: str, module: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise UserError(f"the package {package} has no files here; install mobilenet-tvm with pip")
+    return Path(spec.origin).with_name(f"{module}.py")
+
+
+def _readme(artifact: Path, machine: str, metadata: Metadata) -> str:
+    return _README.format(
+        model=metadata.model,
+        target=metadata.target["name"],
+        architecture=machine,
+        requirement=FFI_REQUIREMENT,
+        artifact=artifact.with_suffix(".so").name,
+        inputs=", ".join(re.sub(r"\W", "_", info.name) for info in metadata.inputs),
+        outputs="output" if len(metadata.outputs) == 1 else "outputs_by_name",
+        signature="\n".join(
+            [f"input   {info}" for info in metadata.inputs]
+            + [f"output  {info}" for info in metadata.outputs]
+        ),
+    )
+
+
+def _fetch(version: str, machine: str, destination: Path) -> None:
+    """Take the library out of the wheel on the package index."""
+    member = f"tvm/lib/{RUNTIME_LIBRARY}"
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=destination.parent) as scratch:
+            pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir"]
+            wheel_of = ["--only-binary=:all:", "--platform", f"manylinux_2_28_{machine}"]
+            subprocess.run(
+                [*pip, *wheel_of, "--dest", scratch, f"apache-tvm=={version}"],
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            (wheel,) = Path(scratch).glob("*.whl")
+            with zipfile.ZipFile(wheel) as archive:
+                Path(archive.extract(member, scratch)).replace(destination)
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.strip().splitlines()
+        reason = next((line for line in reversed(lines) if "ERROR" in line), lines[-1])
+        raise UserError(
+            f"TVM {version} for {machine} cannot be fetched ({reason.strip()}); put its "
+            f"{member} at {destination}"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{destination}: cannot be written ({error.strerror})") from None
+
+
+def _cache() -> Path:
+    # The XDG Base Directory Specification says to ignore a relative path.
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (given if given.is_absolute() else Path.home() / ".cache") / "mobilenet-tvm"

@@ -1,0 +1,115 @@
+"""Loads artifacts and TVM's runtime library, without the `tvm` package's Python and compiler."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import itertools
+import os
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+from mobilenet_tvm.targets.errors import UserError
+
+RUNTIME_LIBRARY = "libtvm_runtime.so"
+
+#: The series of tvm-ffi that TVM 0.27's libraries are built against, and pip's name for it.
+_FFI_SERIES = (0, 1, 14)
+FFI_REQUIREMENT = "apache-tvm-ffi>=0.1.14.post0,<0.1.15"
+
+# By default TVM pins threads, even the calling one, to the first cores, whatever runs there and
+# whatever the process's affinity: two processes with one thread each would share core 0. Its idle
+# workers spin for a tenth of a second, at the cost of the app's other threads; a thousandth
+# bridges the time between two layers.
+_ENVIRONMENT = {"TVM_BIND_THREADS": "0", "TVM_THREAD_POOL_SPIN_COUNT": "2000"}
+
+_lock = threading.Lock()
+_loads = itertools.count()
+
+
+def load_runtime() -> None:
+    """Make TVM's runtime part of this process, once.
+
+    It comes from the folder of this file, where a bundle has it, else from the
+    installed package `tvm`. A process that has imported `tvm` has it already.
+
+    Raises
+    ------
+    UserError
+        If tvm-ffi is missing or of another series, or there is no runtime library.
+    """
+    with _lock:
+        try:
+            import tvm_ffi
+        except ImportError:
+            raise UserError(
+                f"tvm-ffi is not installed; run: pip install '{FFI_REQUIREMENT}'"
+            ) from None
+        if _series(tvm_ffi.__version__) != _FFI_SERIES:
+            raise UserError(
+                f"tvm-ffi {tvm_ffi.__version__} does not fit TVM's runtime; "
+                f"run: pip install '{FFI_REQUIREMENT}'"
+            )
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        if tvm_ffi.get_global_func("runtime.NumThreads", allow_missing=True) is None:
+            ctypes.CDLL(str(find_runtime_library()), ctypes.RTLD_GLOBAL)
+
+
+def find_runtime_library() -> Path:
+    """Return where TVM's runtime library for this machine is.
+
+    Returns
+    -------
+    Path
+        Beside this file, else in the installed package `tvm`, which is not imported.
+
+    Raises
+    ------
+    UserError
+        If it is in neither place.
+    """
+    spec = importlib.util.find_spec("tvm")
+    installed = spec.submodule_search_locations if spec else None
+    folders = [Path(__file__).parent, *(Path(root) / "lib" for root in installed or ())]
+    for folder in folders:
+        library = folder / RUNTIME_LIBRARY
+        if library.is_file():
+            return library.resolve()
+    raise UserError(
+        f"TVM's runtime library ({RUNTIME_LIBRARY}) is missing; run: pip install "
+        "apache-tvm==0.27.0.post1, or use the folder that 'mobilenet-tvm bundle' makes"
+    )
+
+
+def load_artifact(path: Path) -> Any:
+    """Load an artifact's code into this process; TVM's runtime must be there.
+
+    Parameters
+    ----------
+    path : Path
+        The ``.so``, which must fit this machine.
+
+    Returns
+    -------
+    tvm_ffi.Module
+        Unloaded when nothing refers to it any more.
+    """
+    import tvm_ffi
+
+    # For a path that it knows, dlopen returns the file that lay there before as long as that is
+    # loaded. A spelling of its own for every load makes it look at the file.
+    spelling = f"{next(_loads):b}".replace("0", "/").replace("1", "/.")
+    path = path.resolve()
+    # By its own name, because tvm_ffi.load_module goes by the file's suffix and keeps it forever.
+    load = tvm_ffi.get_global_func("ffi.Module.load_from_file.so")
+    module = load(f"{path.parent}{spelling}/{path.name}", "so")
+    # The weights were copied twice on their way; without this the heap keeps and fragments that.
+    ctypes.CDLL(None).malloc_trim(0)
+    return module
+
+
+def _series(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)[:3]))

@@ -1,0 +1,77 @@
+"""Runs the model that lies beside this file, once on the given arrays and again to time it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from mobilenet_tvm.runtime import Model, load
+from mobilenet_tvm.runtime.bench import measure, random_inputs
+from mobilenet_tvm.runtime.model import Array
+from mobilenet_tvm.targets.errors import UserError
+
+
+def main() -> None:
+    """Parse the command line, run, print; exit with status 1 on an error."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "arrays",
+        nargs="*",
+        type=Path,
+        metavar="input.npy",
+        help="one file for each input of the model; random numbers by default",
+    )
+    parser.add_argument("--threads", type=int, help="by default the fast cores")
+    options = parser.parse_args()
+    try:
+        run(options.arrays, options.threads)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+def run(files: list[Path], threads: int | None) -> None:
+    """Print what the model answers, and how long it takes."""
+    model = load(_artifact(), threads=threads)
+    inputs = _read(model, files) if files else random_inputs(model)
+    result = model(**inputs)
+    outputs = result if isinstance(result, dict) else {model.outputs[0].name: result}
+    latency = measure(model, inputs, rounds=50)
+    lines = [f"{model.metadata.model} for {model.metadata.target['name']}"]
+    lines += [f"input  {info}" for info in model.inputs]
+    lines += [f"output {info}: {_summary(outputs[info.name])}" for info in model.outputs]
+    lines += [
+        f"latency, threads: {model.threads}: {1e3 * latency.median:.2f} ms median, "
+        f"{1e3 * latency.minimum:.2f} ms at best"
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _artifact() -> Path:
+    artifacts = list(Path(__file__).parent.glob("*.so"))
+    if len(artifacts) != 1:
+        raise UserError(f"{len(artifacts)} models (*.so) beside {__file__}; there must be one")
+    return artifacts[0]
+
+
+def _read(model: Model, files: list[Path]) -> dict[str, Array]:
+    if len(files) != len(model.inputs):
+        raise UserError(f"{len(files)} files given, the model has {len(model.inputs)} inputs")
+    inputs = {}
+    for info, file in zip(model.inputs, files, strict=True):
+        try:
+            inputs[info.name] = np.load(file)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{file}: no array in .npy format ({error})") from None
+    return inputs
+
+
+def _summary(output: Array) -> str:
+    largest = np.argsort(output, axis=None)[::-1][:5]
+    return f"{output.min():.4g} to {output.max():.4g}, largest at {largest.tolist()}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""What this machine is: architecture, CPU features, cores and caches, as Linux tells them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import sys
+from pathlib import Path
+
+_CPUS = Path("/sys/devices/system/cpu")
+_CPUINFO = Path("/proc/cpuinfo")
+
+# Numbers of the auxiliary vector's entries, from Linux' include/uapi/linux/auxvec.h.
+_AT_HWCAP = 16
+_AT_HWCAP2 = 26
+
+# Bit n of the entry stands for the n-th name, from Linux' arch/arm64/kernel/cpuinfo.c.
+_HWCAP = (
+    "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm jscvt fcma "
+    "lrcpc dcpop sha3 sm3 sm4 asimddp sha512 sve asimdfhm dit uscat ilrcpc flagm ssbs sb paca pacg"
+)
+_HWCAP2 = (
+    "dcpodp sve2 sveaes svepmull svebitperm svesha3 svesm4 flagm2 frint svei8mm svef32mm svef64mm "
+    "svebf16 i8mm bf16 dgh rng bti mte ecv afp rpres mte3 sme"
+)
+
+# The implementer that Arm Ltd's own cores report, from the Arm architecture's MIDR_EL1.
+_ARM_LTD = 0x41
+
+# A MobileNet's layers last microseconds: more threads cost more to launch than they save.
+_MOST_DEFAULT_THREADS = 8
+
+
+def architecture() -> str:
+    """Return the architecture that this process runs on.
+
+    Returns
+    -------
+    str
+        ``"x86_64"`` or ``"aarch64"``; elsewhere the kernel's name for it. A 32-bit
+        process on a 64-bit kernel gets the 32-bit name.
+    """
+    machine = os.uname().machine.lower()
+    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+    if sys.maxsize < 2**32:
+        return {"x86_64": "i386", "aarch64": "arm"}.get(machine, machine)
+    return machine
+
+
+def cpu_features() -> frozenset[str]:
+    """Return the features of this machine's CPU, spelled as in ``/proc/cpuinfo``.
+
+    Returns
+    -------
+    frozenset of str
+        On x86-64 the flags (``avx2``, ``fma``, ``avx512f``), on aarch64 the hardware
+        capabilities (``asimd``, ``asimddp``, ``fphp``), elsewhere nothing.
+
+    Notes
+    -----
+    On aarch64 the capabilities come from the process's auxiliary vector, because under
+    an emulator ``/proc/cpuinfo`` can be that of the machine beneath.
+    """
+    if architecture() == "x86_64":
+        flags = re.search(r"^flags\s*:(.*)$", _read(_CPUINFO), re.MULTILINE)
+        return frozenset(flags[1].split()) if flags else frozenset()
+    if architecture() == "aarch64":
+        getauxval = ctypes.CDLL(None).getauxval
+        getauxval.argtypes, getauxval.restype = [ctypes.c_ulong], ctypes.c_ulong
+        return _names(getauxval(_AT_HWCAP), _HWCAP) | _names(getauxval(_AT_HWCAP2), _HWCAP2)
+    return frozenset()
+
+
+def core_count() -> int:
+    """Return how many logical CPUs this process may use, its affinity respected."""
+    return len(_usable_cpus())
+
+
+def default_threads() -> int:
+    """Return how many threads suit a MobileNet on this machine.
+
+    Returns
+    -------
+    int
+        The fast physical cores that this process may use, at most 8. Of the hardware
+        threads that share a core only one counts, since one alone fills the core's
+        multipliers. Cores with less than half the capacity of the largest do not count,
+        since a layer is split evenly and would wait for them.
+    """
+    capacities = {cpu: _read_int(_CPUS / f"cpu{cpu}/cpu_capacity") for cpu in _usable_cpus()}
+    largest = max(capacities.values())
+    cores = {
+        _read(_CPUS / f"cpu{cpu}/topology/thread_siblings_list") or str(cpu)
+        for cpu, capacity in capacities.items()
+        if 2 * capacity >= largest
+    }
+    return min(len(cores), _MOST_DEFAULT_THREADS)
+
+
+def cache_bytes(level: int) -> int | None:
+    """Return the size of one core's data cache.
+
+    Parameters
+    ----------
+    level : int
+        1 for the cache next to the core, and so on.
+
+    Returns
+    -------
+    int or None
+        Bytes of the data or unified cache of the first CPU that this process may use;
+        None where the kernel does not tell, as on many virtual machines and older boards.
+    """
+    for index in _CPUS.glob(f"cpu{min(_usable_cpus())}/cache/index*"):
+        size = re.fullmatch(r"(\d+)([KM]?)", _read(index / "size"))
+        kind = _read(index / "type")
+        if size and kind in ("Data", "Unified") and _read_int(index / "level") == level:
+            return int(size[1]) * {"": 1, "K": 1 << 10, "M": 1 << 20}[size[2]]
+    return None
+
+
+def cpu_parts() -> tuple[int, ...]:
+    """Return which cores of Arm's an aarch64 machine has.
+
+    Returns
+    -------
+    tuple of int
+        For each logical CPU, in the kernel's order, the part number in its MIDR register:
+        a Cortex-A72 is 0xd08. A core that another company designed is 0. Empty on
+        other machines.
+    """
+    text = _read(_CPUINFO)
+    implementers = re.findall(r"^CPU implementer\s*:\s*(0x[0-9a-f]+)$", text, re.MULTILINE)
+    parts = re.findall(r"^CPU part\s*:\s*(0x[0-9a-f]+)$", text, re.MULTILINE)
+    return tuple(
+        int(part, 16) if int(implementer, 16) == _ARM_LTD else 0
+        for implementer, part in zip(implementers, parts, strict=False)
+    )
+
+
+def _usable_cpus() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def _names(bits: int, names: str) -> frozenset[str]:
+    return frozenset(name for bit, name in enumerate(names.split()) if bits >> bit & 1)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _read_int(path: Path) -> int:
+    text = _read(path)
+    return int(text) if text.isdecimal() else 0
