@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx.inliner
 import tvm
 from google.protobuf.message import DecodeError
 from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
-from mobilenet_tvm.compile.onnx_ops import AUTO_PADDED, CONVERTERS, explicit_padding
+from mobilenet_tvm.compile.onnx_fold import fold_constants
+from mobilenet_tvm.compile.onnx_ops import AUTO_PADDED, CONVERTERS, DYNAMIC, explicit_padding
 from mobilenet_tvm.targets.errors import UserError
 
 OLDEST_OPSET, NEWEST_OPSET = 9, 21
@@ -64,8 +66,9 @@ def read_onnx(path: str | Path) -> onnx.ModelProto:
             f"{path}: its external data is missing or cut off; put the data file beside it "
             f"({_first_line(error)})"
         ) from None
+    _sort(model.graph)
     check_model(model, str(path))
-    return model
+    return onnx.inliner.inline_local_functions(model) if model.functions else model
 
 
 def check_model(model: onnx.ModelProto, origin: str) -> None:
@@ -90,7 +93,7 @@ def check_model(model: onnx.ModelProto, origin: str) -> None:
             f"from {OLDEST_OPSET} to {NEWEST_OPSET}"
         )
     for node in model.graph.node:
-        if node.domain not in ("", "ai.onnx"):
+        if node.domain not in {"", "ai.onnx"} | {function.domain for function in model.functions}:
             raise _unsupported(node.op_type, node.name or node.output[0], f"domain {node.domain}")
     checked = onnx.ModelProto()
     checked.CopyFrom(model)
@@ -205,11 +208,44 @@ def to_relax(model: onnx.ModelProto) -> tvm.IRModule:
     UserError
         Naming the node, its operator and what to do, if a node cannot be compiled.
     """
+    model = fold_constants(model)
     importer = _Importer(None, None)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         # TVM warns of renamed inputs and prints failed nodes; the error below says it all.
         warnings.simplefilter("ignore")
-        return importer.from_onnx(model.graph, opset_of(model))
+        try:
+            return importer.from_onnx(model.graph, opset_of(model))
+        except UserError:
+            # A builder that dies with an open block says so on stderr, beside the real error.
+            with contextlib.suppress(Exception):
+                importer.bb._end_block()
+            raise
+
+
+def _sort(graph: onnx.GraphProto) -> None:
+    """Put a graph's nodes into an order in which each follows those that it reads.
+
+    The format demands it, but some tools do not keep it, and runtimes do not mind.
+    """
+    made = {name for node in graph.node for name in node.output}
+    ready = set()
+    waiting = list(graph.node)
+    ordered: list[onnx.NodeProto] = []
+    while waiting:
+        later = []
+        for node in waiting:
+            if all(name in ready or name not in made for name in node.input):
+                ordered.append(node)
+                ready.update(node.output)
+            else:
+                later.append(node)
+        if len(later) == len(waiting):
+            return  # a cycle, which the checker reports
+        waiting = later
+    if ordered != list(graph.node):
+        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
+        del graph.node[:]
+        graph.node.extend(copies)
 
 
 class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
@@ -218,8 +254,11 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
     def _check_for_unsupported_ops(self, graph: onnx.GraphProto) -> None:
         known = onnx_frontend._get_convert_map().keys() | {"Constant"}
         for node in graph.node:
+            name = node.name or node.output[0]
+            if node.op_type in DYNAMIC:
+                raise _unsupported(node.op_type, name, "its shape depends on the input's values")
             if node.op_type not in known:
-                raise _unsupported(node.op_type, node.name or node.output[0])
+                raise _unsupported(node.op_type, name)
 
     def _construct_nodes(self, graph: onnx.GraphProto) -> None:
         for node in graph.node:
@@ -237,7 +276,7 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
                 result = self.bb.normalize(CONVERTERS[op_name](inputs, attrs, opset))
             else:
                 result = super()._convert_operator(op_name, inputs, attrs, opset)
-            if not _is_static(result):
+            if isinstance(result, relax.Expr) and not _is_static(result.ty):
                 raise NotImplementedError("its shape depends on the input's values")
             return result
         except Exception as error:
@@ -245,12 +284,14 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
             raise _unsupported(op_name, node, _first_line(error)) from error
 
 
-def _is_static(value: Any) -> bool:
-    if not isinstance(value, relax.Expr) or not isinstance(value.ty, relax.TensorType):
+def _is_static(type_: Any) -> bool:
+    """Tell whether all extents of a tensor's type, or of each in a tuple's, are numbers."""
+    if isinstance(type_, relax.TupleType):
+        return all(map(_is_static, type_.fields))
+    if not isinstance(type_, relax.TensorType):
         return True
-    shape = value.ty.shape
-    return isinstance(shape, relax.ShapeExpr) and all(
-        isinstance(extent, tvm.tirx.IntImm) for extent in shape.values
+    return isinstance(type_.shape, relax.ShapeExpr) and all(
+        isinstance(extent, tvm.tirx.IntImm) for extent in type_.shape.values
     )
 
 

@@ -21,15 +21,22 @@ Converter = Callable[[Sequence[Any], Attributes, int], Any]
 
 def clip(inputs: Sequence[Any], attributes: Attributes, opset: int) -> Any:
     """Clip: bounds are attributes up to opset 6, inputs from 11; an absent bound is none."""
+    data = inputs[0]
     if opset < 11:
-        low, high = attributes.get("min"), attributes.get("max")
-    else:
-        low, high = (_scalar(_input(inputs, index)) for index in (1, 2))
-    return relax.op.clip(
-        inputs[0],
-        -np.inf if low is None or np.isnan(low) else low,
-        np.inf if high is None or np.isnan(high) else high,
+        low, high = attributes.get("min", -np.inf), attributes.get("max", np.inf)
+        return relax.op.clip(data, low, high)
+    bounds = _input(inputs, 1), _input(inputs, 2)
+    values = [None if bound is None else constant_value(bound) for bound in bounds]
+    if any(
+        bound is not None and value is None for bound, value in zip(bounds, values, strict=True)
+    ):
+        data = data if bounds[0] is None else relax.op.maximum(data, bounds[0])
+        return data if bounds[1] is None else relax.op.minimum(data, bounds[1])
+    low, high = (
+        default if value is None or np.isnan(value) else float(value.reshape(()))
+        for value, default in zip(values, (-np.inf, np.inf), strict=True)
     )
+    return relax.op.clip(data, low, high)
 
 
 def minimum(inputs: Sequence[Any], _attributes: Attributes, _opset: int) -> Any:
@@ -93,6 +100,8 @@ def explicit_padding(inputs: Sequence[Any], attributes: Attributes) -> Attribute
 CONVERTERS: dict[str, Converter] = {"Clip": clip, "Max": maximum, "Min": minimum, "Pad": pad}
 #: Operators that TVM converts rightly once their padding is explicit.
 AUTO_PADDED = frozenset({"AveragePool", "Conv", "MaxPool"})
+#: Operators whose result's shape depends on values; TVM would pad some of them.
+DYNAMIC = frozenset({"Compress", "NonMaxSuppression", "NonZero", "Unique"})
 
 
 def _input(inputs: Sequence[Any], index: int) -> Any:

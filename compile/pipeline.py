@@ -12,10 +12,12 @@ from mobilenet_tvm.compile.onnx_import import to_relax
 from mobilenet_tvm.compile.passes.fold_constants import FoldConstants
 from mobilenet_tvm.compile.passes.fold_pad import FoldPad
 from mobilenet_tvm.compile.passes.fold_scale import FoldScale
+from mobilenet_tvm.compile.passes.lower_layers import Layer, LowerLayers
+from mobilenet_tvm.compile.passes.recognize_hard import RecognizeHard
 from mobilenet_tvm.compile.passes.recover_clip import RecoverClip
 from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
 from mobilenet_tvm.compile.passes.to_nhwc import ToNHWC
-from mobilenet_tvm.schedules import schedule_module
+from mobilenet_tvm.schedules import operators, schedule_module
 from mobilenet_tvm.targets.target import Target
 
 Pass = Callable[[tvm.IRModule], tvm.IRModule]
@@ -26,6 +28,7 @@ def graph_passes() -> list[Pass]:
     rewriters: list[type[GraphRewriter]] = [
         FoldConstants,
         RecoverClip,
+        RecognizeHard,
         FoldPad,
         FoldScale,
         ToNHWC,
@@ -90,9 +93,14 @@ def lower(model: onnx.ModelProto, target: Target) -> tvm.IRModule:
     with llvm_target(target), tvm.transform.PassContext(opt_level=3):
         for step in graph_passes():
             mod = step(mod)
+        lowering = LowerLayers(mod, target, operators.default)
+        mod = lowering.run()
+        # What is no layer of its own is fused by TVM and scheduled by rule.
         for step in fusion_passes():
             mod = step(mod)
         mod = schedule_module(mod, target)
+        for layer in lowering.layers:
+            mod[layer.name] = layer.func
         for step in memory_passes():
             mod = step(mod)
     return mod

@@ -5,12 +5,12 @@ from __future__ import annotations
 import tvm
 from tvm import tirx
 
-from mobilenet_tvm.schedules import convolution, elementwise, reduction
+from mobilenet_tvm.schedules import elementwise, general_convolution, reduction
 from mobilenet_tvm.schedules.base import Rule
 from mobilenet_tvm.targets.target import Target
 
 #: In order of priority.
-RULES: tuple[Rule, ...] = (convolution.apply, elementwise.apply, reduction.apply)
+RULES: tuple[Rule, ...] = (general_convolution.apply, elementwise.apply, reduction.apply)
 
 
 def schedule_module(mod: tvm.IRModule, target: Target) -> tvm.IRModule:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tvm
-from tvm import s_tir, tirx
+from tvm import s_tir, te, tirx
 from tvm.s_tir.schedule import SBlockRV
 
+from mobilenet_tvm.schedules.workload import CHANNEL_STEPS, TENSOR_STEPS, Epilogue
 from mobilenet_tvm.targets.target import Target
+
+#: Starting the threads costs as much as one of them needs for about as many operations.
+PARALLEL_FLOPS = 200_000
 
 #: A schedule returns None for a function that is not its own.
 Rule = Callable[[tirx.PrimFunc, Target], s_tir.Schedule | None]
@@ -50,3 +55,63 @@ def inline_all_but(sch: s_tir.Schedule, keep: set[str]) -> None:
             sch.compute_inline(block)
         except tvm.s_tir.ScheduleError:
             continue
+
+
+def epilogue_placeholders(epilogue: Epilogue, output: Sequence[int]) -> list[te.Tensor]:
+    """Return a tensor for each step of an epilogue that reads one, in order."""
+    shapes = {
+        **dict.fromkeys(CHANNEL_STEPS, (output[-1],)),
+        **dict.fromkeys(TENSOR_STEPS, tuple(output)),
+    }
+    return [
+        te.placeholder(shapes[step.op], name=f"{step.op}_{index}")
+        for index, step in enumerate(epilogue)
+        if step.op in shapes
+    ]
+
+
+def apply_epilogue(
+    epilogue: Epilogue, operands: Sequence[te.Tensor], value: Any, indices: Sequence[Any]
+) -> Any:
+    """Return the expression of one output element: all steps applied to `value`."""
+    tensors = iter(operands)
+    for step in epilogue:
+        if step.op in CHANNEL_STEPS:
+            value = step.apply(value, next(tensors)[indices[-1]])
+        elif step.op in TENSOR_STEPS:
+            value = step.apply(value, next(tensors)[tuple(indices)])
+        else:
+            value = step.apply(value)
+    return value
+
+
+def padded(data: te.Tensor, padding: Sequence[int], nchw: bool = False) -> te.Tensor:
+    """Return a picture with a border of zeros: top, left, bottom, right; NHWC unless `nchw`."""
+    top, left, bottom, right = padding
+    rows, columns = (2, 3) if nchw else (1, 2)
+    shape = [int(extent) for extent in data.shape]
+    height, width = shape[rows], shape[columns]
+    shape[rows] += top + bottom
+    shape[columns] += left + right
+    if shape == [int(extent) for extent in data.shape]:
+        return data
+
+    def element(*indices: Any) -> Any:
+        source = list(indices)
+        source[rows] -= top
+        source[columns] -= left
+        inside = []
+        for axis, before, after, extent in (
+            (rows, top, bottom, height),
+            (columns, left, right, width),
+        ):
+            inside += [indices[axis] >= before] if before else []
+            inside += [indices[axis] < before + extent] if after else []
+        return tirx.if_then_else(tirx.all(*inside), data[tuple(source)], tirx.const(0.0, "float32"))
+
+    return te.compute(tuple(shape), element, name="pad")
+
+
+def divisors(number: int) -> list[int]:
+    """Return the divisors of a number, ascending."""
+    return [d for d in range(1, number + 1) if number % d == 0]

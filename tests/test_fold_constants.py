@@ -24,9 +24,7 @@ INT8 = relax.const(np.arange(-12, 12, dtype=np.int8).reshape(2, 3, 4))
         lambda: op.sqrt(op.multiply(A, A)),
         lambda: op.squeeze(op.expand_dims(A, [0, 2]), [0]),
         lambda: op.astype(INT8, "float32"),
-        lambda: op.dequantize(
-            INT8, relax.const(np.float32(0.1)), relax.const(np.int8(3)), axis=0
-        ),
+        lambda: op.dequantize(INT8, relax.const(np.float32(0.1)), relax.const(np.int8(3)), axis=0),
         lambda: op.dequantize(
             INT8,
             relax.const(np.array([0.1, 0.2, 0.3], "float32")),

@@ -99,3 +99,9 @@ def test_weights_shared_by_two_convolutions_are_scaled_apart():
         return batch_norm(second, 4, seed=20)
 
     folded_equals(module(body, (2, 4, 5, 7)), ["nn.conv2d", "add", "nn.conv2d", "add"])
+
+
+def test_batch_norm_of_a_dense_layer_keeps_its_rank():
+    weight = relax.const(normal(4, 6))
+    mod = module(lambda x: batch_norm(relax.op.matmul(x, weight)), (3, 4))
+    folded_equals(mod, ["matmul", "multiply", "add"], shape=(3, 4))

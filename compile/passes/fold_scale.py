@@ -95,16 +95,21 @@ class FoldScale(GraphRewriter):
 def _per_channel(
     data: relax.Expr, value: np.ndarray[Any, Any] | None
 ) -> np.ndarray[Any, Any] | None:
-    """Return a constant as one float64 per channel of NCHW `data`, if it is that."""
-    if value is None or len(shape_of(data)) != 4 or value.dtype.kind != "f":
+    """Return a constant as one float64 per channel of `data`, if it is that."""
+    rank = len(shape_of(data))
+    if value is None or rank < 2 or value.ndim > rank or value.dtype.kind != "f":
         return None
     channels = shape_of(data)[1]
-    full = value.reshape((1,) * (4 - value.ndim) + value.shape) if value.ndim <= 4 else value
-    if full.ndim != 4 or full.shape not in ((1, channels, 1, 1), (1, 1, 1, 1)):
+    shape = (1,) * (rank - value.ndim) + value.shape
+    if shape not in (_channel_shape(channels, rank), (1,) * rank):
         return None
-    return np.broadcast_to(full.reshape(-1).astype(np.float64), (channels,))
+    return np.broadcast_to(value.reshape(-1).astype(np.float64), (channels,))
 
 
 def _broadcast(channels: np.ndarray[Any, Any], data: relax.Expr) -> relax.Expr:
-    dtype = str(data.ty.dtype)
-    return constant(np.asarray(channels, dtype).reshape(1, -1, 1, 1))
+    shape = _channel_shape(len(channels), len(shape_of(data)))
+    return constant(np.asarray(channels, str(data.ty.dtype)).reshape(shape))
+
+
+def _channel_shape(channels: int, rank: int) -> tuple[int, ...]:
+    return (1, channels, *(1,) * (rank - 2))

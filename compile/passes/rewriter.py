@@ -48,8 +48,8 @@ class GraphRewriter:
         with self.builder.function("rewritten", params=list(func.params)):
             with self.builder.dataflow():
                 for binding in body.blocks[0].bindings if body.blocks else []:
-                    value = self._substitute(binding.value)
-                    visited = self.visit(value)
+                    value = self.substitute(binding.value)
+                    visited = self.visit_binding(binding.var, value)
                     new = value if visited is None else visited
                     if not isinstance(new, relax.Var | GenericConst):
                         var = self.builder.emit(new)
@@ -58,7 +58,7 @@ class GraphRewriter:
                     self._new[binding.var] = new
                     if isinstance(new, relax.Var):
                         self._old.setdefault(new, binding.var)
-                result = self.builder.emit_output(self.finish(self._substitute(body.body)))
+                result = self.builder.emit_output(self.substitute(body.body))
             self.builder.emit_func_output(result)
         mod = self.builder.get()
         main = mod["rewritten"].with_attrs({**dict(func.attrs or {}), "global_symbol": "main"})
@@ -69,6 +69,10 @@ class GraphRewriter:
             out = out.with_attrs(dict(self.mod.attrs))
         return _TIDY(out)
 
+    def visit_binding(self, var: relax.Var, value: relax.Expr) -> relax.Expr | None:  # noqa: ARG002
+        """Return what replaces the value of a variable of the old function; by default `visit`."""
+        return self.visit(value)
+
     def visit(self, value: relax.Expr) -> relax.Expr | None:
         """Return what replaces one bound value, or None to keep it; calls go to `visit_call`."""
         return self.visit_call(value) if isinstance(value, relax.Call) else None
@@ -76,10 +80,6 @@ class GraphRewriter:
     def visit_call(self, call: relax.Call) -> relax.Expr | None:  # noqa: ARG002
         """Return what replaces a call, or None to keep it."""
         return None
-
-    def finish(self, result: relax.Expr) -> relax.Expr:
-        """Return the function's result; a pass that changes what variables hold mends it here."""
-        return result
 
     def emit(self, value: relax.Expr) -> relax.Expr:
         """Bind a new value in the function under construction and return its variable."""
@@ -99,16 +99,17 @@ class GraphRewriter:
         """Tell whether a value has one use, so that folding it away repeats no work."""
         return self._uses[self._old[expr]] == 1 if expr in self._old else True
 
-    def _substitute(self, value: relax.Expr) -> relax.Expr:
+    def substitute(self, value: relax.Expr) -> relax.Expr:
+        """Return an expression of the old function in terms of the new one."""
         if isinstance(value, relax.Var):
             return self._new.get(value, value)
         if isinstance(value, relax.Call):
-            args = [self._substitute(arg) for arg in value.args]
+            args = [self.substitute(arg) for arg in value.args]
             return relax.Call(value.op, args, value.attrs, value.ty_args)
         if isinstance(value, relax.Tuple):
-            return relax.Tuple([self._substitute(field) for field in value.fields])
+            return relax.Tuple([self.substitute(field) for field in value.fields])
         if isinstance(value, relax.TupleGetItem):
-            return relax.TupleGetItem(self._substitute(value.tuple_value), value.index)
+            return relax.TupleGetItem(self.substitute(value.tuple_value), value.index)
         return value
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from mobilenet_tvm.compile.passes.recognize_hard import HARD_SIGMOID, HARD_SWISH
 from mobilenet_tvm.compile.passes.rewriter import (
     GraphRewriter,
     constant,
@@ -24,7 +25,7 @@ ELEMENTWISE = frozenset(
     {
         "abs", "add", "clip", "divide", "erf", "exp", "maximum", "minimum", "multiply",
         "negative", "nn.gelu", "nn.leakyrelu", "nn.relu", "nn.relu6", "nn.silu", "power", "round",
-        "sigmoid", "sqrt", "square", "subtract", "tanh", "astype",
+        "sigmoid", "sqrt", "square", "subtract", "tanh", "astype", HARD_SIGMOID, HARD_SWISH,
     }
 )  # fmt: skip
 

@@ -1,0 +1,92 @@
+"""Generates machine code for a lowered module and links it, with its metadata, into one `.so`."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import tvm
+from tvm import relax
+
+from mobilenet_tvm.compile.linker import link_shared
+from mobilenet_tvm.compile.metadata_object import write_metadata_object
+from mobilenet_tvm.compile.pipeline import llvm_target
+from mobilenet_tvm.runtime.metadata import Metadata
+from mobilenet_tvm.targets.errors import UserError
+from mobilenet_tvm.targets.target import Target
+
+
+#: What schedules count on when their loops are lowered.
+PASS_CONFIG: dict[str, Any] = {
+    # A pointwise layer sees its pictures as matrices; `main` has checked the inputs' shapes.
+    "tirx.disable_assert": True,
+    # Splits the last, smaller tile off, so that no other tile has a condition.
+    "s_tir.LoopPartition": {"partition_const_loop": True},
+}
+
+
+def prepare_output(path: Path) -> None:
+    """Make sure, before the work starts, that its result can be written.
+
+    Raises
+    ------
+    UserError
+        If the folder cannot be made or written to, or the path is a folder.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give the file to write, such as {path / 'v2.so'}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); choose another with --output"
+        ) from None
+
+
+def write_artifact(mod: tvm.IRModule, target: Target, metadata: Metadata, path: Path) -> None:
+    """Compile a lowered module and write the artifact, whole or not at all.
+
+    Parameters
+    ----------
+    mod : IRModule
+        What `pipeline.lower` returns.
+    target : Target
+        The machine that the code is for.
+    metadata : Metadata
+        Stored in the artifact's section `.mobilenet_tvm`.
+    path : Path
+        The `.so` to write; it is replaced in one step.
+
+    Raises
+    ------
+    UserError
+        If linking or writing fails.
+    """
+    with tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG):
+        executable = relax.build(mod, target=llvm_target(target), relax_pipeline=None)
+    try:
+        # Beside the output, so that the last step is a rename within one file system.
+        with tempfile.TemporaryDirectory(prefix=".mobilenet-tvm-", dir=path.parent) as folder:
+            section = str(Path(folder) / "metadata.o")
+            linked = Path(folder) / "linked.so"
+            write_metadata_object(metadata, target.triple, section)
+            executable.export_library(
+                str(linked),
+                fcompile=lambda output, objects, **_: link_shared(output, objects),
+                addons=[section],
+                workspace_dir=folder,
+            )
+            linked.replace(path)
+            path.chmod(0o666 & ~_umask())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,54 @@
+"""Links object files of any supported architecture into a shared library, with lld."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mobilenet_tvm.targets.errors import UserError
+
+
+def linker_command() -> list[str]:
+    """Return the command that starts lld: the system's, else the one in the package ziglang.
+
+    Raises
+    ------
+    UserError
+        If there is neither.
+    """
+    system = shutil.which("ld.lld")
+    if system:
+        return [system]
+    if importlib.util.find_spec("ziglang"):
+        return [sys.executable, "-m", "ziglang", "ld.lld"]
+    raise UserError("no linker: install the package ziglang (pip install ziglang) or ld.lld")
+
+
+def link_shared(output: str | Path, objects: Sequence[str | Path]) -> None:
+    """Link objects into a stripped shared library that needs no other library.
+
+    Symbols of libm and TVM's runtime stay undefined and without a version: they resolve in the
+    process that loads the library, whatever its glibc.
+
+    Parameters
+    ----------
+    output : str or Path
+        The library to write.
+    objects : sequence of str or Path
+        ELF relocatable files of one architecture.
+
+    Raises
+    ------
+    UserError
+        If the linker fails, with the first line of what it says.
+    """
+    flags = ["-shared", "--strip-all", "--hash-style=gnu", "-z", "noexecstack", "-z", "relro"]
+    command = [*linker_command(), *flags, "-o", str(output), *map(str, objects)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        lines = (result.stderr or result.stdout).strip().splitlines() or ["no output"]
+        raise UserError(f"linking failed: {lines[0]}")

@@ -1,0 +1,233 @@
+"""A compiler pass that lowers each convolution with what follows it to one scheduled function."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax, tirx
+
+from mobilenet_tvm.compile.passes.recognize_hard import HARD_SIGMOID, HARD_SWISH
+from mobilenet_tvm.compile.passes.rewriter import (
+    GraphRewriter,
+    constant,
+    constant_value,
+    op_name,
+    shape_of,
+    straight_line,
+)
+from mobilenet_tvm.compile.passes.to_nhwc import TO_NHWC
+from mobilenet_tvm.schedules import operators
+from mobilenet_tvm.schedules.workload import (
+    Convolution,
+    Depthwise,
+    GlobalPool,
+    Pointwise,
+    Step,
+    Workload,
+)
+from mobilenet_tvm.targets.target import Target
+
+Array = np.ndarray[Any, Any]
+
+#: Chooses how to compute a layer.
+Decide = Callable[[Workload, Target], Any]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One lowered layer; several places of the network may call it.
+
+    Parameters
+    ----------
+    name : str
+        The function's name in the artifact.
+    workload : Workload
+        What it computes.
+    decision : object
+        How: an instance of the `Decision` of the workload's schedule.
+    func : PrimFunc
+        The scheduled function.
+    """
+
+    name: str
+    workload: Workload
+    decision: Any
+    func: tirx.PrimFunc
+
+
+@dataclass
+class _Chain:
+    """A convolution, and the element-wise operators that its function applies as well."""
+
+    head: relax.Var
+    steps: list[Step] = field(default_factory=list)
+    operands: list[relax.Expr | Array] = field(default_factory=list)
+
+
+class LowerLayers(GraphRewriter):
+    """Replace layers by calls of their functions, which `layers` lists after `run`.
+
+    The calls name their function instead of referring to it, since it sees pictures as
+    matrices of pixels x channels, while the graph sees NHWC.
+    """
+
+    def __init__(self, mod: tvm.IRModule, target: Target, decide: Decide) -> None:
+        super().__init__(mod)
+        self.layers: list[Layer] = []
+        #: The layers in the order in which the network calls them.
+        self.calls: list[Layer] = []
+        self._target = target
+        self._decide = decide
+        self._by_workload: dict[Workload, Layer] = {}
+        bindings = [b for block in straight_line(mod["main"]).blocks for b in block.bindings]
+        self._values = {binding.var: binding.value for binding in bindings}
+        self._consumers: dict[relax.Var, list[relax.Var]] = defaultdict(list)
+        for binding in bindings:
+            if isinstance(binding.value, relax.Call):
+                for argument in binding.value.args:
+                    self._consumers[argument].append(binding.var)
+        #: Last variable of each chain, and the variables that a chain swallows.
+        self._chains: dict[relax.Var, _Chain] = {}
+        self._inside: set[relax.Var] = set()
+        for binding in bindings:
+            if self._is_head(binding.value):
+                self._grow(binding.var)
+
+    def visit_binding(self, var: relax.Var, value: relax.Expr) -> relax.Expr | None:
+        """Emit a whole layer where its last variable is bound."""
+        if var in self._chains:
+            return self._lower(var, self._chains[var])
+        # Nobody reads what is inside a chain, so its input stands for it.
+        return value.args[0] if var in self._inside else None
+
+    def _is_head(self, value: relax.Expr) -> bool:
+        if not isinstance(value, relax.Call) or not isinstance(value.ty, relax.TensorType):
+            return False
+        if str(value.ty.dtype) != "float32":
+            return False
+        name, args = op_name(value), value.args
+        if name == "mean":
+            axes = [int(axis) for axis in value.attrs.axis or ()]
+            return len(shape_of(args[0])) == 4 and axes == [1, 2]
+        if name not in ("nn.conv2d", "matmul") or constant_value(args[1]) is None:
+            return False
+        if name == "matmul":
+            return len(shape_of(args[0])) == len(shape_of(args[1])) == 2
+        attrs = value.attrs
+        if attrs.data_layout != "NHWC" or [int(d) for d in attrs.dilation] != [1, 1]:
+            return False
+        channels, outputs = shape_of(args[0])[3], shape_of(args[1])[3]
+        return attrs.groups == 1 or (attrs.groups == channels == outputs)
+
+    def _grow(self, head: relax.Var) -> None:
+        """Extend a chain from its head as long as the only reader is an element-wise operator."""
+        chain, last = _Chain(head), head
+        while self._uses[last] == 1 and len(self._consumers[last]) == 1:
+            reader = self._consumers[last][0]
+            step = _step(self._values[reader], last)
+            if step is None or reader in self._inside or reader in self._chains:
+                break
+            chain.steps.append(step[0])
+            if step[1] is not None:
+                chain.operands.append(step[1])
+            self._inside.add(last)
+            last = reader
+        self._chains[last] = chain
+
+    def _lower(self, last: relax.Var, chain: _Chain) -> relax.Expr:
+        head = self.substitute(self._values[chain.head])
+        data, workload, weight = self._workload(head, tuple(chain.steps))
+        layer = self._layer(workload)
+        arguments = [data]
+        if weight is not None:
+            arguments.append(constant(operators.pack(workload, weight, layer.decision)))
+        for operand in chain.operands:
+            arguments.append(
+                constant(operand) if isinstance(operand, np.ndarray) else self.substitute(operand)
+            )
+        self.calls.append(layer)
+        return relax.call_dps_packed(layer.name, arguments, last.ty)
+
+    def _workload(
+        self, head: relax.Call, epilogue: tuple[Step, ...]
+    ) -> tuple[relax.Expr, Workload, Array | None]:
+        """Return a layer's data, what it computes, and its weights."""
+        data = head.args[0]
+        if op_name(head) == "mean":
+            batch, height, width, channels = shape_of(data)
+            return data, GlobalPool(batch, height * width, channels, epilogue), None
+        weight = constant_value(head.args[1])
+        assert weight is not None
+        if op_name(head) == "matmul":
+            pixels, inputs = shape_of(data)
+            return data, Pointwise(pixels, inputs, weight.shape[1], epilogue), weight
+        attrs = head.attrs
+        batch, height, width, inputs = shape_of(data)
+        kernel = (weight.shape[0], weight.shape[1])
+        stride = (int(attrs.strides[0]), int(attrs.strides[1]))
+        top, left, bottom, right = (int(extent) for extent in attrs.padding)
+        padding = (top, left, bottom, right)
+        if attrs.groups > 1 and attrs.groups == inputs:
+            size = (batch, height, width, inputs)
+            taps = weight.reshape(*kernel, inputs)
+            return data, Depthwise(*size, kernel, stride, padding, epilogue), taps
+        outputs = weight.shape[3]
+        if kernel == stride == (1, 1) and not any(padding):
+            matrix = weight.reshape(inputs, outputs)
+            return data, Pointwise(batch * height * width, inputs, outputs, epilogue), matrix
+        picture = self.producer(data, "permute_dims")
+        nchw = picture is not None and tuple(map(int, picture.attrs.axes or ())) == TO_NHWC
+        size = (batch, height, width, inputs)
+        conv = Convolution(*size, outputs, kernel, stride, padding, nchw, epilogue)
+        return (picture.args[0] if picture is not None and nchw else data), conv, weight
+
+    def _layer(self, workload: Workload) -> Layer:
+        if workload not in self._by_workload:
+            decision = self._decide(workload, self._target)
+            name = f"{operators.operator(workload)}_{len(self.layers)}"
+            func = operators.build(workload, decision, self._target)
+            layer = Layer(name, workload, decision, func.with_attr("global_symbol", name))
+            self._by_workload[workload] = layer
+            self.layers.append(layer)
+        return self._by_workload[workload]
+
+
+def _step(call: relax.Expr, data: relax.Var) -> tuple[Step, relax.Expr | Array | None] | None:
+    """Return an element-wise call as a step on `data` with its operand, or None."""
+    if not isinstance(call, relax.Call):
+        return None
+    name = op_name(call)
+    if name in ("nn.relu", HARD_SIGMOID, HARD_SWISH, "sigmoid"):
+        return Step(name.rpartition(".")[2]), None
+    if name == "clip":
+        return Step("clip", (float(call.args[1].value), float(call.args[2].value))), None
+    if name not in ("add", "subtract", "multiply", "divide"):
+        return None
+    left, right = call.args
+    if left.same_as(right):
+        return None
+    other = right if left.same_as(data) else left
+    vector = _channels(constant_value(other), shape_of(data), shape_of(call))
+    if vector is not None:
+        if name in ("subtract", "divide") and not left.same_as(data):
+            return None
+        vector = {"subtract": np.negative, "divide": np.reciprocal}.get(name, np.asarray)(vector)
+        return Step("add_channel" if name in ("add", "subtract") else "mul_channel"), vector
+    same = shape_of(other) == shape_of(data) == shape_of(call)
+    if same and name in ("add", "multiply") and str(other.ty.dtype) == "float32":
+        return Step("add" if name == "add" else "mul"), other
+    return None
+
+
+def _channels(value: Array | None, shape: tuple[int, ...], result: tuple[int, ...]) -> Array | None:
+    """Return a constant as one float32 per channel (the last axis), if it is that."""
+    if value is None or value.dtype != np.float32 or shape != result:
+        return None
+    if value.size != 1 and (value.size != shape[-1] or value.shape[-1:] != shape[-1:]):
+        return None
+    return np.ascontiguousarray(np.broadcast_to(value.reshape(-1), (shape[-1],)))

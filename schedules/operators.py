@@ -1,0 +1,53 @@
+"""The operators that have schedules of their own, by workload."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+
+from mobilenet_tvm.schedules import depthwise, pointwise, pooling, stem
+from mobilenet_tvm.schedules.workload import (
+    Convolution,
+    Depthwise,
+    GlobalPool,
+    Pointwise,
+    Workload,
+)
+from mobilenet_tvm.targets.target import Target
+
+_MODULES: dict[type, ModuleType] = {
+    Convolution: stem,
+    Depthwise: depthwise,
+    GlobalPool: pooling,
+    Pointwise: pointwise,
+}
+
+
+def operator(workload: Workload) -> str:
+    """Return the operator's name, as in the workload's own text."""
+    return str(workload).partition(" ")[0]
+
+
+def default(workload: Workload, target: Target) -> Any:
+    """Return the decision that follows from the target's description alone."""
+    return _MODULES[type(workload)].default(workload, target)
+
+
+def space(workload: Workload, target: Target) -> dict[str, list[Any]]:
+    """Return the candidates for each part of a decision."""
+    candidates: dict[str, list[Any]] = _MODULES[type(workload)].space(workload, target)
+    return candidates
+
+
+def pack(workload: Workload, weight: np.ndarray[Any, Any], decision: Any) -> np.ndarray[Any, Any]:
+    """Return weights in the layout that a decision's function reads."""
+    packed: np.ndarray[Any, Any] = _MODULES[type(workload)].pack(weight, decision)
+    return packed
+
+
+def build(workload: Workload, decision: Any, target: Target) -> tirx.PrimFunc:
+    """Return the scheduled function of a workload."""
+    return _MODULES[type(workload)].build(workload, decision, target)

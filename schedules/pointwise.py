@@ -1,0 +1,210 @@
+"""Pointwise convolution and dense: a register-tiled matrix product on packed weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import s_tir, te, tirx
+
+from mobilenet_tvm.schedules.base import (
+    PARALLEL_FLOPS,
+    apply_epilogue,
+    divisors,
+    epilogue_placeholders,
+)
+from mobilenet_tvm.schedules.workload import Pointwise
+from mobilenet_tvm.targets.target import Target
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How to compute a pointwise layer.
+
+    Parameters
+    ----------
+    tile_m : int
+        Pixels of the register tile.
+    tile_n : int
+        Outputs of the register tile; divides the outputs, filled up to whole vectors.
+    unroll_k : int
+        Inputs per iteration of the innermost loop; divides the inputs.
+    block_m : int
+        Pixel tiles per cache block: as many stay in cache while all weights pass by.
+    """
+
+    tile_m: int
+    tile_n: int
+    unroll_k: int
+    block_m: int
+
+
+def default(workload: Pointwise, target: Target) -> Decision:
+    """Choose a decision from the target's description alone.
+
+    The register tile is the one with the fewest cycles by a model of the inner loop: per
+    input, a tile of m x n vectors takes m * n multiply-adds, m broadcasts and n loads.
+
+    Parameters
+    ----------
+    workload : Pointwise
+        The layer.
+    target : Target
+        Registers, ports, latency and caches.
+
+    Returns
+    -------
+    Decision
+        Always valid for the workload.
+    """
+    tile_m, tile_n = min(_tiles(workload, target), key=lambda t: _cycles(workload, target, *t))
+    tiles = -(-workload.pixels // tile_m)
+    unroll = 4 if workload.inputs % 4 == 0 and workload.pixels % tile_m == 0 else 1
+    # A block of pixels and a panel of weights share half of the second-level cache.
+    row_bytes = 4 * workload.inputs * tile_m
+    panel_bytes = 4 * workload.inputs * tile_n
+    fits = max(1, (target.l2_bytes // 2 - panel_bytes) // row_bytes)
+    block = tiles if fits >= tiles else max(d for d in divisors(tiles) if d <= fits)
+    return Decision(tile_m, tile_n, unroll, block)
+
+
+def space(workload: Pointwise, target: Target) -> dict[str, list[Any]]:
+    """Return the candidates for each part of a decision."""
+    tiles = _tiles(workload, target)
+    return {
+        "tile": sorted(tiles),
+        "unroll_k": [d for d in (1, 2, 4, 8) if workload.inputs % d == 0],
+        "block_m": [1, 2, 4, 8, 16, 32, 64, 0],
+    }
+
+
+def pack(weight: np.ndarray[Any, Any], decision: Decision) -> np.ndarray[Any, Any]:
+    """Lay weights out as the schedule reads them.
+
+    Parameters
+    ----------
+    weight : ndarray
+        [inputs, outputs].
+    decision : Decision
+        Gives the width of a panel.
+
+    Returns
+    -------
+    ndarray
+        [outputs / tile_n, inputs, tile_n]: panels that the inner loop reads in order, the last
+        filled up with zeros.
+    """
+    inputs, outputs = weight.shape
+    full = np.pad(weight, ((0, 0), (0, -outputs % decision.tile_n)))
+    return np.ascontiguousarray(full.reshape(inputs, -1, decision.tile_n).transpose(1, 0, 2))
+
+
+def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimFunc:
+    """Return the scheduled function.
+
+    Parameters
+    ----------
+    workload : Pointwise
+        The layer.
+    decision : Decision
+        How to compute it.
+    target : Target
+        Gives the vector width.
+
+    Returns
+    -------
+    PrimFunc
+        Takes data [pixels, inputs], packed weights, the epilogue's tensors, and the output
+        [pixels, outputs].
+    """
+    pixels, inputs, outputs = workload.pixels, workload.inputs, workload.outputs
+    tile_m, tile_n = decision.tile_m, decision.tile_n
+    panels = -(-outputs // tile_n)
+    data = te.placeholder((pixels, inputs), name="data")
+    weight = te.placeholder((panels, inputs, tile_n), name="weight")
+    k = te.reduce_axis((0, inputs), name="k")
+    product = te.compute(
+        (pixels, panels * tile_n),
+        lambda m, n: te.sum(data[m, k] * weight[n // tile_n, k, n % tile_n], axis=k),
+        name="pointwise",
+    )
+    operands = epilogue_placeholders(workload.epilogue, (pixels, outputs))
+    result = te.compute(
+        (pixels, outputs),
+        lambda m, n: apply_epilogue(workload.epilogue, operands, product[m, n], (m, n)),
+        name="epilogue",
+    )
+    sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
+    tiles = -(-pixels // tile_m)
+    _schedule(sch, decision, target.lanes, tiles, workload.flops >= PARALLEL_FLOPS)
+    return sch.mod["main"]
+
+
+def _schedule(
+    sch: s_tir.Schedule, decision: Decision, lanes: int, tiles: int, parallel: bool
+) -> None:
+    product, result = sch.get_sblock("pointwise"), sch.get_sblock("epilogue")
+    m, n = sch.get_loops(result)
+    n_panel, n_tile = sch.split(n, [None, decision.tile_n])
+    m_tiles, m_tile = sch.split(m, [None, decision.tile_m])
+    if decision.block_m < tiles:
+        m_block, m_inner = sch.split(m_tiles, [None, decision.block_m])
+        sch.reorder(m_block, n_panel, m_inner, m_tile, n_tile)
+        outer = sch.fuse(m_block, n_panel, m_inner)
+    else:
+        sch.reorder(n_panel, m_tiles, m_tile, n_tile)
+        outer = sch.fuse(n_panel, m_tiles)
+    # One loop over all tiles, so that the threads' shares differ by one tile at most.
+    if parallel:
+        sch.parallel(outer)
+    sch.compute_at(product, outer, preserve_unit_loops=True)
+    sch.set_scope(product, 0, "local")
+
+    *_, row, column, k = sch.get_loops(product)
+    k_outer, k_inner = sch.split(k, [None, decision.unroll_k])
+    vector, lane = sch.split(column, [None, lanes])
+    sch.reorder(k_outer, k_inner, row, vector, lane)
+    for loop in (k_inner, row, vector):
+        sch.unroll(loop)
+    sch.vectorize(lane)
+    init = sch.decompose_reduction(product, k_outer)
+    *_, row, vector, lane = sch.get_loops(init)
+    sch.unroll(row)
+    sch.unroll(vector)
+    sch.vectorize(lane)
+
+    vector, lane = sch.split(n_tile, [None, lanes])
+    sch.unroll(m_tile)
+    sch.unroll(vector)
+    sch.vectorize(lane)
+
+
+def _tiles(workload: Pointwise, target: Target) -> list[tuple[int, int]]:
+    """Return the register tiles that fit: accumulators, one vector of each operand, no spills."""
+    panels = -(-workload.outputs // target.lanes)
+    # A layer of one pixel has only its outputs to hide the latency behind.
+    widest = 16 if workload.pixels == 1 else 4
+    return [
+        (tile_m, vectors * target.lanes)
+        for vectors in range(1, widest + 1)
+        if panels % vectors == 0
+        for tile_m in range(1, min(workload.pixels, 14) + 1)
+        if tile_m * vectors + vectors + 1 <= target.vector_registers
+    ]
+
+
+def _cycles(workload: Pointwise, target: Target, tile_m: int, tile_n: int) -> float:
+    """Estimate a layer's cycles with a register tile."""
+    vectors = tile_n // target.lanes
+
+    def tile_cycles(rows: int) -> float:
+        loads = rows + vectors
+        return max(rows * vectors / target.fma_per_cycle, loads / 2, target.fma_latency)
+
+    whole, rest = divmod(workload.pixels, tile_m)
+    per_panel = whole * tile_cycles(tile_m) + (tile_cycles(rest) if rest else 0)
+    # Each tile pays for clearing, loading and storing its accumulators once.
+    tiles = whole + (rest > 0)
+    overhead = tiles * (tile_m * vectors + 10)
+    return -(-workload.outputs // tile_n) * (workload.inputs * per_panel + overhead)

@@ -1,0 +1,187 @@
+"""The stem: a full convolution of a picture with few channels, read in NCHW or NHWC."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import s_tir, te, tirx
+
+from mobilenet_tvm.schedules.base import (
+    apply_epilogue,
+    divisors,
+    epilogue_placeholders,
+    padded,
+)
+from mobilenet_tvm.schedules.workload import Convolution
+from mobilenet_tvm.targets.target import Target
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How to compute a stem.
+
+    Parameters
+    ----------
+    tile_x : int
+        Output columns of the register tile; divides the output's width.
+    tile_c : int
+        Output channels of the register tile; divides the outputs.
+    """
+
+    tile_x: int
+    tile_c: int
+
+
+def default(workload: Convolution, target: Target) -> Decision:
+    """Choose the register tile that loads least per multiply-add.
+
+    Parameters
+    ----------
+    workload : Convolution
+        The layer.
+    target : Target
+        Gives the vector width and the registers.
+
+    Returns
+    -------
+    Decision
+        Always valid for the workload.
+    """
+    lanes = _lanes(workload, target)
+
+    def cost(tile: tuple[int, int]) -> float:
+        tile_x, vectors = tile[0], tile[1] // lanes
+        work = tile_x * vectors
+        busy = target.fma_latency * target.fma_per_cycle
+        return max(1.0, busy / work) / target.fma_per_cycle + (tile_x + vectors) / work / 2
+
+    return Decision(*min(_tiles(workload, target), key=cost))
+
+
+def space(workload: Convolution, target: Target) -> dict[str, list[Any]]:
+    """Return the candidates for each part of a decision."""
+    return {"tile": sorted(_tiles(workload, target))}
+
+
+def pack(weight: np.ndarray[Any, Any], decision: Decision) -> np.ndarray[Any, Any]:
+    """Lay weights out as the schedule reads them.
+
+    Parameters
+    ----------
+    weight : ndarray
+        [kernel height, kernel width, inputs, outputs].
+    decision : Decision
+        Gives the width of a panel.
+
+    Returns
+    -------
+    ndarray
+        [outputs / tile_c, kernel height, kernel width, inputs, tile_c].
+    """
+    *window, outputs = weight.shape
+    panels = weight.reshape(*window, outputs // decision.tile_c, decision.tile_c)
+    return np.ascontiguousarray(panels.transpose(3, 0, 1, 2, 4))
+
+
+def build(workload: Convolution, decision: Decision, target: Target) -> tirx.PrimFunc:
+    """Return the scheduled function.
+
+    Parameters
+    ----------
+    workload : Convolution
+        The layer.
+    decision : Decision
+        How to compute it.
+    target : Target
+        Gives the vector width.
+
+    Returns
+    -------
+    PrimFunc
+        Takes the picture, packed weights, the epilogue's tensors, and the output in NHWC.
+    """
+    tile_c = decision.tile_c
+    picture = (workload.height, workload.width)
+    nchw = workload.reads_nchw
+    shape = (
+        (workload.batch, workload.inputs, *picture)
+        if nchw
+        else (workload.batch, *picture, workload.inputs)
+    )
+    data = te.placeholder(shape, name="data")
+    panels = workload.outputs // tile_c
+    weight = te.placeholder((panels, *workload.kernel, workload.inputs, tile_c), name="weight")
+    source = padded(data, workload.padding, nchw)
+    ry = te.reduce_axis((0, workload.kernel[0]), name="ry")
+    rx = te.reduce_axis((0, workload.kernel[1]), name="rx")
+    rc = te.reduce_axis((0, workload.inputs), name="rc")
+    stride_y, stride_x = workload.stride
+
+    def product(n: Any, y: Any, x: Any, c: Any) -> Any:
+        row, column = y * stride_y + ry, x * stride_x + rx
+        pixel = source[n, rc, row, column] if nchw else source[n, row, column, rc]
+        return te.sum(
+            pixel * weight[c // tile_c, ry, rx, rc, c % tile_c],
+            axis=[ry, rx, rc],
+        )
+
+    output = (workload.batch, *workload.output, workload.outputs)
+    total = te.compute(output, product, name="conv2d")
+    operands = epilogue_placeholders(workload.epilogue, output)
+    result = te.compute(
+        output,
+        lambda *i: apply_epilogue(workload.epilogue, operands, total[i], i),
+        name="epilogue",
+    )
+    sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
+    _schedule(sch, decision, _lanes(workload, target))
+    return sch.mod["main"]
+
+
+def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int) -> None:
+    total, result = sch.get_sblock("conv2d"), sch.get_sblock("epilogue")
+    n, y, x, c = sch.get_loops(result)
+    x_tiles, x_tile = sch.split(x, [None, decision.tile_x])
+    c_tiles, c_vector, c_lane = sch.split(c, [None, decision.tile_c // lanes, lanes])
+    sch.reorder(n, y, c_tiles, x_tiles, x_tile, c_vector, c_lane)
+    rows = sch.fuse(n, y)
+    sch.parallel(rows)
+    sch.compute_at(total, x_tiles, preserve_unit_loops=True)
+    sch.set_scope(total, 0, "local")
+    for pad in sch.get_producers(total):
+        # A few padded rows per thread stay in the first-level cache.
+        sch.compute_at(pad, rows)
+
+    *_, tx, tc, ry, rx, rc = sch.get_loops(total)
+    vector, lane = sch.split(tc, [None, lanes])
+    sch.reorder(ry, rx, rc, tx, vector, lane)
+    for loop in (rx, rc, tx, vector):
+        sch.unroll(loop)
+    sch.vectorize(lane)
+    init = sch.decompose_reduction(total, ry)
+    *_, tx, vector, lane = sch.get_loops(init)
+    for loop in (tx, vector):
+        sch.unroll(loop)
+    sch.vectorize(lane)
+    for loop in (x_tile, c_vector):
+        sch.unroll(loop)
+    sch.vectorize(c_lane)
+
+
+def _lanes(workload: Convolution, target: Target) -> int:
+    return math.gcd(workload.outputs, target.lanes)
+
+
+def _tiles(workload: Convolution, target: Target) -> list[tuple[int, int]]:
+    """Return the register tiles that fit: accumulators and one vector of each operand."""
+    lanes = _lanes(workload, target)
+    return [
+        (tile_x, vectors * lanes)
+        for tile_x in divisors(workload.output[1])
+        if tile_x <= 16
+        for vectors in divisors(workload.outputs // lanes)
+        if vectors <= 4 and tile_x * vectors + vectors + 1 <= target.vector_registers
+    ]

@@ -1,0 +1,202 @@
+"""What a fused layer computes, apart from how: the key of decisions and of tuning logs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+
+#: Steps that read a tensor: one value per channel, or one per output element.
+CHANNEL_STEPS = frozenset({"add_channel", "mul_channel"})
+TENSOR_STEPS = frozenset({"add", "mul"})
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation on a layer's result before it is stored.
+
+    Parameters
+    ----------
+    op : str
+        `add_channel` and `mul_channel` take a vector of one value per channel, `add` and `mul`
+        a tensor like the output; `relu`, `clip`, `hard_swish`, `hard_sigmoid` and `sigmoid` none.
+    values : tuple of float
+        `clip`: low and high.
+    """
+
+    op: str
+    values: tuple[float, ...] = ()
+
+    def __str__(self) -> str:
+        """Return the step as logs write it: `clip(0,6)`."""
+        return f"{self.op}({','.join(f'{v:g}' for v in self.values)})" if self.values else self.op
+
+    def apply(self, x: Any, operand: Any = None, dtype: str = "float32") -> Any:
+        """Return the expression of the step's result.
+
+        Parameters
+        ----------
+        x : Expr
+            What comes in.
+        operand : Expr, optional
+            The element of the step's tensor, where it has one.
+        dtype : str
+            The type of `x`.
+        """
+
+        def number(value: float) -> Any:
+            return tirx.const(value, dtype)
+
+        match self.op:
+            case "add_channel" | "add":
+                return x + operand
+            case "mul_channel" | "mul":
+                return x * operand
+            case "relu":
+                return tirx.max(x, number(0.0))
+            case "clip":
+                low, high = self.values
+                return tirx.min(tirx.max(x, number(low)), number(high))
+            case "hard_sigmoid":
+                return tirx.min(tirx.max(x * number(1 / 6) + number(0.5), number(0.0)), number(1.0))
+            case "hard_swish":
+                gate = tirx.min(tirx.max(x + number(3.0), number(0.0)), number(6.0))
+                return x * gate * number(1 / 6)
+            case "sigmoid":
+                return number(1.0) / (number(1.0) + tirx.exp(-x))
+        raise ValueError(f"unknown epilogue step {self.op}")
+
+
+Epilogue = tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """A 1x1 convolution or a dense layer: [pixels, inputs] times [inputs, outputs]."""
+
+    pixels: int
+    inputs: int
+    outputs: int
+    epilogue: Epilogue = ()
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations, a multiply-add counting as two."""
+        return 2 * self.pixels * self.inputs * self.outputs
+
+    def __str__(self) -> str:
+        """Return the workload as logs write it."""
+        return _name(f"pointwise {self.pixels}x{self.inputs}x{self.outputs}", self.epilogue)
+
+
+@dataclass(frozen=True)
+class Depthwise:
+    """A depthwise convolution on NHWC; `padding` is top, left, bottom, right."""
+
+    batch: int
+    height: int
+    width: int
+    channels: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    epilogue: Epilogue = ()
+
+    @property
+    def output(self) -> tuple[int, int]:
+        """Height and width of the output."""
+        return _output(self.height, self.width, self.kernel, self.stride, self.padding)
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations, padding counted as if it were computed."""
+        rows, columns = self.output
+        taps = self.kernel[0] * self.kernel[1]
+        return 2 * self.batch * rows * columns * self.channels * taps
+
+    def __str__(self) -> str:
+        """Return the workload as logs write it."""
+        size = f"depthwise {self.batch}x{self.height}x{self.width}x{self.channels}"
+        return _name(f"{size} {_window(self)}", self.epilogue)
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A full convolution with few input channels: a stem, which may read an NCHW picture."""
+
+    batch: int
+    height: int
+    width: int
+    inputs: int
+    outputs: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    reads_nchw: bool = False
+    epilogue: Epilogue = ()
+
+    @property
+    def output(self) -> tuple[int, int]:
+        """Height and width of the output."""
+        return _output(self.height, self.width, self.kernel, self.stride, self.padding)
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations, padding counted as if it were computed."""
+        rows, columns = self.output
+        taps = self.kernel[0] * self.kernel[1] * self.inputs
+        return 2 * self.batch * rows * columns * self.outputs * taps
+
+    def __str__(self) -> str:
+        """Return the workload as logs write it."""
+        layout = "nchw" if self.reads_nchw else "nhwc"
+        size = f"conv2d {self.batch}x{self.height}x{self.width}x{self.inputs}->{self.outputs}"
+        return _name(f"{size} {_window(self)} {layout}", self.epilogue)
+
+
+@dataclass(frozen=True)
+class GlobalPool:
+    """The mean over each channel's pixels: [batch, pixels, channels] to [batch, channels]."""
+
+    batch: int
+    pixels: int
+    channels: int
+    epilogue: Epilogue = ()
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations."""
+        return self.batch * self.pixels * self.channels
+
+    def __str__(self) -> str:
+        """Return the workload as logs write it."""
+        return _name(f"global_pool {self.batch}x{self.pixels}x{self.channels}", self.epilogue)
+
+
+Workload = Pointwise | Depthwise | Convolution | GlobalPool
+
+
+def _output(
+    height: int,
+    width: int,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+) -> tuple[int, int]:
+    top, left, bottom, right = padding
+    return (
+        (height + top + bottom - kernel[0]) // stride[0] + 1,
+        (width + left + right - kernel[1]) // stride[1] + 1,
+    )
+
+
+def _window(workload: Depthwise | Convolution) -> str:
+    kernel, stride = workload.kernel, workload.stride
+    padding = ",".join(map(str, workload.padding))
+    return f"k{kernel[0]}x{kernel[1]} s{stride[0]}x{stride[1]} p{padding}"
+
+
+def _name(size: str, epilogue: Epilogue) -> str:
+    return " ".join([size, *map(str, epilogue)])
