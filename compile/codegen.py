@@ -17,7 +17,6 @@ from mobilenet_tvm.runtime.metadata import Metadata
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.target import Target
 
-
 #: What schedules count on when their loops are lowered.
 PASS_CONFIG: dict[str, Any] = {
     # A pointwise layer sees its pictures as matrices; `main` has checked the inputs' shapes.

@@ -12,7 +12,7 @@ from mobilenet_tvm.compile.onnx_import import to_relax
 from mobilenet_tvm.compile.passes.fold_constants import FoldConstants
 from mobilenet_tvm.compile.passes.fold_pad import FoldPad
 from mobilenet_tvm.compile.passes.fold_scale import FoldScale
-from mobilenet_tvm.compile.passes.lower_layers import Layer, LowerLayers
+from mobilenet_tvm.compile.passes.lower_layers import LowerLayers
 from mobilenet_tvm.compile.passes.recognize_hard import RecognizeHard
 from mobilenet_tvm.compile.passes.recover_clip import RecoverClip
 from mobilenet_tvm.compile.passes.rewriter import GraphRewriter

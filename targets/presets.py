@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import replace
 
-from mobilenet_tvm.targets.errors import UserError
+from mobilenet_tvm.targets.errors import UserError, WrongUseError
 from mobilenet_tvm.targets.host import (
     architecture,
     cache_bytes,
@@ -137,7 +137,7 @@ def get_target(name: str) -> Target:
     names = [*PRESETS, *ALIASES, "native"]
     near = difflib.get_close_matches(name.lower(), names, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known targets: {', '.join(names)}"
-    raise UserError(f"unknown target '{name}'; {hint}")
+    raise WrongUseError(f"unknown target '{name}'; {hint}")
 
 
 def native() -> Target:

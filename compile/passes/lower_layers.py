@@ -122,7 +122,8 @@ class LowerLayers(GraphRewriter):
         if attrs.data_layout != "NHWC" or [int(d) for d in attrs.dilation] != [1, 1]:
             return False
         channels, outputs = shape_of(args[0])[3], shape_of(args[1])[3]
-        return attrs.groups == 1 or (attrs.groups == channels == outputs)
+        groups = int(attrs.groups)
+        return groups == 1 or groups == channels == outputs
 
     def _grow(self, head: relax.Var) -> None:
         """Extend a chain from its head as long as the only reader is an element-wise operator."""
@@ -161,8 +162,7 @@ class LowerLayers(GraphRewriter):
         if op_name(head) == "mean":
             batch, height, width, channels = shape_of(data)
             return data, GlobalPool(batch, height * width, channels, epilogue), None
-        weight = constant_value(head.args[1])
-        assert weight is not None
+        weight = np.asarray(constant_value(head.args[1]))
         if op_name(head) == "matmul":
             pixels, inputs = shape_of(data)
             return data, Pointwise(pixels, inputs, weight.shape[1], epilogue), weight

@@ -115,13 +115,14 @@ def _legalize(name: str) -> None:
     register_op_attr(full, "FInferType", lambda call, _: call.args[0].ty)
     register_op_attr(full, "FPurity", True)
 
-    @register_legalize(full)
     def legalize(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
         def compute(x: tvm.te.Tensor) -> tvm.te.Tensor:
             step = Step(name.removeprefix("mobilenet."))
             return tvm.te.compute(x.shape, lambda *i: step.apply(x[i], dtype=x.dtype), name=step.op)
 
         return builder.call_te(compute, call.args[0], primfunc_name_hint=name.split(".")[1])
+
+    register_legalize(full)(legalize)
 
 
 for _name in (HARD_SIGMOID, HARD_SWISH):

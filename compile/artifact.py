@@ -1,0 +1,121 @@
+"""From a model and a target to one `.so`: the function behind the `compile` command."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import onnx
+import tvm
+from tvm import relax
+
+from mobilenet_tvm.compile.codegen import prepare_output, write_artifact
+from mobilenet_tvm.compile.onnx_import import graph_inputs
+from mobilenet_tvm.compile.pipeline import lower
+from mobilenet_tvm.compile.source import ModelOptions, Source, resolve
+from mobilenet_tvm.runtime.metadata import Metadata, TensorInfo
+from mobilenet_tvm.targets.errors import WrongUseError
+from mobilenet_tvm.targets.presets import get_target
+from mobilenet_tvm.targets.target import Target
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A compiled model on disk.
+
+    Parameters
+    ----------
+    path : Path
+        The `.so`.
+    metadata : Metadata
+        What it says of itself.
+    seconds : float
+        How long compiling took.
+    """
+
+    path: Path
+    metadata: Metadata
+    seconds: float
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file."""
+        return self.path.stat().st_size
+
+
+def compile_model(
+    model: str | Path | onnx.ModelProto,
+    target: str | Target = "native",
+    output: str | Path | None = None,
+    **options: Any,
+) -> Artifact:
+    """Compile a MobileNet into one shared library.
+
+    Parameters
+    ----------
+    model : str, Path or onnx.ModelProto
+        A name (`v1`, `v2`, `v3-large`, `v3-small`), an ONNX file, or a model in memory.
+    target : str or Target
+        A name that `mobilenet-tvm targets` lists. Default: this machine.
+    output : str or Path, optional
+        The file to write. Default `build/<model>-<target>.so`.
+    **options
+        Fields of `ModelOptions`: alpha, resolution, classes, weights, seed, batch, input_shapes.
+
+    Returns
+    -------
+    Artifact
+        The file and what it says of itself.
+
+    Raises
+    ------
+    UserError
+        If the model, the target, an option or the output cannot be used.
+    """
+    start = time.perf_counter()
+    machine = get_target(target) if isinstance(target, str) else target
+    try:
+        choices = ModelOptions(**options)
+    except TypeError:
+        known = ", ".join(ModelOptions.__dataclass_fields__)
+        raise WrongUseError(
+            f"unknown option among {', '.join(options)}; known options: {known}"
+        ) from None
+    source = resolve(model, choices)
+    path = Path(output) if output else Path("build") / f"{source.name}-{machine.name}.so"
+    prepare_output(path)
+    lowered, metadata = _lower(source, machine)
+    write_artifact(lowered, machine, metadata, path)
+    return Artifact(path, metadata, time.perf_counter() - start)
+
+
+def _lower(source: Source, target: Target) -> tuple[tvm.IRModule, Metadata]:
+    mod = lower(source.model, target)
+    main = mod["main"]
+    names = [value.name for value in graph_inputs(source.model)]
+    inputs = zip(names, [param.ty for param in main.params], strict=True)
+    results = main.ret_ty.fields if isinstance(main.ret_ty, relax.TupleType) else [main.ret_ty]
+    outputs = zip([value.name for value in source.model.graph.output], results, strict=True)
+    layers = sum(node.op_type in ("Conv", "Gemm", "MatMul") for node in source.model.graph.node)
+    return mod, Metadata(
+        model=source.name,
+        inputs=tuple(_tensor(name, type_) for name, type_ in inputs),
+        outputs=tuple(_tensor(name, type_) for name, type_ in outputs),
+        target={"name": target.name, "triple": target.triple, "cpu": target.cpu},
+        required_features=target.required_features,
+        versions={
+            package: version(package)
+            for package in ("mobilenet-tvm", "apache-tvm", "apache-tvm-ffi", "onnx")
+        },
+        weights=source.weights,
+        layers=layers,
+        tuned_layers=0,
+        extra={"recipe": dict(source.recipe)} if source.recipe else {},
+    )
+
+
+def _tensor(name: str, type_: relax.TensorType) -> TensorInfo:
+    return TensorInfo(name, tuple(int(extent) for extent in type_.shape.values), str(type_.dtype))

@@ -1,0 +1,380 @@
+"""The command line: parses, calls one library function per command, prints its result."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import click
+
+from mobilenet_tvm.targets.errors import UserError, WrongUseError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: Largest difference from ONNX Runtime, as a share of the output's range.
+TOLERANCE = 1e-4
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 success, 2 wrong use, 1 anything else."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    interrupts: list[int] = []
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        # TVM turns an exception that passes through it into one of its own.
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        status = cli.main(
+            [argument for argument in arguments if argument != "--debug"],
+            prog_name="mobilenet-tvm",
+            standalone_mode=False,
+        )
+    except click.ClickException as error:
+        _fail(f"{error.format_message()} (see mobilenet-tvm --help)", error.exit_code)
+    except click.Abort:
+        _fail("interrupted", 1)
+    except UserError as error:
+        if debug:
+            traceback.print_exc()
+        _fail(str(error), 2 if isinstance(error, WrongUseError) else 1)
+    except Exception as error:
+        if interrupts:
+            _fail("interrupted", 1)
+        if debug:
+            raise
+        reason = next((line for line in str(error).splitlines() if line.strip()), "")
+        _fail(f"{type(error).__name__}: {reason.strip()} (--debug shows where)", 1)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(message: str, status: int) -> None:
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    sys.exit(status)
+
+
+class _InputShape(click.ParamType):  # type: ignore[type-arg]
+    """NAME=1,3,224,224."""
+
+    name = "NAME=SHAPE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[int, ...]]:
+        if not isinstance(value, str):
+            return value  # type: ignore[no-any-return]
+        name, _, shape = value.rpartition("=")
+        try:
+            extents = tuple(int(extent) for extent in shape.split(","))
+        except ValueError:
+            extents = ()
+        if not name or not extents or min(extents) < 1:
+            self.fail(f"'{value}' is not of the form input=1,3,224,224", param, ctx)
+        return name, extents
+
+
+def model_options(command: F) -> F:
+    """Add the options that say which model is meant."""
+    options = [
+        click.option("--alpha", type=float, help="Width multiplier of a named model."),
+        click.option("--resolution", type=int, help="Pixels a side of a named model's input."),
+        click.option("--classes", type=int, help="Outputs of a named model."),
+        click.option(
+            "--weights",
+            metavar="FILE|pretrained",
+            help="Weights of a named model: ONNX, safetensors, PyTorch.  [default: random]",
+        ),
+        click.option("--seed", type=int, help="Of a named model's random weights."),
+        click.option("--batch", type=int, help="Images per run.  [default: 1]"),
+        click.option(
+            "--input-shape",
+            "input_shapes",
+            type=_InputShape(),
+            multiple=True,
+            help="Fixes a dynamic input of an ONNX file; may be repeated.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+threads_option = click.option(
+    "--threads", type=click.IntRange(1, 256), help="Threads to run with.  [default: the fast cores]"
+)
+file_argument = click.argument("file", type=click.Path(path_type=Path))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(version("mobilenet-tvm"), prog_name="mobilenet-tvm")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Compile MobileNets into fast shared libraries through Apache TVM."""
+
+
+@cli.command("compile")
+@click.option("--target", required=True, help="The machine to compile for; see 'targets'.")
+@click.option("--model", required=True, help="A name (see 'models') or an ONNX file.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The file to write.  [default: build/<model>-<target>.so]",
+)
+@model_options
+@json_option
+def compile_command(
+    target: str, model: str, output: Path | None, as_json: bool, **options: Any
+) -> None:
+    """Compile a model into one shared library."""
+    from mobilenet_tvm.compile.artifact import compile_model
+
+    artifact = compile_model(model, target, output, **_given(options))
+    metadata = artifact.metadata
+    if metadata.weights.startswith("random"):
+        click.echo(
+            f"warning: the weights are {metadata.weights}: times are real, answers mean nothing; "
+            "give trained ones with --weights",
+            err=True,
+        )
+    result = {
+        "file": str(artifact.path),
+        "size_bytes": artifact.size_bytes,
+        "seconds": round(artifact.seconds, 2),
+        **metadata.to_dict(),
+    }
+    if as_json:
+        _print_json(result)
+        return
+    _print_facts(
+        {
+            "wrote": f"{artifact.path} ({artifact.size_bytes / 1e6:.1f} MB)",
+            "model": f"{metadata.model}, {_tensors(metadata.inputs)} -> "
+            f"{_tensors(metadata.outputs)}",
+            "target": f"{metadata.target['name']} ({metadata.target['cpu']}, "
+            f"{metadata.target['triple']})",
+            "weights": metadata.weights,
+            "tuned": f"{metadata.tuned_layers} of {metadata.layers} layers",
+            "time": f"{artifact.seconds:.1f} s",
+        }
+    )
+
+
+@cli.command()
+@file_argument
+@threads_option
+@click.option("--rounds", type=click.IntRange(1), default=100, show_default=True)
+@json_option
+def bench(file: Path, threads: int | None, rounds: int, as_json: bool) -> None:
+    """Measure the latency of a compiled model on this machine."""
+    from mobilenet_tvm.runtime import load
+    from mobilenet_tvm.runtime.bench import measure
+
+    model = load(file, threads=threads)
+    latency = measure(model, rounds=rounds)
+    result = {
+        "file": str(file),
+        "model": model.metadata.model,
+        "target": model.metadata.target["name"],
+        "threads": model.threads,
+        **latency.to_dict(),
+    }
+    if as_json:
+        _print_json(result)
+        return
+    _print_facts(
+        {
+            "model": f"{model.metadata.model} for {model.metadata.target['name']}",
+            "threads": str(model.threads),
+            "rounds": f"{latency.rounds}, warm caches",
+            **{
+                name: f"{1e3 * getattr(latency, name):.3f} ms"
+                for name in ("minimum", "median", "p90", "p99")
+            },
+        }
+    )
+
+
+@cli.command()
+@file_argument
+@click.option("--model", help="What it was compiled from.  [default: a named model's own name]")
+@model_options
+@threads_option
+@click.option("--inputs", type=click.IntRange(1), default=5, show_default=True)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0),
+    default=TOLERANCE,
+    show_default=True,
+    help="Largest difference, as a share of the output's range.",
+)
+@json_option
+def verify(
+    file: Path,
+    model: str | None,
+    threads: int | None,
+    inputs: int,
+    tolerance: float,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Compare a compiled model with ONNX Runtime on random inputs."""
+    from mobilenet_tvm.compile.source import ModelOptions, resolve_again
+    from mobilenet_tvm.compile.verify import verify as compare
+    from mobilenet_tvm.runtime import load
+
+    compiled = load(file, threads=threads)
+    source = resolve_again(compiled.metadata, model, ModelOptions(**_given(options)))
+    results = compare(compiled, source.model, inputs)
+    worst = max(result.error for result in results)
+    agrees = worst <= tolerance
+    if as_json:
+        _print_json(
+            {
+                "file": str(file),
+                "agrees": agrees,
+                "worst_error": worst,
+                "tolerance": tolerance,
+                "comparisons": [vars(result) for result in results],
+            }
+        )
+    else:
+        for result in results:
+            top = "same" if result.same_top else "other"
+            click.echo(
+                f"input {result.seed}  {result.output:<12} difference {result.error:.1e} of "
+                f"the range, {top} first class"
+            )
+        verdict = "equals" if agrees else "DIFFERS FROM"
+        click.echo(f"{file} {verdict} ONNX Runtime: worst {worst:.1e}, allowed {tolerance:.0e}")
+    if source.weights != compiled.metadata.weights:
+        click.echo(
+            f"warning: compiled from weights '{compiled.metadata.weights}', "
+            f"compared with '{source.weights}'",
+            err=True,
+        )
+    return 0 if agrees else 1
+
+
+@cli.command("bundle")
+@file_argument
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder to write."
+)
+@json_option
+def bundle_command(file: Path, output: Path, as_json: bool) -> None:
+    """Make a folder to copy to a device: the model, TVM's runtime library, a loader."""
+    from mobilenet_tvm.runtime.bundle import bundle
+
+    folder = bundle(file, output)
+    sizes = {
+        str(path.relative_to(folder)): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    if as_json:
+        _print_json({"folder": str(folder), "files": sizes})
+        return
+    click.echo(f"wrote {folder} ({sum(sizes.values()) / 1e6:.1f} MB)")
+    for name, size in sizes.items():
+        click.echo(f"  {size / 1e6:8.3f} MB  {name}")
+
+
+@cli.command()
+@json_option
+def models(as_json: bool) -> None:
+    """List the named models, counted, beside the published figures."""
+    from mobilenet_tvm.compile.models import (
+        NAMES,
+        PUBLISHED,
+        ModelSpec,
+        build,
+        macs,
+        parameter_count,
+    )
+
+    rows: list[dict[str, Any]] = []
+    for name in NAMES:
+        model = build(ModelSpec(name))
+        rows.append(
+            {
+                "name": name,
+                "parameters": parameter_count(model),
+                "published_parameters": PUBLISHED[name].parameters,
+                "macs": macs(model),
+                "published_macs_millions": list(PUBLISHED[name].macs),
+                "published_top1_percent": PUBLISHED[name].top1,
+            }
+        )
+    if as_json:
+        _print_json(rows)
+        return
+    click.echo(f"{'':<10} {'parameters':>12} {'published':>12} {'M MACs':>8} {'published':>10}")
+    for row in rows:
+        low, high = row["published_macs_millions"]
+        click.echo(
+            f"{row['name']:<10} {row['parameters']:>12,} {row['published_parameters']:>12,} "
+            f"{row['macs'] / 1e6:>8.1f} {f'{low}' if low == high else f'{low}-{high}':>10}"
+        )
+
+
+@cli.command()
+@json_option
+def targets(as_json: bool) -> None:
+    """List the targets and their other names."""
+    from mobilenet_tvm.targets.presets import ALIASES, PRESETS, native
+
+    known = [*PRESETS.values(), native()]
+    if as_json:
+        _print_json(
+            [
+                {
+                    **{field: getattr(target, field) for field in target.__dataclass_fields__},
+                    "aliases": [alias for alias, name in ALIASES.items() if name == target.name],
+                }
+                for target in known
+            ]
+        )
+        return
+    for target in known:
+        others = [alias for alias, name in ALIASES.items() if name == target.name]
+        also = f" (also: {', '.join(others)})" if others else ""
+        click.echo(f"{target.name:<12} {target.description}{also}")
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that the user gave, with shapes as a mapping."""
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    if "input_shapes" in given:
+        given["input_shapes"] = dict(given["input_shapes"])
+    return given
+
+
+def _tensors(tensors: Sequence[Any]) -> str:
+    return ", ".join(map(str, tensors))
+
+
+def _print_facts(facts: dict[str, str]) -> None:
+    for name, value in facts.items():
+        click.echo(f"{name:<8} {value}")
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2))
+
+
+if __name__ == "__main__":
+    main()

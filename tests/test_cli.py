@@ -1,0 +1,244 @@
+"""The command line: results on standard output, one line per error, the right exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import odd_models as odd
+import onnx
+import pytest
+
+from mobilenet_tvm.compile.cli import main
+
+SMALL = ["--model", "v3-small", "--alpha", "0.35", "--resolution", "32"]
+
+
+def run(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Run a command in this process; return its exit status, standard output and error."""
+    with pytest.raises(SystemExit) as exit_:
+        main([str(argument) for argument in arguments])
+    output, error = capfd.readouterr()
+    return int(exit_.value.code or 0), output, error
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "model.so"
+    with pytest.raises(SystemExit) as exit_:
+        main(["compile", "--target", "x86", *SMALL, "-o", str(path)])
+    assert exit_.value.code == 0
+    return path
+
+
+def test_compile_writes_where_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, output, error = run(capfd, "compile", "--target", "rpi4", *SMALL)
+    assert status == 0
+    assert [path.name for path in (tmp_path / "build").iterdir()] == [
+        "mobilenet_v3_small_0.35_32-cortex-a72.so"
+    ]
+    assert "wrote    build/mobilenet_v3_small_0.35_32-cortex-a72.so" in output
+    assert error.startswith("warning: the weights are random (seed 0)")
+
+
+def test_compile_prints_one_json_object(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    output_file = tmp_path / "m.so"
+    status, output, _ = run(
+        capfd, "compile", "--target", "x86", *SMALL, "-o", output_file, "--json", "--batch", 2
+    )
+    result: dict[str, Any] = json.loads(output)
+    assert status == 0
+    assert result["file"] == str(output_file)
+    assert result["size_bytes"] == output_file.stat().st_size
+    assert result["inputs"] == [{"name": "input", "shape": [2, 3, 32, 32], "dtype": "float32"}]
+    assert result["weights"] == "random (seed 0)"
+
+
+def test_the_same_model_compiles_to_the_same_file(
+    artifact: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run(capfd, "compile", "--target", "x86", *SMALL, "-o", tmp_path / "again.so")
+    assert (tmp_path / "again.so").read_bytes() == artifact.read_bytes()
+
+
+def test_verify_knows_what_a_named_model_was_compiled_from(
+    artifact: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    status, output, error = run(capfd, "verify", artifact, "--inputs", 2)
+    assert (status, error) == (0, "")
+    assert "equals ONNX Runtime" in output
+
+
+def test_verify_notices_other_weights(artifact: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    status, output, error = run(capfd, "verify", artifact, "--seed", 1, "--json")
+    assert status == 1
+    assert json.loads(output)["agrees"] is False
+    assert "compiled from weights 'random (seed 0)', compared with 'random (seed 1)'" in error
+
+
+def test_verify_takes_the_shapes_of_the_artifact(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    onnx.save(odd.tiny_v2(batch="N"), tmp_path / "m.onnx")
+    file, model = tmp_path / "m.so", tmp_path / "m.onnx"
+    run(capfd, "compile", "--target", "x86", "--model", model, "--batch", 3, "-o", file)
+    status, _, _ = run(capfd, "verify", file, "--model", model)
+    assert status == 0
+    status, _, error = run(capfd, "verify", file)
+    assert status == 2
+    assert error == "error: m was compiled from a file; give it with --model\n"
+
+
+def test_bench_prints_percentiles(artifact: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    status, output, _ = run(capfd, "bench", artifact, "--rounds", 20, "--threads", 1, "--json")
+    result = json.loads(output)
+    assert status == 0
+    assert (result["rounds"], result["threads"]) == (20, 1)
+    assert 0 < result["minimum_ms"] <= result["median_ms"] <= result["p90_ms"] <= result["p99_ms"]
+
+
+def test_bundle_lists_what_it_wrote(
+    artifact: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    status, output, _ = run(capfd, "bundle", artifact, "-o", tmp_path / "b", "--json")
+    files = json.loads(output)["files"]
+    assert status == 0
+    assert files == {
+        str(path.relative_to(tmp_path / "b")): path.stat().st_size
+        for path in (tmp_path / "b").rglob("*")
+        if path.is_file()
+    }
+
+
+def test_models_are_counted_beside_the_published_figures(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    _, output, _ = run(capfd, "models", "--json")
+    for row in json.loads(output):
+        assert row["parameters"] == row["published_parameters"]
+        low, high = row["published_macs_millions"]
+        assert low - 1 <= row["macs"] / 1e6 <= high + 1
+
+
+def test_targets_have_aliases(capfd: pytest.CaptureFixture[str]) -> None:
+    _, output, _ = run(capfd, "targets", "--json")
+    targets = {target["name"]: target for target in json.loads(output)}
+    assert targets["cortex-a76"]["aliases"] == ["rpi5"]
+    assert targets["x86-avx512"]["vector_bits"] == 512
+    assert "native" in targets
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ("compile --target x86 --model v4", 2, "unknown model 'v4': did you mean"),
+        ("compile --target cortex-a27 --model v2", 2, "unknown target 'cortex-a27'; did you mean"),
+        ("compile --target x86 --model no.onnx", 1, "no.onnx: no such file; give a model's name"),
+        ("compile --target x86 --model v2 --alpha 9", 2, "alpha 9.0 is not a number from 0.25 to"),
+        ("compile --target x86 --model v2 --resolution 100", 2, "resolution 100 is not a multiple"),
+        ("compile --target x86 --model v2 --alpha x", 2, "Invalid value for '--alpha'"),
+        ("compile --target x86 --model v2 --input-shape x", 2, "is not of the form input=1,3,224"),
+        ("compile --target x86 --model v2 --input-shape x=1", 2, "--input-shape is for ONNX files"),
+        ("compile --target x86 --model {onnx} --alpha 1", 2, "--alpha is for named models"),
+        ("compile --target x86 --model {onnx} --input-shape z=1", 1, "the model has no input 'z'"),
+        ("compile --target x86 --model v2 --weights no.pth", 1, "no.pth"),
+        ("compile --target x86 --model v2 -o {here}", 1, "is a folder; give the file to write"),
+        ("compile --target x86 --model v2 -o {file}/x.so", 1, "cannot be written"),
+        ("compile --target x86", 2, "Missing option '--model'"),
+        ("compiel --target x86", 2, "No such command 'compiel'"),
+        ("bench missing.so", 1, "missing.so: no such file; give the .so that 'compile' wrote"),
+        ("bench {onnx}", 1, "not an ELF file"),
+        ("bench {truncated}", 1, "cut short"),
+        ("bench {artifact} --threads 0", 2, "Invalid value for '--threads'"),
+        ("verify {artifact} --model {onnx}", 1, "has no input 'input'"),
+        ("bundle {artifact} -o {here}", 1, "{here}"),
+    ],
+)  # fmt: skip
+def test_wrong_use_is_one_line(
+    arguments: str,
+    status: int,
+    message: str,
+    artifact: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = odd.tiny_v2()
+    model.graph.input[0].name = model.graph.node[0].input[0] = "picture"
+    onnx.save(model, tmp_path / "m.onnx")
+    (tmp_path / "truncated.so").write_bytes(artifact.read_bytes()[:-2000])
+    before = sorted(tmp_path.rglob("*"))
+    names = {
+        "onnx": "m.onnx",
+        "here": str(tmp_path),
+        "file": "m.onnx",
+        "artifact": str(artifact),
+        "truncated": "truncated.so",
+    }
+    result, output, error = run(capfd, *arguments.format(**names).split())
+    assert message.format(**names) in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert (result, output) == (status, "")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_debug_shows_the_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    _, _, error = run(capfd, "--debug", "bench", "missing.so")
+    assert "Traceback" in error
+
+
+def test_help_lists_the_commands_without_importing_tvm() -> None:
+    code = (
+        "import sys; from mobilenet_tvm.compile.cli import main\n"
+        "try: main(['--help'])\n"
+        "finally: assert not {'tvm', 'onnx', 'numpy'} & set(sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    for command in ("compile", "bench", "verify", "bundle", "models", "targets"):
+        assert re.search(rf"^  {command} ", result.stdout, re.MULTILINE)
+
+
+def test_compile_py_is_the_compile_command(tmp_path: Path) -> None:
+    script = Path(__file__).parents[1] / "compile.py"
+    command = [sys.executable, script, "--target", "arm64", *SMALL, "-o", tmp_path / "m.so"]
+    subprocess.run([str(part) for part in command], check=True, capture_output=True)
+    assert (tmp_path / "m.so").is_file()
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_compile_leaves_the_old_file(
+    signal_: signal.Signals, tmp_path: Path
+) -> None:
+    output = tmp_path / "out" / "m.so"
+    output.parent.mkdir()
+    output.write_text("the old one")
+    command = [sys.executable, "-m", "mobilenet_tvm.compile.cli", "compile", "--target", "x86"]
+    process = subprocess.Popen(
+        [*command, "--model", "v2", "-o", str(output)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    time.sleep(2.5)
+    process.send_signal(signal_)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert output.read_text() == "the old one"
+    if signal_ == signal.SIGINT:
+        assert "error: interrupted\n" in error
+        assert "Traceback" not in error
+        assert list(output.parent.iterdir()) == [output]

@@ -1,0 +1,155 @@
+"""The whole way: ONNX to a loaded `.so` whose answers are ONNX Runtime's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import odd_models as odd
+import onnx
+import pytest
+
+from mobilenet_tvm.compile import compile_model
+from mobilenet_tvm.compile.source import ModelOptions, resolve
+from mobilenet_tvm.compile.verify import verify
+from mobilenet_tvm.runtime import load
+from mobilenet_tvm.targets.errors import UserError
+
+TOLERANCE = 1e-4
+DATA = Path(__file__).parent / "data" / "exports"
+SHARED = Path(__file__).parents[2] / "shared"
+
+ODD: dict[str, Callable[[], onnx.ModelProto]] = {
+    "batch_2": lambda: odd.tiny_v2(batch=2),
+    "batch_dynamic": lambda: odd.tiny_v2(batch="N"),
+    "resolution_17_ends_at_1x1": lambda: odd.tiny_v2(resolution=17),
+    "resolution_112_ends_at_7x7": lambda: odd.tiny_v2(resolution=112, widths=(4, 8, 12, 20)),
+    "channels_odd": lambda: odd.tiny_v2(widths=(5, 7, 13), classes=11),
+    "channels_prime_5x5_kernel": lambda: odd.tiny_v2(widths=(3, 11), kernel=5, expand=1),
+    "one_class": lambda: odd.tiny_v2(classes=1),
+    **{
+        f"relu6_{form}": lambda form=form: odd.relu6(form)
+        for form in ("clip_attributes", "clip_vectors", "relu_clip_max", "relu_min", "max_min")
+    },
+    "relu6_min_max": lambda: odd.relu6("min_max"),
+    "clip_one_sided": lambda: odd.clip(None, 0.5),
+    "clip_two_sided": lambda: odd.clip(-0.3, 0.7),
+    **{
+        f"hard_swish_{form}": lambda form=form: odd.hard_swish(form)
+        for form in ("operator", "hard_sigmoid", "relu6_div", "relu6_mul")
+    },
+    **{
+        f"se_{form}": lambda form=form: odd.squeeze_excitation(form)
+        for form in ("conv", "dense", "sigmoid", "swapped")
+    },
+    **{
+        f"head_{form}": lambda form=form: odd.head(form)
+        for form in (
+            "flatten", "flatten_axis_minus_3", "reshape", "reshape_zero", "shape_gather",
+            "squeeze", "squeeze_attribute", "reduce_mean", "average_pool", "conv", "matmul", "gemm",
+        )
+    },
+    **{
+        f"auto_pad_{mode}_{size}": lambda mode=mode, size=size: odd.auto_pad(mode, resolution=size)
+        for mode in ("SAME_UPPER", "SAME_LOWER", "VALID")
+        for size in (16, 17)
+    },
+    "uneven_pads": odd.uneven_pads,
+    "pad_zero": odd.pad_before_conv,
+    "pad_value": lambda: odd.pad_before_conv(value=1.5),
+    "tensorflow_v1": odd.tensorflow_v1,
+    "channel_multiplier": odd.channel_multiplier,
+    "grouped_conv": lambda: odd.channel_multiplier(2, 2),
+    **{
+        f"batch_norm_{form}": lambda form=form: odd.batch_norm_apart(form)
+        for form in (
+            "first", "shared_conv", "shared_weight", "after_add", "after_relu",
+            "before_padded_conv", "after_dense",
+        )
+    },
+    "half_weights": odd.half_weights,
+    "pixels_uint8": odd.pixels,
+    "two_outputs": odd.two_outputs,
+    "two_inputs": odd.two_inputs,
+    "unused_input": odd.unused_input,
+    "weights_as_inputs": odd.weights_as_inputs,
+    "constants_of_every_kind": odd.constants_of_every_kind,
+    "computed_pads": odd.computed_pads,
+    "no_ops": odd.no_ops,
+    "strange_names": odd.strange_names,
+    "input_as_output": odd.input_as_output,
+    "constant_output": odd.constant_output,
+    "same_output_twice": odd.same_output_twice,
+    "local_function": odd.local_function,
+    "unsorted": odd.unsorted,
+    "computed_clip": odd.computed_clip,
+    "training_batch_norm": odd.training_batch_norm,
+}  # fmt: skip
+
+
+def equals_onnxruntime(
+    model: str | Path | onnx.ModelProto,
+    folder: Path,
+    target: str = "x86",
+    inputs: int = 2,
+    tolerance: float = TOLERANCE,
+) -> None:
+    if isinstance(model, onnx.ModelProto):
+        onnx.save(model, folder / "model.onnx")
+        model = folder / "model.onnx"
+    artifact = compile_model(model, target, folder / "model.so")
+    results = verify(load(artifact.path), resolve(model, ModelOptions()).model, inputs)
+    assert len(results) == inputs * len(artifact.metadata.outputs)
+    assert max(result.error for result in results) <= tolerance
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_models(name: str, tmp_path: Path) -> None:
+    equals_onnxruntime(ODD[name](), tmp_path)
+
+
+@pytest.mark.parametrize("path", sorted(DATA.glob("*.onnx")), ids=lambda path: path.stem)
+def test_real_exports(path: Path, tmp_path: Path) -> None:
+    if path.stem.startswith("qoperator"):
+        with pytest.raises(UserError, match="operator QLinearAdd cannot be compiled"):
+            compile_model(path, "x86", tmp_path / "model.so")
+        return
+    # A quantised value that rounds the other way moves what follows by whole steps; half
+    # precision is ONNX Runtime's single precision here.
+    rough = path.stem.startswith(("float16", "qdq", "tflite"))
+    equals_onnxruntime(path, tmp_path, tolerance=0.1 if rough else TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["v1", "v2", "v3-large", "v3-small"])
+def test_named_models(name: str, tmp_path: Path) -> None:
+    equals_onnxruntime(name, tmp_path, inputs=5)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (odd.custom_operator, "node 'Twist_1': operator Twist cannot be compiled (domain com.exam"),
+        (odd.fused_conv, "node 'FusedConv_0': operator FusedConv cannot be compiled (domain com."),
+        (odd.detection, "operator NonMaxSuppression cannot be compiled (its shape depends on the"),
+        (odd.loop, "node 'Loop_1': operator Loop cannot be compiled"),
+        (odd.condition, "node 'If_3': operator If cannot be compiled"),
+        (odd.perceptron, "the model has no image input (4 axes)"),
+        (odd.audio, "the model has no image input (4 axes)"),
+        (odd.recurrent, "the model has no image input (4 axes)"),
+        (odd.text, "the model has no image input (4 axes)"),
+        (lambda: odd.pad_before_conv("reflect"), "operator Pad cannot be compiled (mode 'reflect'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_compiled_is_named_and_leaves_nothing(
+    model: Callable[[], onnx.ModelProto],
+    message: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    onnx.save(model(), tmp_path / "m.onnx")
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        compile_model(tmp_path / "m.onnx", "x86", tmp_path / "out" / "m.so")
+    assert "\n" not in str(error.value)
+    assert capfd.readouterr() == ("", "")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["m.onnx"]
