@@ -24,7 +24,7 @@ def clip(inputs: Sequence[Any], attributes: Attributes, opset: int) -> Any:
     data = inputs[0]
     if opset < 11:
         low, high = attributes.get("min", -np.inf), attributes.get("max", np.inf)
-        return relax.op.clip(data, low, high)
+        return relax.op.clip(data, min(low, high), high)
     bounds = _input(inputs, 1), _input(inputs, 2)
     values = [None if bound is None else constant_value(bound) for bound in bounds]
     if any(
@@ -36,7 +36,8 @@ def clip(inputs: Sequence[Any], attributes: Attributes, opset: int) -> Any:
         default if value is None or np.isnan(value) else float(value.reshape(()))
         for value, default in zip(values, (-np.inf, np.inf), strict=True)
     )
-    return relax.op.clip(data, low, high)
+    # Where the bounds cross, ONNX lets the upper one win.
+    return relax.op.clip(data, min(low, high), high)
 
 
 def minimum(inputs: Sequence[Any], _attributes: Attributes, _opset: int) -> Any:

@@ -72,7 +72,7 @@ def default(workload: Depthwise, target: Target) -> Decision:
         return (taps * idle + (rows * columns + taps) / outputs, -vectors)
 
     tile_y, tile_x, tile_c = min(_tiles(workload, target), key=cost)
-    rows, columns = workload.output
+    rows, _ = workload.output
     # Taps of all channels in the first-level cache, or one channel tile after the other.
     taps_bytes = 4 * workload.channels * workload.kernel[0] * workload.kernel[1]
     return Decision(tile_y, tile_x, tile_c, taps_bytes > target.l1d_bytes // 2 or rows < 8)

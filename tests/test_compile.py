@@ -35,6 +35,7 @@ ODD: dict[str, Callable[[], onnx.ModelProto]] = {
     "relu6_min_max": lambda: odd.relu6("min_max"),
     "clip_one_sided": lambda: odd.clip(None, 0.5),
     "clip_two_sided": lambda: odd.clip(-0.3, 0.7),
+    "clip_crossed": lambda: odd.clip(0.7, -0.3),
     **{
         f"hard_swish_{form}": lambda form=form: odd.hard_swish(form)
         for form in ("operator", "hard_sigmoid", "relu6_div", "relu6_mul")
@@ -132,6 +133,7 @@ def test_named_models(name: str, tmp_path: Path) -> None:
         (odd.custom_operator, "node 'Twist_1': operator Twist cannot be compiled (domain com.exam"),
         (odd.fused_conv, "node 'FusedConv_0': operator FusedConv cannot be compiled (domain com."),
         (odd.detection, "operator NonMaxSuppression cannot be compiled (its shape depends on the"),
+        (lambda: odd.training_batch_norm(13), "(it trains; call model.eval() and export)"),
         (odd.loop, "node 'Loop_1': operator Loop cannot be compiled"),
         (odd.condition, "node 'If_3': operator If cannot be compiled"),
         (odd.perceptron, "the model has no image input (4 axes)"),
