@@ -257,7 +257,9 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
             name = node.name or node.output[0]
             if node.op_type in DYNAMIC:
                 raise _unsupported(node.op_type, name, "its shape depends on the input's values")
-            if node.op_type == "BatchNormalization" and sum(map(bool, node.output)) > 1:
+            # Up to opset 13 it is the number of outputs that tells training from inference.
+            trains = node.op_type == "BatchNormalization" and sum(map(bool, node.output)) > 3
+            if trains:
                 raise _unsupported(node.op_type, name, "it trains; call model.eval() and export")
             if node.op_type not in known:
                 raise _unsupported(node.op_type, name)
