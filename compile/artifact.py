@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import tvm
 from tvm import relax
 
 from mobilenet_tvm.compile.codegen import prepare_output, write_artifact
 from mobilenet_tvm.compile.onnx_import import graph_inputs
-from mobilenet_tvm.compile.pipeline import lower
+from mobilenet_tvm.compile.passes.lower_layers import Layer
+from mobilenet_tvm.compile.pipeline import Lowered, lower
 from mobilenet_tvm.compile.source import ModelOptions, Source, resolve
 from mobilenet_tvm.runtime.metadata import Metadata, TensorInfo
 from mobilenet_tvm.targets.errors import WrongUseError
@@ -87,20 +87,22 @@ def compile_model(
     source = resolve(model, choices)
     path = Path(output) if output else Path("build") / f"{source.name}-{machine.name}.so"
     prepare_output(path)
-    lowered, metadata = _lower(source, machine)
-    write_artifact(lowered, machine, metadata, path)
+    lowered = lower(source.model, machine)
+    metadata = _describe(source, machine, lowered)
+    write_artifact(lowered.mod, machine, metadata, path)
     return Artifact(path, metadata, time.perf_counter() - start)
 
 
-def _lower(source: Source, target: Target) -> tuple[tvm.IRModule, Metadata]:
-    mod = lower(source.model, target)
-    main = mod["main"]
+def _describe(source: Source, target: Target, lowered: Lowered) -> Metadata:
+    main = lowered.mod["main"]
     names = [value.name for value in graph_inputs(source.model)]
     inputs = zip(names, [param.ty for param in main.params], strict=True)
     results = main.ret_ty.fields if isinstance(main.ret_ty, relax.TupleType) else [main.ret_ty]
     outputs = zip([value.name for value in source.model.graph.output], results, strict=True)
-    layers = sum(node.op_type in ("Conv", "Gemm", "MatMul") for node in source.model.graph.node)
-    return mod, Metadata(
+    extra: dict[str, Any] = {"calls": [_call(layer) for layer in lowered.calls]}
+    if source.recipe:
+        extra["recipe"] = dict(source.recipe)
+    return Metadata(
         model=source.name,
         inputs=tuple(_tensor(name, type_) for name, type_ in inputs),
         outputs=tuple(_tensor(name, type_) for name, type_ in outputs),
@@ -111,10 +113,21 @@ def _lower(source: Source, target: Target) -> tuple[tvm.IRModule, Metadata]:
             for package in ("mobilenet-tvm", "apache-tvm", "apache-tvm-ffi", "onnx")
         },
         weights=source.weights,
-        layers=layers,
+        layers=len(lowered.calls),
         tuned_layers=0,
-        extra={"recipe": dict(source.recipe)} if source.recipe else {},
+        extra=extra,
     )
+
+
+def _call(layer: Layer) -> dict[str, Any]:
+    """Return what `profile` shows of a layer beside its time."""
+    return {
+        "function": layer.name,
+        "workload": str(layer.workload),
+        "flops": layer.workload.flops,
+        "bytes": layer.workload.bytes,
+        "decision": vars(layer.decision),
+    }
 
 
 def _tensor(name: str, type_: relax.TensorType) -> TensorInfo:

@@ -210,6 +210,40 @@ def bench(file: Path, threads: int | None, rounds: int, as_json: bool) -> None:
 
 @cli.command()
 @file_argument
+@threads_option
+@click.option("--rounds", type=click.IntRange(1), default=30, show_default=True)
+@json_option
+def profile(file: Path, threads: int | None, rounds: int, as_json: bool) -> None:
+    """Measure each layer: time, GFLOP/s, bytes, share of this machine's peak, schedule."""
+    from mobilenet_tvm.compile.peak import measure_peak
+    from mobilenet_tvm.compile.report import layer_table
+    from mobilenet_tvm.runtime import load
+    from mobilenet_tvm.runtime.profile import profile as run
+
+    model = load(file, threads=threads)
+    peak = measure_peak(model.threads, model.metadata.target["cpu"])
+    rows = layer_table(run(model, rounds), model.metadata, peak)
+    total = sum(row["microseconds"] for row in rows)
+    if as_json:
+        _print_json(
+            {"file": str(file), "threads": model.threads, "peak": vars(peak), "calls": rows}
+        )
+        return
+    click.echo(
+        f"peak of {model.threads} threads: {peak.gflops:.1f} GFLOP/s, {peak.gbytes:.1f} GB/s"
+    )
+    click.echo(f"{'us':>8} {'%':>5} {'GFLOP/s':>8} {'peak':>5} {'GB/s':>6}  layer and decision")
+    for row in rows:
+        click.echo(
+            f"{row['microseconds']:>8.1f} {100 * row['microseconds'] / total:>5.1f} "
+            f"{row['gflops']:>8.1f} {row['peak']:>5.0%} {row['gbytes']:>6.1f}  "
+            f"{row['workload']}  {row['decision']}"
+        )
+    click.echo(f"{total:>8.1f} us in {len(rows)} calls")
+
+
+@cli.command()
+@file_argument
 @click.option("--model", help="What it was compiled from.  [default: a named model's own name]")
 @model_options
 @threads_option

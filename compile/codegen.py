@@ -52,7 +52,7 @@ def write_artifact(mod: tvm.IRModule, target: Target, metadata: Metadata, path: 
     Parameters
     ----------
     mod : IRModule
-        What `pipeline.lower` returns.
+        The scheduled network, from `pipeline.lower`.
     target : Target
         The machine that the code is for.
     metadata : Metadata

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import onnx
 import tvm
@@ -12,7 +13,7 @@ from mobilenet_tvm.compile.onnx_import import to_relax
 from mobilenet_tvm.compile.passes.fold_constants import FoldConstants
 from mobilenet_tvm.compile.passes.fold_pad import FoldPad
 from mobilenet_tvm.compile.passes.fold_scale import FoldScale
-from mobilenet_tvm.compile.passes.lower_layers import LowerLayers
+from mobilenet_tvm.compile.passes.lower_layers import Layer, LowerLayers
 from mobilenet_tvm.compile.passes.recognize_hard import RecognizeHard
 from mobilenet_tvm.compile.passes.recover_clip import RecoverClip
 from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
@@ -69,7 +70,23 @@ def memory_passes() -> list[Pass]:
     ]
 
 
-def lower(model: onnx.ModelProto, target: Target) -> tvm.IRModule:
+@dataclass(frozen=True)
+class Lowered:
+    """A network that is ready for code generation.
+
+    Parameters
+    ----------
+    mod : IRModule
+        `main` in the virtual machine's form, and one scheduled function per layer.
+    calls : list of Layer
+        The layers with schedules of their own, in the order in which `main` calls them.
+    """
+
+    mod: tvm.IRModule
+    calls: list[Layer]
+
+
+def lower(model: onnx.ModelProto, target: Target) -> Lowered:
     """Lower an ONNX model to scheduled TensorIR functions and one Relax function that calls them.
 
     Parameters
@@ -81,8 +98,8 @@ def lower(model: onnx.ModelProto, target: Target) -> tvm.IRModule:
 
     Returns
     -------
-    IRModule
-        `main` in the virtual machine's form, and one scheduled function per fused layer.
+    Lowered
+        The scheduled network.
 
     Raises
     ------
@@ -103,7 +120,7 @@ def lower(model: onnx.ModelProto, target: Target) -> tvm.IRModule:
             mod[layer.name] = layer.func
         for step in memory_passes():
             mod = step(mod)
-    return mod
+    return Lowered(mod, lowering.calls)
 
 
 def llvm_target(target: Target) -> tvm.target.Target:

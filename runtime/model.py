@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +104,29 @@ class Model:
         finally:
             self._idle.append(main)
 
-    def _new_machine(self) -> Any:
+    @contextmanager
+    def instrumented(self, callback: Callable[..., Any]) -> Iterator[None]:
+        """Report each step of the calls that are made inside the context.
+
+        Parameters
+        ----------
+        callback : callable
+            Gets the function, its name, and whether it is about to run; returns 0. It runs
+            inside the call, so what it does costs time there.
+        """
+        import tvm_ffi
+
+        idle, self._idle = self._idle, [self._new_machine(tvm_ffi.convert(callback))]
+        try:
+            yield
+        finally:
+            self._idle = idle
+
+    def _new_machine(self, instrument: Any = None) -> Any:
         machine = self._executable["vm_load_executable"]()
         machine["vm_initialization"](_CPU, 0, _POOLED)
+        if instrument is not None:
+            machine["set_instrument"](instrument)
         return machine["main"]
 
     def _order(self, arrays: tuple[ArrayLike, ...], named: dict[str, ArrayLike]) -> list[ArrayLike]:

@@ -86,6 +86,12 @@ class Pointwise:
         """Floating-point operations, a multiply-add counting as two."""
         return 2 * self.pixels * self.inputs * self.outputs
 
+    @property
+    def bytes(self) -> int:
+        """Bytes of data, weights and output, each counted once."""
+        matrices = self.pixels * self.inputs + self.inputs * self.outputs
+        return 4 * (matrices + self.pixels * self.outputs * _outputs(self.epilogue))
+
     def __str__(self) -> str:
         """Return the workload as logs write it."""
         return _name(f"pointwise {self.pixels}x{self.inputs}x{self.outputs}", self.epilogue)
@@ -115,6 +121,13 @@ class Depthwise:
         rows, columns = self.output
         taps = self.kernel[0] * self.kernel[1]
         return 2 * self.batch * rows * columns * self.channels * taps
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of data, weights and output, each counted once."""
+        rows, columns = self.output
+        pixels = self.height * self.width + rows * columns * _outputs(self.epilogue)
+        return 4 * self.channels * (self.batch * pixels + self.kernel[0] * self.kernel[1])
 
     def __str__(self) -> str:
         """Return the workload as logs write it."""
@@ -149,6 +162,15 @@ class Convolution:
         taps = self.kernel[0] * self.kernel[1] * self.inputs
         return 2 * self.batch * rows * columns * self.outputs * taps
 
+    @property
+    def bytes(self) -> int:
+        """Bytes of data, weights and output, each counted once."""
+        rows, columns = self.output
+        picture = self.height * self.width * self.inputs
+        result = rows * columns * self.outputs * _outputs(self.epilogue)
+        weights = self.kernel[0] * self.kernel[1] * self.inputs * self.outputs
+        return 4 * (self.batch * (picture + result) + weights)
+
     def __str__(self) -> str:
         """Return the workload as logs write it."""
         layout = "nchw" if self.reads_nchw else "nhwc"
@@ -170,6 +192,11 @@ class GlobalPool:
         """Floating-point operations."""
         return self.batch * self.pixels * self.channels
 
+    @property
+    def bytes(self) -> int:
+        """Bytes of data and output, each counted once."""
+        return 4 * self.batch * self.channels * (self.pixels + 1)
+
     def __str__(self) -> str:
         """Return the workload as logs write it."""
         return _name(f"global_pool {self.batch}x{self.pixels}x{self.channels}", self.epilogue)
@@ -190,6 +217,11 @@ def _output(
         (height + top + bottom - kernel[0]) // stride[0] + 1,
         (width + left + right - kernel[1]) // stride[1] + 1,
     )
+
+
+def _outputs(epilogue: Epilogue) -> int:
+    """Return how many tensors like the output are read or written: it, and each residual."""
+    return 1 + sum(step.op in TENSOR_STEPS for step in epilogue)
 
 
 def _window(workload: Depthwise | Convolution) -> str:

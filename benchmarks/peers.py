@@ -1,0 +1,303 @@
+"""Times this project beside five other runtimes: the same networks, in turns, in one process.
+
+    pip install '.[bench]' && pip install --no-deps pnnx
+    python benchmarks/peers.py --threads 1 --threads 2
+
+Each runtime's output is first compared with ONNX Runtime's. Then, round by round, each one runs
+the network once untimed and a few times timed, so that all see the same weather. The process
+is bound to as many cores as threads. ncnn needs pnnx to convert its models; pnnx names PyTorch
+as a dependency but does not need it, hence --no-deps.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+Run = Callable[[], Array]
+
+MODELS = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small")
+PEERS = Path(__file__).resolve().parents[2] / "shared" / "peers"
+OURS = "mobilenet-tvm"
+#: All runtimes compute in float32 but round in other places.
+TOLERANCE = 5e-3
+
+
+def ours(path: Path, image: Array, threads: int, target: str, work: Path) -> Run:
+    """Compile by this project and load the artifact."""
+    from mobilenet_tvm.compile import compile_model
+    from mobilenet_tvm.runtime import load
+
+    artifact = compile_model(path, target, work / f"{path.stem}.so")
+    model = load(artifact.path, threads=threads)
+    return lambda: np.asarray(model(image))
+
+
+def onnxruntime(path: Path, image: Array, threads: int) -> Run:
+    """Microsoft's ONNX Runtime, CPU provider."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda: np.asarray(session.run(None, {"input": image})[0])
+
+
+def openvino(path: Path, image: Array, threads: int) -> Run:
+    """Intel's OpenVINO, CPU plug-in, held to float32."""
+    import openvino as ov
+
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    request = ov.Core().compile_model(str(path), "CPU", settings).create_infer_request()
+    return lambda: np.asarray(next(iter(request.infer([image]).values())))
+
+
+def litert(path: Path, image: Array, threads: int) -> Run:
+    """Google's LiteRT, whose CPU path is XNNPACK; reads NHWC."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path.with_suffix(".tflite")), num_threads=threads)
+    interpreter.allocate_tensors()
+    source = interpreter.get_input_details()[0]["index"]
+    result = interpreter.get_output_details()[0]["index"]
+    picture = np.ascontiguousarray(image.transpose(0, 2, 3, 1))
+
+    def run() -> Array:
+        interpreter.set_tensor(source, picture)
+        interpreter.invoke()
+        return np.asarray(interpreter.get_tensor(result))
+
+    return run
+
+
+def mnn(path: Path, image: Array, threads: int, work: Path) -> Run:
+    """Alibaba's MNN, converted by its own tool, held to float32."""
+    import MNN
+
+    converted = work / f"{path.stem}.mnn"
+    if not converted.exists():
+        tool = shutil.which("mnnconvert", path=Path(sys.executable).parent)
+        files = ["--modelFile", str(path), "--MNNModel", str(converted)]
+        command = [str(tool), "-f", "ONNX", *files, "--bizCode", "bench"]
+        subprocess.run(command, check=True, capture_output=True)
+    interpreter = MNN.Interpreter(str(converted))
+    session = interpreter.createSession(
+        {"numThread": threads, "precision": "high", "backend": "CPU"}
+    )
+    source = interpreter.getSessionInput(session)
+    given = MNN.Tensor(image.shape, MNN.Halide_Type_Float, image, MNN.Tensor_DimensionType_Caffe)
+    shape = (image.shape[0], 1000)
+
+    def run() -> Array:
+        source.copyFrom(given)
+        interpreter.runSession(session)
+        result = interpreter.getSessionOutput(session)
+        host = MNN.Tensor(
+            shape,
+            MNN.Halide_Type_Float,
+            np.zeros(shape, np.float32),
+            MNN.Tensor_DimensionType_Caffe,
+        )
+        result.copyToHostTensor(host)
+        return np.array(host.getData(), np.float32).reshape(shape)
+
+    return run
+
+
+def ncnn(path: Path, image: Array, threads: int, work: Path) -> Run:
+    """Tencent's ncnn, converted by pnnx, held to float32."""
+    import ncnn as lib
+
+    converted = work / f"{path.stem}.ncnn.param"
+    if not converted.exists():
+        tool = shutil.which("pnnx", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+        if tool is None:
+            raise RuntimeError("its converter is missing: pip install --no-deps pnnx")
+        package = Path(tool).parent.parent.glob("lib/python*/site-packages/pnnx/pnnx")
+        shutil.copy(path, work)
+        shape = f"inputshape=[{','.join(map(str, image.shape))}]"
+        command = [str(next(package, tool)), f"{path.name}", shape]
+        subprocess.run(command, check=True, capture_output=True, cwd=work)
+    net = lib.Net()
+    net.opt.num_threads = threads
+    for option in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
+        setattr(net.opt, f"use_{option}", False)
+    net.load_param(str(converted))
+    net.load_model(str(converted.with_suffix(".bin")))
+    picture = lib.Mat(image[0])
+
+    def run() -> Array:
+        extractor = net.create_extractor()
+        extractor.input("in0", picture)
+        _, result = extractor.extract("out0")
+        return np.array(result).reshape(1, -1)
+
+    return run
+
+
+def engines(
+    path: Path, image: Array, threads: int, target: str, work: Path
+) -> dict[str, Callable[[], Run]]:
+    """Return what makes each runtime ready, by name."""
+    return {
+        "ONNX Runtime": lambda: onnxruntime(path, image, threads),
+        OURS: lambda: ours(path, image, threads, target, work),
+        "OpenVINO": lambda: openvino(path, image, threads),
+        "LiteRT": lambda: litert(path, image, threads),
+        "MNN": lambda: mnn(path, image, threads, work),
+        "ncnn": lambda: ncnn(path, image, threads, work),
+    }
+
+
+def measure(
+    path: Path, threads: int, target: str, rounds: int, repeats: int, work: Path
+) -> dict[str, Any]:
+    """Return each runtime's least and median latency in milliseconds, and who is missing."""
+    image = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
+    ready: dict[str, Run] = {}
+    missing: dict[str, str] = {}
+    expected: Array | None = None
+    for name, make in engines(path, image, threads, target, work).items():
+        try:
+            run = make()
+            output = run()
+        except Exception as error:
+            missing[name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            continue
+        expected = output if expected is None else expected
+        difference = float(np.abs(output - expected).max() / np.ptp(expected))
+        if difference > TOLERANCE:
+            missing[name] = f"its output differs by {difference:.1e} of the range"
+            continue
+        ready[name] = run
+    times: dict[str, list[float]] = {name: [] for name in ready}
+    for _ in range(rounds):
+        for name, run in ready.items():
+            # Workers of the one before stop spinning; caches hold this network's weights again.
+            time.sleep(0.005)
+            run()
+            for _ in range(repeats):
+                start = time.perf_counter()
+                run()
+                times[name].append(1e3 * (time.perf_counter() - start))
+    return {
+        "model": path.stem,
+        "threads": threads,
+        "milliseconds": {
+            name: {"least": min(values), "median": statistics.median(values)}
+            for name, values in times.items()
+        },
+        "missing": missing,
+    }
+
+
+def in_a_process(
+    threads: int, models: tuple[str, ...], target: str, rounds: int, repeats: int, folder: Path
+) -> list[dict[str, Any]]:
+    """Measure all networks with a number of threads, in a process bound to as many cores."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        command = [sys.executable, __file__, "--child", file.name, "--threads", str(threads)]
+        command += [part for model in models for part in ("--model", model)]
+        command += ["--target", target, "--rounds", str(rounds), "--repeats", str(repeats)]
+        # The runtimes greet on standard output, which is for the results.
+        subprocess.run([*command, "--folder", str(folder)], check=True, stdout=sys.stderr)
+        rows: list[dict[str, Any]] = json.loads(Path(file.name).read_text())
+    return rows
+
+
+def table(rows: list[dict[str, Any]], gflops: dict[int, float], flops: dict[str, int]) -> str:
+    """Return the results as a Markdown table: least / median milliseconds, and ratios."""
+    names = list(dict.fromkeys(name for row in rows for name in row["milliseconds"]))
+    names.sort(key=lambda name: name != OURS)
+    head = ["model", "threads", *names, "ratio least", "ratio median", "of FMA peak"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in rows:
+        times = row["milliseconds"]
+        cells = [row["model"].removeprefix("mobilenet_"), str(row["threads"])]
+        for name in names:
+            value = times.get(name)
+            cells.append(f"{value['least']:.2f} / {value['median']:.2f}" if value else "-")
+        for kind in ("least", "median"):
+            others = [value[kind] for name, value in times.items() if name != OURS]
+            cells.append(f"{times[OURS][kind] / min(others):.2f}" if others else "-")
+        speed = 1e-6 * flops[row["model"]] / times[OURS]["least"]
+        cells.append(f"{speed / gflops[row['threads']]:.0%}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+@click.command()
+@click.option("--threads", type=int, multiple=True, default=(1, 2), show_default=True)
+@click.option("--model", "models", multiple=True, default=MODELS, show_default=True)
+@click.option("--target", default="x86", show_default=True, help="What this project compiles for.")
+@click.option("--rounds", default=20, show_default=True)
+@click.option("--repeats", default=5, show_default=True, help="Timed runs per round.")
+@click.option("--folder", type=click.Path(path_type=Path), default=PEERS, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--child", type=click.Path(path_type=Path), hidden=True)
+def main(
+    threads: tuple[int, ...],
+    models: tuple[str, ...],
+    target: str,
+    rounds: int,
+    repeats: int,
+    folder: Path,
+    as_json: bool,
+    child: Path | None,
+) -> None:
+    """Compare latencies on the networks in a folder (.onnx, and .tflite for LiteRT)."""
+    paths = [folder / f"{model}.onnx" for model in models]
+    absent = [path for path in paths if not path.is_file()]
+    if absent:
+        raise click.ClickException(f"{absent[0]}: no such file; name the folder with --folder")
+    if child:
+        # Before any runtime starts its threads.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: threads[0]])
+        with tempfile.TemporaryDirectory() as work:
+            rows = [
+                measure(path, threads[0], target, rounds, repeats, Path(work)) for path in paths
+            ]
+        child.write_text(json.dumps(rows))
+        return
+    from mobilenet_tvm.compile.counts import macs
+    from mobilenet_tvm.compile.onnx_import import fix_shapes, read_onnx
+    from mobilenet_tvm.compile.peak import measure_peak
+
+    flops = {path.stem: 2 * macs(fix_shapes(read_onnx(path))) for path in paths}
+    peak = {count: measure_peak(count).gflops for count in threads}
+    rows = [
+        row
+        for count in threads
+        for row in in_a_process(count, models, target, rounds, repeats, folder)
+    ]
+    if as_json:
+        click.echo(json.dumps({"peak_gflops": peak, "rows": rows}, indent=2))
+        return
+    click.echo(table(rows, peak, flops))
+    for row in rows:
+        for name, reason in row["missing"].items():
+            click.echo(f"{row['model']}: no {name}: {reason}")
+    for count, gflops in peak.items():
+        click.echo(f"FMA peak of {count} threads: {gflops:.1f} GFLOP/s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Times each function that a compiled model calls."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mobilenet_tvm.runtime.bench import random_inputs
+from mobilenet_tvm.runtime.model import Model
+
+#: What the compiled graph calls to manage memory and shapes, not to compute.
+_BUILTIN = "vm.builtin."
+
+
+@dataclass(frozen=True)
+class CallTime:
+    """How long one call of the network took.
+
+    Parameters
+    ----------
+    function : str
+        The name of the compiled function.
+    seconds : ndarray
+        One value per round.
+    """
+
+    function: str
+    seconds: np.ndarray[Any, np.dtype[np.float64]]
+
+    @property
+    def minimum(self) -> float:
+        """Shortest time, in seconds."""
+        return float(self.seconds.min())
+
+    @property
+    def median(self) -> float:
+        """Median, in seconds."""
+        return float(np.median(self.seconds))
+
+
+def profile(model: Model, rounds: int = 30, warmup: int = 5) -> list[CallTime]:
+    """Run a model and time each of its calls.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    rounds : int
+        Runs that are timed.
+    warmup : int
+        Runs before them.
+
+    Returns
+    -------
+    list of CallTime
+        In the order in which the network makes the calls. Each holds about a microsecond of
+        the timer's own.
+    """
+    starts: list[int] = []
+    times: list[tuple[str, int]] = []
+
+    def instrument(_function: Any, name: str, before: bool, *_: Any) -> int:
+        now = time.perf_counter_ns()
+        if before:
+            starts.append(time.perf_counter_ns())
+        else:
+            times.append((str(name), now - starts.pop()))
+        return 0
+
+    inputs: Sequence[Any] = [random_inputs(model)[info.name] for info in model.inputs]
+    by_round: list[list[tuple[str, int]]] = []
+    with model.instrumented(instrument):
+        for _ in range(warmup + rounds):
+            times.clear()
+            model(*inputs)
+            by_round.append([call for call in times if not call[0].startswith(_BUILTIN)])
+    collected: dict[int, list[float]] = defaultdict(list)
+    for calls in by_round[warmup:]:
+        for index, (_, nanoseconds) in enumerate(calls):
+            collected[index].append(1e-9 * nanoseconds)
+    names = [name for name, _ in by_round[-1]]
+    return [CallTime(name, np.array(collected[index])) for index, name in enumerate(names)]
