@@ -1,12 +1,13 @@
-"""Times this project beside five other runtimes: the same networks, in turns, in one process.
+"""Times this project beside five other runtimes: the same networks, in turns.
 
     pip install '.[bench]' && pip install --no-deps pnnx
     python benchmarks/peers.py --threads 1 --threads 2
 
-Each runtime's output is first compared with ONNX Runtime's. Then, round by round, each one runs
-the network once untimed and a few times timed, so that all see the same weather. The process
-is bound to as many cores as threads. ncnn needs pnnx to convert its models; pnnx names PyTorch
-as a dependency but does not need it, hence --no-deps.
+Each runtime has a process of its own, bound to as many cores as threads, and stopped while the
+others run, so that no runtime's idle workers take a core from another's. Its output is first
+compared with ONNX Runtime's. Then, round by round, each one runs the network once untimed and
+a few times timed, so that all see the same weather. ncnn needs pnnx to convert its models; pnnx
+names PyTorch as a dependency but does not need it, hence --no-deps.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -32,6 +34,7 @@ Run = Callable[[], Array]
 MODELS = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small")
 PEERS = Path(__file__).resolve().parents[2] / "shared" / "peers"
 OURS = "mobilenet-tvm"
+RUNTIMES = ("ONNX Runtime", OURS, "OpenVINO", "LiteRT", "MNN", "ncnn")
 #: All runtimes compute in float32 but round in other places.
 TOLERANCE = 5e-3
 
@@ -153,51 +156,121 @@ def ncnn(path: Path, image: Array, threads: int, work: Path) -> Run:
     return run
 
 
-def engines(
-    path: Path, image: Array, threads: int, target: str, work: Path
-) -> dict[str, Callable[[], Run]]:
-    """Return what makes each runtime ready, by name."""
-    return {
-        "ONNX Runtime": lambda: onnxruntime(path, image, threads),
-        OURS: lambda: ours(path, image, threads, target, work),
-        "OpenVINO": lambda: openvino(path, image, threads),
-        "LiteRT": lambda: litert(path, image, threads),
-        "MNN": lambda: mnn(path, image, threads, work),
-        "ncnn": lambda: ncnn(path, image, threads, work),
-    }
+def make(name: str, path: Path, image: Array, threads: int, target: str, work: Path) -> Run:
+    """Make a runtime ready to run a network."""
+    match name:
+        case "ONNX Runtime":
+            return onnxruntime(path, image, threads)
+        case "OpenVINO":
+            return openvino(path, image, threads)
+        case "LiteRT":
+            return litert(path, image, threads)
+        case "MNN":
+            return mnn(path, image, threads, work)
+        case "ncnn":
+            return ncnn(path, image, threads, work)
+        case _:
+            return ours(path, image, threads, target, work)
+
+
+def serve(name: str, path: Path, threads: int, target: str, work: Path) -> None:
+    """Run one runtime in this process: a line with a number asks for as many timed runs.
+
+    The first answer is the file of the output, the others are times in milliseconds.
+    """
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    # The runtimes greet on standard output, which is for the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    image = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
+    run = make(name, path, image, threads, target, work)
+    result = work / f"{name}.npy"
+    np.save(result, run())
+    print(result, file=answers, flush=True)
+    for line in sys.stdin:
+        run()
+        times = []
+        for _ in range(int(line)):
+            start = time.perf_counter()
+            run()
+            times.append(1e3 * (time.perf_counter() - start))
+        print(json.dumps(times), file=answers, flush=True)
+
+
+class Peer:
+    """A runtime in a process that is stopped while it is not asked."""
+
+    def __init__(self, name: str, path: Path, threads: int, target: str, work: Path) -> None:
+        command = [sys.executable, __file__, "--child", name, "--threads", str(threads)]
+        command += ["--target", target, "--work", str(work), "--folder", str(path.parent)]
+        self.log = (work / f"{name}.log").open("w+")
+        self.process = subprocess.Popen(
+            [*command, "--model", path.stem],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+        )
+        answer = self._read()
+        self.output: Array | None = np.load(answer) if answer else None
+        self._signal(signal.SIGSTOP)
+
+    def time(self, repeats: int) -> list[float]:
+        """Return the milliseconds of some runs."""
+        self._signal(signal.SIGCONT)
+        print(repeats, file=self.process.stdin, flush=True)
+        times: list[float] = json.loads(self._read())
+        self._signal(signal.SIGSTOP)
+        return times
+
+    def reason(self) -> str:
+        """Return the last line of what the process said before it died."""
+        self.log.seek(0)
+        return (self.log.read().strip().splitlines() or ["no reason given"])[-1]
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.wait()
+        self.log.close()
+
+    def _read(self) -> str:
+        return str(self.process.stdout.readline()).strip() if self.process.stdout else ""
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
 
 
 def measure(
     path: Path, threads: int, target: str, rounds: int, repeats: int, work: Path
 ) -> dict[str, Any]:
     """Return each runtime's least and median latency in milliseconds, and who is missing."""
-    image = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
-    ready: dict[str, Run] = {}
+    peers: dict[str, Peer] = {}
     missing: dict[str, str] = {}
     expected: Array | None = None
-    for name, make in engines(path, image, threads, target, work).items():
-        try:
-            run = make()
-            output = run()
-        except Exception as error:
-            missing[name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-            continue
-        expected = output if expected is None else expected
-        difference = float(np.abs(output - expected).max() / np.ptp(expected))
-        if difference > TOLERANCE:
-            missing[name] = f"its output differs by {difference:.1e} of the range"
-            continue
-        ready[name] = run
-    times: dict[str, list[float]] = {name: [] for name in ready}
-    for _ in range(rounds):
-        for name, run in ready.items():
-            # Workers of the one before stop spinning; caches hold this network's weights again.
-            time.sleep(0.005)
-            run()
-            for _ in range(repeats):
-                start = time.perf_counter()
-                run()
-                times[name].append(1e3 * (time.perf_counter() - start))
+    try:
+        for name in RUNTIMES:
+            peer = Peer(name, path, threads, target, work)
+            output = peer.output
+            if output is None:
+                missing[name] = peer.reason()
+                peer.close()
+                continue
+            expected = output if expected is None else expected
+            difference = float(np.abs(output - expected).max() / np.ptp(expected))
+            if difference > TOLERANCE:
+                missing[name] = f"its output differs by {difference:.1e} of the range"
+                peer.close()
+                continue
+            peers[name] = peer
+        times: dict[str, list[float]] = {name: [] for name in peers}
+        for _ in range(rounds):
+            for name, peer in peers.items():
+                times[name] += peer.time(repeats)
+    finally:
+        for peer in peers.values():
+            peer.close()
     return {
         "model": path.stem,
         "threads": threads,
@@ -207,20 +280,6 @@ def measure(
         },
         "missing": missing,
     }
-
-
-def in_a_process(
-    threads: int, models: tuple[str, ...], target: str, rounds: int, repeats: int, folder: Path
-) -> list[dict[str, Any]]:
-    """Measure all networks with a number of threads, in a process bound to as many cores."""
-    with tempfile.NamedTemporaryFile(suffix=".json") as file:
-        command = [sys.executable, __file__, "--child", file.name, "--threads", str(threads)]
-        command += [part for model in models for part in ("--model", model)]
-        command += ["--target", target, "--rounds", str(rounds), "--repeats", str(repeats)]
-        # The runtimes greet on standard output, which is for the results.
-        subprocess.run([*command, "--folder", str(folder)], check=True, stdout=sys.stderr)
-        rows: list[dict[str, Any]] = json.loads(Path(file.name).read_text())
-    return rows
 
 
 def table(rows: list[dict[str, Any]], gflops: dict[int, float], flops: dict[str, int]) -> str:
@@ -252,7 +311,8 @@ def table(rows: list[dict[str, Any]], gflops: dict[int, float], flops: dict[str,
 @click.option("--repeats", default=5, show_default=True, help="Timed runs per round.")
 @click.option("--folder", type=click.Path(path_type=Path), default=PEERS, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--child", type=click.Path(path_type=Path), hidden=True)
+@click.option("--child", hidden=True)
+@click.option("--work", type=click.Path(path_type=Path), hidden=True)
 def main(
     threads: tuple[int, ...],
     models: tuple[str, ...],
@@ -261,7 +321,8 @@ def main(
     repeats: int,
     folder: Path,
     as_json: bool,
-    child: Path | None,
+    child: str | None,
+    work: Path,
 ) -> None:
     """Compare latencies on the networks in a folder (.onnx, and .tflite for LiteRT)."""
     paths = [folder / f"{model}.onnx" for model in models]
@@ -269,13 +330,7 @@ def main(
     if absent:
         raise click.ClickException(f"{absent[0]}: no such file; name the folder with --folder")
     if child:
-        # Before any runtime starts its threads.
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: threads[0]])
-        with tempfile.TemporaryDirectory() as work:
-            rows = [
-                measure(path, threads[0], target, rounds, repeats, Path(work)) for path in paths
-            ]
-        child.write_text(json.dumps(rows))
+        serve(child, paths[0], threads[0], target, work)
         return
     from mobilenet_tvm.compile.counts import macs
     from mobilenet_tvm.compile.onnx_import import fix_shapes, read_onnx
@@ -283,11 +338,12 @@ def main(
 
     flops = {path.stem: 2 * macs(fix_shapes(read_onnx(path))) for path in paths}
     peak = {count: measure_peak(count).gflops for count in threads}
-    rows = [
-        row
-        for count in threads
-        for row in in_a_process(count, models, target, rounds, repeats, folder)
-    ]
+    with tempfile.TemporaryDirectory() as folder_of_work:
+        rows = [
+            measure(path, count, target, rounds, repeats, Path(folder_of_work))
+            for count in threads
+            for path in paths
+        ]
     if as_json:
         click.echo(json.dumps({"peak_gflops": peak, "rows": rows}, indent=2))
         return

@@ -18,6 +18,10 @@ from mobilenet_tvm.schedules.base import (
 from mobilenet_tvm.schedules.workload import Depthwise
 from mobilenet_tvm.targets.target import Target
 
+CACHE_LINE = 64
+#: Addresses so far apart share few sets of a first-level cache.
+CACHE_SET_SPAN = 1024
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -44,7 +48,8 @@ def default(workload: Depthwise, target: Target) -> Decision:
     """Choose a decision from the target's description alone.
 
     The best tile loads the fewest vectors per output: neighbouring outputs share their
-    inputs, and all share the taps, as long as the accumulators fit the registers.
+    inputs, and all share the taps. It stays small, eight outputs, so that the border's
+    conditions can be moved out of it.
 
     Parameters
     ----------
@@ -59,23 +64,28 @@ def default(workload: Depthwise, target: Target) -> Decision:
         Always valid for the workload.
     """
     lanes = _lanes(workload, target)
+    row = 4 * workload.channels
+    # With a stride, or pixels that fall into the same cache sets, a line is gone before its
+    # second half is wanted.
+    whole_lines = max(workload.stride) > 1 or row % CACHE_SET_SPAN == 0
+    wanted = CACHE_LINE // 4 // lanes if whole_lines else 1
 
-    def cost(tile: tuple[int, int, int]) -> tuple[float, float]:
+    def cost(tile: tuple[int, int, int]) -> tuple[float, int]:
         tile_y, tile_x, tile_c = tile
-        outputs = tile_y * tile_x
         rows = (tile_y - 1) * workload.stride[0] + workload.kernel[0]
         columns = (tile_x - 1) * workload.stride[1] + workload.kernel[1]
         taps = workload.kernel[0] * workload.kernel[1]
-        vectors = outputs * tile_c // lanes
-        # Fewer independent sums than the multiply-adds in flight leave the units idle.
-        idle = max(1.0, target.fma_latency * target.fma_per_cycle / vectors)
-        return (taps * idle + (rows * columns + taps) / outputs, -vectors)
+        loads = (rows * columns + taps) / (tile_y * tile_x)
+        return loads * max(1.0, wanted * lanes / tile_c), -tile_c
 
-    tile_y, tile_x, tile_c = min(_tiles(workload, target), key=cost)
-    rows, _ = workload.output
-    # Taps of all channels in the first-level cache, or one channel tile after the other.
-    taps_bytes = 4 * workload.channels * workload.kernel[0] * workload.kernel[1]
-    return Decision(tile_y, tile_x, tile_c, taps_bytes > target.l1d_bytes // 2 or rows < 8)
+    # Half of the registers are for inputs and taps.
+    accumulators = min(target.vector_registers // 2, 8 * max(1, 8 // target.lanes))
+    tiles = [
+        (y, x, c)
+        for y, x, c in _tiles(workload, target)
+        if y * x <= 8 and y * x * c <= accumulators * lanes
+    ]
+    return Decision(*min(tiles, key=cost), channels_outside=False)
 
 
 def space(workload: Depthwise, target: Target) -> dict[str, list[Any]]:
@@ -139,9 +149,10 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int) -> None:
     y_tiles, y_tile = sch.split(y, [None, decision.tile_y])
     x_tiles, x_tile = sch.split(x, [None, decision.tile_x])
     c_tiles, c_vector, c_lane = sch.split(c, [None, decision.tile_c // lanes, lanes])
-    outer = [n, c_tiles, y_tiles] if decision.channels_outside else [n, y_tiles, c_tiles]
-    sch.reorder(*outer, x_tiles, y_tile, x_tile, c_vector, c_lane)
-    sch.parallel(sch.fuse(*outer))
+    outer, inner = (c_tiles, y_tiles) if decision.channels_outside else (y_tiles, c_tiles)
+    sch.reorder(n, outer, inner, x_tiles, y_tile, x_tile, c_vector, c_lane)
+    # The inner loop is a thread's own: where it runs over rows, LLVM splits the border off.
+    sch.parallel(sch.fuse(n, outer))
     sch.compute_at(total, x_tiles, preserve_unit_loops=True)
     sch.set_scope(total, 0, "local")
     # Padding is a condition on the address; it is constant over a vector, and LLVM moves it

@@ -24,16 +24,19 @@ class Decision:
 
     Parameters
     ----------
+    lanes : int
+        Length of a vector.
     tile_m : int
         Pixels of the register tile.
     tile_n : int
-        Outputs of the register tile; divides the outputs, filled up to whole vectors.
+        Outputs of the register tile, whole vectors; divides the outputs, filled up.
     unroll_k : int
         Inputs per iteration of the innermost loop; divides the inputs.
     block_m : int
         Pixel tiles per cache block: as many stay in cache while all weights pass by.
     """
 
+    lanes: int
     tile_m: int
     tile_n: int
     unroll_k: int
@@ -58,15 +61,17 @@ def default(workload: Pointwise, target: Target) -> Decision:
     Decision
         Always valid for the workload.
     """
-    tile_m, tile_n = min(_tiles(workload, target), key=lambda t: _cycles(workload, target, *t))
+    lanes, tile_m, tile_n = min(
+        _tiles(workload, target), key=lambda tile: _cycles(workload, target, *tile)
+    )
     tiles = -(-workload.pixels // tile_m)
     unroll = 4 if workload.inputs % 4 == 0 and workload.pixels % tile_m == 0 else 1
-    # A block of pixels and a panel of weights share half of the second-level cache.
-    row_bytes = 4 * workload.inputs * tile_m
+    # A block's pixels and outputs share half of the second-level cache with a weight panel.
+    row_bytes = 4 * (workload.inputs + workload.outputs) * tile_m
     panel_bytes = 4 * workload.inputs * tile_n
     fits = max(1, (target.l2_bytes // 2 - panel_bytes) // row_bytes)
     block = tiles if fits >= tiles else max(d for d in divisors(tiles) if d <= fits)
-    return Decision(tile_m, tile_n, unroll, block)
+    return Decision(lanes, tile_m, tile_n, unroll, block)
 
 
 def space(workload: Pointwise, target: Target) -> dict[str, list[Any]]:
@@ -100,7 +105,7 @@ def pack(weight: np.ndarray[Any, Any], decision: Decision) -> np.ndarray[Any, An
     return np.ascontiguousarray(full.reshape(inputs, -1, decision.tile_n).transpose(1, 0, 2))
 
 
-def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimFunc:
+def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimFunc:  # noqa: ARG001
     """Return the scheduled function.
 
     Parameters
@@ -110,7 +115,7 @@ def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimF
     decision : Decision
         How to compute it.
     target : Target
-        Gives the vector width.
+        Not needed: the decision says it all.
 
     Returns
     -------
@@ -137,13 +142,11 @@ def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimF
     )
     sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
     tiles = -(-pixels // tile_m)
-    _schedule(sch, decision, target.lanes, tiles, workload.flops >= PARALLEL_FLOPS)
+    _schedule(sch, decision, tiles, workload.flops >= PARALLEL_FLOPS)
     return sch.mod["main"]
 
 
-def _schedule(
-    sch: s_tir.Schedule, decision: Decision, lanes: int, tiles: int, parallel: bool
-) -> None:
+def _schedule(sch: s_tir.Schedule, decision: Decision, tiles: int, parallel: bool) -> None:
     product, result = sch.get_sblock("pointwise"), sch.get_sblock("epilogue")
     m, n = sch.get_loops(result)
     n_panel, n_tile = sch.split(n, [None, decision.tile_n])
@@ -163,7 +166,7 @@ def _schedule(
 
     *_, row, column, k = sch.get_loops(product)
     k_outer, k_inner = sch.split(k, [None, decision.unroll_k])
-    vector, lane = sch.split(column, [None, lanes])
+    vector, lane = sch.split(column, [None, decision.lanes])
     sch.reorder(k_outer, k_inner, row, vector, lane)
     for loop in (k_inner, row, vector):
         sch.unroll(loop)
@@ -174,37 +177,37 @@ def _schedule(
     sch.unroll(vector)
     sch.vectorize(lane)
 
-    vector, lane = sch.split(n_tile, [None, lanes])
+    vector, lane = sch.split(n_tile, [None, decision.lanes])
     sch.unroll(m_tile)
     sch.unroll(vector)
     sch.vectorize(lane)
 
 
-def _tiles(workload: Pointwise, target: Target) -> list[tuple[int, int]]:
-    """Return the register tiles that fit: accumulators, one vector of each operand, no spills."""
-    panels = -(-workload.outputs // target.lanes)
+def _tiles(workload: Pointwise, target: Target) -> list[tuple[int, int, int]]:
+    """Return (lanes, tile_m, tile_n) that fit: accumulators, one vector of each operand."""
+    # Half a vector fits some channels that a whole one does not.
+    lengths = [target.lanes]
+    if workload.outputs % target.lanes and target.lanes > 4:
+        lengths.append(target.lanes // 2)
     # A layer of one pixel has only its outputs to hide the latency behind.
     widest = 16 if workload.pixels == 1 else 4
     return [
-        (tile_m, vectors * target.lanes)
+        (lanes, tile_m, vectors * lanes)
+        for lanes in lengths
         for vectors in range(1, widest + 1)
-        if panels % vectors == 0
+        if -(-workload.outputs // lanes) % vectors == 0
         for tile_m in range(1, min(workload.pixels, 14) + 1)
         if tile_m * vectors + vectors + 1 <= target.vector_registers
     ]
 
 
-def _cycles(workload: Pointwise, target: Target, tile_m: int, tile_n: int) -> float:
+def _cycles(workload: Pointwise, target: Target, lanes: int, tile_m: int, tile_n: int) -> float:
     """Estimate a layer's cycles with a register tile."""
-    vectors = tile_n // target.lanes
-
-    def tile_cycles(rows: int) -> float:
-        loads = rows + vectors
-        return max(rows * vectors / target.fma_per_cycle, loads / 2, target.fma_latency)
-
-    whole, rest = divmod(workload.pixels, tile_m)
-    per_panel = whole * tile_cycles(tile_m) + (tile_cycles(rest) if rest else 0)
-    # Each tile pays for clearing, loading and storing its accumulators once.
-    tiles = whole + (rest > 0)
-    overhead = tiles * (tile_m * vectors + 10)
-    return -(-workload.outputs // tile_n) * (workload.inputs * per_panel + overhead)
+    vectors = tile_n // lanes
+    # Units of half the width start twice as often, up to two a cycle.
+    rate = min(2, target.fma_per_cycle * target.lanes // lanes)
+    # A last tile with fewer pixels takes as long as a whole one.
+    tiles = -(-workload.pixels // tile_m) * -(-workload.outputs // tile_n)
+    per_input = max(tile_m * vectors / rate, (tile_m + vectors) / 2, target.fma_latency)
+    # Each tile clears, finishes and stores its accumulators once.
+    return tiles * (workload.inputs * per_input + 3 * tile_m * vectors + 10)

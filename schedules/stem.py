@@ -51,14 +51,18 @@ def default(workload: Convolution, target: Target) -> Decision:
         Always valid for the workload.
     """
     lanes = _lanes(workload, target)
+    # Half of the registers: the taps of all input channels are unrolled.
+    tiles = [
+        (x, c) for x, c in _tiles(workload, target) if x * c <= target.vector_registers // 2 * lanes
+    ]
 
-    def cost(tile: tuple[int, int]) -> float:
+    def cost(tile: tuple[int, int]) -> tuple[float, int]:
         tile_x, vectors = tile[0], tile[1] // lanes
         work = tile_x * vectors
         busy = target.fma_latency * target.fma_per_cycle
-        return max(1.0, busy / work) / target.fma_per_cycle + (tile_x + vectors) / work / 2
+        return max(1.0, busy / work) + (tile_x + vectors) / work, -tile_x
 
-    return Decision(*min(_tiles(workload, target), key=cost))
+    return Decision(*min(tiles, key=cost))
 
 
 def space(workload: Convolution, target: Target) -> dict[str, list[Any]]:

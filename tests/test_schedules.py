@@ -1,0 +1,310 @@
+"""Schedules: their structure, their numbers against NumPy, and the sizes at the edges."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm
+from tvm import tirx
+
+from mobilenet_tvm.compile.codegen import PASS_CONFIG
+from mobilenet_tvm.compile.pipeline import llvm_target
+from mobilenet_tvm.schedules import depthwise, operators, pointwise, pooling, stem
+from mobilenet_tvm.schedules.workload import (
+    CHANNEL_STEPS,
+    TENSOR_STEPS,
+    Convolution,
+    Depthwise,
+    Epilogue,
+    GlobalPool,
+    Pointwise,
+    Step,
+    Workload,
+)
+from mobilenet_tvm.targets.presets import PRESETS
+
+Array = np.ndarray[Any, Any]
+
+BIAS, RELU, CLIP = Step("add_channel"), Step("relu"), Step("clip", (0.0, 6.0))
+X86 = PRESETS["x86"]
+
+
+def normal(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def call(func: tirx.PrimFunc, output: tuple[int, ...], *arrays: Array) -> Array:
+    """Compile a scheduled function for this machine and run it once."""
+    result = np.full(output, np.nan, np.float32)
+    with tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG):
+        compiled = tvm.compile(func, target=llvm_target(X86))
+    tensors = [tvm.runtime.tensor(array) for array in (*arrays, result)]
+    compiled["main"](*tensors)
+    return np.asarray(tensors[-1].numpy())
+
+
+def with_epilogue(value: Array, epilogue: Epilogue) -> tuple[Array, list[Array]]:
+    """Apply an epilogue by NumPy, in double precision; return its operands as well."""
+    operands: list[Array] = []
+    x = value.astype(np.float64)
+    for index, step in enumerate(epilogue):
+        operand = np.zeros(0)
+        if step.op in CHANNEL_STEPS | TENSOR_STEPS:
+            shape = x.shape if step.op in TENSOR_STEPS else x.shape[-1:]
+            operands.append(normal(*shape, seed=10 + index))
+            operand = operands[-1]
+        match step.op:
+            case "add" | "add_channel":
+                x = x + operand
+            case "mul" | "mul_channel":
+                x = x * operand
+            case "relu":
+                x = np.maximum(x, 0)
+            case "clip":
+                x = np.clip(x, *step.values)
+            case "hard_sigmoid":
+                x = np.clip(x / 6 + 0.5, 0, 1)
+            case "hard_swish":
+                x = x * np.clip(x + 3, 0, 6) / 6
+            case "sigmoid":
+                x = 1 / (1 + np.exp(-x))
+    return x, operands
+
+
+def window_sums(data: Array, weight: Array, workload: Depthwise | Convolution) -> Array:
+    """Convolve NHWC data by NumPy; weight is [height, width, inputs, outputs] or depthwise."""
+    top, left, bottom, right = workload.padding
+    padded = np.pad(data.astype(np.float64), ((0, 0), (top, bottom), (left, right), (0, 0)))
+    rows, columns = workload.output
+    total: Any = 0.0
+    for y, x in itertools.product(*map(range, workload.kernel)):
+        stop_y = y + (rows - 1) * workload.stride[0] + 1
+        stop_x = x + (columns - 1) * workload.stride[1] + 1
+        taken = padded[:, y : stop_y : workload.stride[0], x : stop_x : workload.stride[1]]
+        tap = weight[y, x].astype(np.float64)
+        total = total + (taken * tap if tap.ndim == 1 else taken @ tap)
+    return np.asarray(total)
+
+
+def close(result: Array, expected: Array) -> None:
+    np.testing.assert_allclose(result, expected, atol=2e-6 * max(1.0, np.abs(expected).max()))
+
+
+def check_pointwise(workload: Pointwise, decision: pointwise.Decision) -> None:
+    data = normal(workload.pixels, workload.inputs)
+    weight = normal(workload.inputs, workload.outputs, seed=1) / np.float32(workload.inputs**0.5)
+    expected, operands = with_epilogue(
+        data.astype(np.float64) @ weight.astype(np.float64), workload.epilogue
+    )
+    func = pointwise.build(workload, decision, X86)
+    shape = (workload.pixels, workload.outputs)
+    close(call(func, shape, data, pointwise.pack(weight, decision), *operands), expected)
+
+
+def check_depthwise(workload: Depthwise, decision: depthwise.Decision) -> None:
+    data = normal(workload.batch, workload.height, workload.width, workload.channels)
+    weight = normal(*workload.kernel, workload.channels, seed=1)
+    expected, operands = with_epilogue(window_sums(data, weight, workload), workload.epilogue)
+    func = depthwise.build(workload, decision, X86)
+    packed = depthwise.pack(weight, decision)
+    close(call(func, expected.shape, data, packed, *operands), expected)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "inputs", "outputs"),
+    [
+        (196, 64, 48),
+        (49, 32, 24),  # pixels that no tile but 7 divides
+        (1, 40, 16),  # dense
+        (7, 1, 8),  # one input
+        (13, 6, 11),  # outputs that are no whole vector
+        (2, 5, 1),  # one output
+        (97, 12, 40),  # a prime number of pixels
+    ],
+)
+@pytest.mark.parametrize("epilogue", [(), (BIAS, CLIP), (BIAS, Step("add"), RELU)])
+def test_pointwise_by_default(pixels: int, inputs: int, outputs: int, epilogue: Epilogue) -> None:
+    workload = Pointwise(pixels, inputs, outputs, epilogue)
+    check_pointwise(workload, pointwise.default(workload, X86))
+
+
+@pytest.mark.parametrize(
+    "decision",
+    [
+        pointwise.Decision(8, 1, 8, 1, 1),
+        pointwise.Decision(8, 5, 16, 1, 2),  # ragged pixels and two cache blocks
+        pointwise.Decision(8, 4, 24, 4, 13),
+        pointwise.Decision(4, 7, 12, 2, 1),  # half vectors
+        pointwise.Decision(8, 14, 8, 8, 4),
+    ],
+)
+def test_pointwise_by_other_decisions(decision: pointwise.Decision) -> None:
+    outputs = 48
+    check_pointwise(Pointwise(52, 16, outputs, (BIAS, CLIP)), decision)
+
+
+@pytest.mark.parametrize("target", PRESETS)
+def test_every_tile_in_the_space_is_valid(target: str) -> None:
+    workloads = [Pointwise(49, 96, 40), Pointwise(1, 64, 1001), Pointwise(12544, 3, 8)]
+    for workload in workloads:
+        limit = PRESETS[target].vector_registers
+        for lanes, tile_m, tile_n in pointwise.space(workload, PRESETS[target])["tile"]:
+            assert tile_m * (tile_n // lanes) < limit
+            assert -(-workload.outputs // lanes) * lanes % tile_n == 0
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(
+    ("batch", "height", "width", "channels"),
+    [
+        (1, 14, 14, 32),
+        (2, 7, 7, 24),  # batch
+        (1, 1, 1, 16),  # one pixel: all but one tap is padding
+        (1, 5, 9, 8),  # not square
+        (1, 8, 6, 7),  # no whole vector of channels
+        (1, 28, 28, 256),  # pixels a power of two apart
+    ],
+)
+def test_depthwise_by_default(
+    batch: int, height: int, width: int, channels: int, stride: int, kernel: int
+) -> None:
+    size = (batch, height, width, channels)
+    padding = (kernel // 2,) * 4
+    workload = Depthwise(*size, (kernel, kernel), (stride, stride), padding, (BIAS, CLIP))
+    check_depthwise(workload, depthwise.default(workload, X86))
+
+
+@pytest.mark.parametrize("padding", [(0, 0, 1, 1), (1, 0, 0, 2), (0, 0, 0, 0), (2, 2, 2, 2)])
+def test_depthwise_with_asymmetric_padding(padding: tuple[int, int, int, int]) -> None:
+    workload = Depthwise(1, 10, 12, 16, (3, 3), (2, 2), padding, (Step("hard_swish"),))
+    check_depthwise(workload, depthwise.default(workload, X86))
+
+
+def test_depthwise_by_every_decision_of_a_small_layer() -> None:
+    workload = Depthwise(1, 4, 4, 16, (3, 3), (1, 1), (1, 1, 1, 1), (BIAS,))
+    space = depthwise.space(workload, X86)
+    decisions = list(itertools.product(space["tile"], space["channels_outside"]))
+    assert len(decisions) > 20
+    for tile, outside in decisions[::3]:
+        check_depthwise(workload, depthwise.Decision(*tile, channels_outside=outside))
+
+
+@pytest.mark.parametrize("nchw", [True, False])
+@pytest.mark.parametrize(
+    ("height", "width", "inputs", "outputs", "padding"),
+    [
+        (16, 16, 3, 16, (1, 1, 1, 1)),
+        (15, 17, 3, 8, (0, 0, 1, 1)),  # odd sizes, TensorFlow's padding
+        (9, 9, 1, 5, (1, 1, 1, 1)),  # grey pictures, no whole vector
+        (3, 3, 4, 24, (1, 1, 1, 1)),
+    ],
+)
+def test_stem_by_default(
+    height: int,
+    width: int,
+    inputs: int,
+    outputs: int,
+    padding: tuple[int, int, int, int],
+    nchw: bool,
+) -> None:
+    workload = Convolution(
+        2, height, width, inputs, outputs, (3, 3), (2, 2), padding, nchw, (BIAS, CLIP)
+    )
+    data = normal(2, height, width, inputs)
+    weight = normal(3, 3, inputs, outputs, seed=1)
+    expected, operands = with_epilogue(window_sums(data, weight, workload), workload.epilogue)
+    decision = stem.default(workload, X86)
+    func = stem.build(workload, decision, X86)
+    picture = np.ascontiguousarray(data.transpose(0, 3, 1, 2)) if nchw else data
+    close(call(func, expected.shape, picture, stem.pack(weight, decision), *operands), expected)
+
+
+@pytest.mark.parametrize(("batch", "pixels", "channels"), [(1, 49, 96), (3, 1, 8), (2, 9, 13)])
+def test_pooling_by_default(batch: int, pixels: int, channels: int) -> None:
+    workload = GlobalPool(batch, pixels, channels, (Step("hard_sigmoid"),))
+    data = normal(batch, pixels, channels)
+    expected, _ = with_epilogue(data.astype(np.float64).mean(axis=1), workload.epilogue)
+    func = pooling.build(workload, pooling.default(workload, X86), X86)
+    close(call(func, (batch, channels), data), expected)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        BIAS,
+        RELU,
+        CLIP,
+        Step("mul_channel"),
+        Step("add"),
+        Step("mul"),
+        Step("hard_swish"),
+        Step("hard_sigmoid"),
+        Step("sigmoid"),
+    ],
+    ids=str,
+)
+def test_each_step_of_an_epilogue(step: Step) -> None:
+    workload = Pointwise(12, 8, 16, (step,))
+    check_pointwise(workload, pointwise.default(workload, X86))
+
+
+def loops(func: tirx.PrimFunc, kind: str) -> int:
+    """Count the loops of a kind in a function's text."""
+    return str(func.script()).count(f"T.{kind}(")
+
+
+@pytest.mark.parametrize("target", PRESETS)
+def test_structure_of_the_default_decisions(target: str) -> None:
+    machine = PRESETS[target]
+    workloads: list[Workload] = [
+        Pointwise(196, 96, 576, (BIAS, CLIP)),
+        Depthwise(1, 14, 14, 384, (3, 3), (1, 1), (1, 1, 1, 1), (BIAS, CLIP)),
+        Convolution(1, 224, 224, 3, 32, (3, 3), (2, 2), (1, 1, 1, 1), True, (BIAS, CLIP)),
+    ]
+    for workload in workloads:
+        decision = operators.default(workload, machine)
+        text = operators.build(workload, decision, machine).script()
+        # One loop for the threads, vectors of the machine's width, sums in registers.
+        assert text.count("T.parallel(") == 1
+        assert f"T.vectorized({machine.lanes})" in text
+        assert 'scope="local"' in text
+
+
+def test_small_layers_start_no_threads() -> None:
+    for workload in (Pointwise(1, 64, 16), GlobalPool(1, 49, 64)):
+        func = operators.build(workload, operators.default(workload, X86), X86)
+        assert loops(func, "parallel") == 0
+
+
+@pytest.mark.parametrize(
+    ("workload", "text", "flops", "moved"),
+    [
+        (
+            Pointwise(49, 160, 960, (BIAS, CLIP, Step("add"))),
+            "pointwise 49x160x960 add_channel clip(0,6) add",
+            2 * 49 * 160 * 960,
+            4 * (49 * 160 + 160 * 960 + 2 * 49 * 960),
+        ),
+        (
+            Depthwise(2, 9, 8, 24, (3, 3), (2, 2), (0, 0, 1, 1)),
+            "depthwise 2x9x8x24 k3x3 s2x2 p0,0,1,1",
+            2 * 2 * 4 * 4 * 24 * 9,
+            4 * 24 * (2 * (9 * 8 + 4 * 4) + 9),
+        ),
+        (
+            Convolution(1, 8, 8, 3, 16, (3, 3), (2, 2), (1, 1, 1, 1), True, (RELU,)),
+            "conv2d 1x8x8x3->16 k3x3 s2x2 p1,1,1,1 nchw relu",
+            2 * 4 * 4 * 16 * 27,
+            4 * (8 * 8 * 3 + 4 * 4 * 16 + 27 * 16),
+        ),
+        (GlobalPool(1, 49, 8), "global_pool 1x49x8", 49 * 8, 4 * 50 * 8),
+    ],
+)
+def test_workloads_are_named_and_counted(
+    workload: Workload, text: str, flops: int, moved: int
+) -> None:
+    assert (str(workload), workload.flops, workload.bytes) == (text, flops, moved)
