@@ -5,13 +5,13 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 from tvm import tirx
 
-from mobilenet_tvm.schedules import depthwise, pointwise, pooling, stem
+from mobilenet_tvm.schedules import depthwise, depthwise_pointwise, pointwise, pooling, stem
 from mobilenet_tvm.schedules.workload import (
     Convolution,
     Depthwise,
+    DepthwisePointwise,
     GlobalPool,
     Pointwise,
     Workload,
@@ -21,6 +21,7 @@ from mobilenet_tvm.targets.target import Target
 _MODULES: dict[type, ModuleType] = {
     Convolution: stem,
     Depthwise: depthwise,
+    DepthwisePointwise: depthwise_pointwise,
     GlobalPool: pooling,
     Pointwise: pointwise,
 }
@@ -42,10 +43,19 @@ def space(workload: Workload, target: Target) -> dict[str, list[Any]]:
     return candidates
 
 
-def pack(workload: Workload, weight: np.ndarray[Any, Any], decision: Any) -> np.ndarray[Any, Any]:
-    """Return weights in the layout that a decision's function reads."""
-    packed: np.ndarray[Any, Any] = _MODULES[type(workload)].pack(weight, decision)
-    return packed
+def pack(workload: Workload, weight: Any, decision: Any) -> Any:
+    """Return weights in the layout that a decision's function reads.
+
+    Parameters
+    ----------
+    workload : Workload
+        The layer.
+    weight : ndarray or tuple of ndarray
+        A fused layer has two.
+    decision : object
+        The workload's.
+    """
+    return _MODULES[type(workload)].pack(weight, decision)
 
 
 def build(workload: Workload, decision: Any, target: Target) -> tirx.PrimFunc:

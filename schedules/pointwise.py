@@ -61,9 +61,7 @@ def default(workload: Pointwise, target: Target) -> Decision:
     Decision
         Always valid for the workload.
     """
-    lanes, tile_m, tile_n = min(
-        _tiles(workload, target), key=lambda tile: _cycles(workload, target, *tile)
-    )
+    lanes, tile_m, tile_n = best_tile(workload, target)
     tiles = -(-workload.pixels // tile_m)
     unroll = 4 if workload.inputs % 4 == 0 and workload.pixels % tile_m == 0 else 1
     # A block's pixels and outputs share half of the second-level cache with a weight panel.
@@ -181,6 +179,34 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, tiles: int, parallel: boo
     sch.unroll(m_tile)
     sch.unroll(vector)
     sch.vectorize(lane)
+
+
+def best_tile(
+    workload: Pointwise,
+    target: Target,
+    columns: int | None = None,
+    accumulators: int | None = None,
+) -> tuple[int, int, int]:
+    """Return (lanes, tile_m, tile_n) of the fewest cycles by the model of the inner loop.
+
+    Parameters
+    ----------
+    workload : Pointwise
+        The layer.
+    target : Target
+        Registers, ports and latency.
+    columns : int, optional
+        A width that `tile_m` has to divide.
+    accumulators : int, optional
+        The most registers for sums.
+    """
+    tiles = [
+        (lanes, tile_m, tile_n)
+        for lanes, tile_m, tile_n in _tiles(workload, target)
+        if (columns is None or columns % tile_m == 0)
+        and (accumulators is None or tile_m * tile_n <= accumulators * lanes)
+    ]
+    return min(tiles, key=lambda tile: _cycles(workload, target, *tile))
 
 
 def _tiles(workload: Pointwise, target: Target) -> list[tuple[int, int, int]]:

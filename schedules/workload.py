@@ -136,6 +136,37 @@ class Depthwise:
 
 
 @dataclass(frozen=True)
+class DepthwisePointwise:
+    """A depthwise convolution whose result, never stored, a pointwise one reads."""
+
+    depthwise: Depthwise
+    outputs: int
+    epilogue: Epilogue = ()
+
+    @property
+    def pointwise(self) -> Pointwise:
+        """The second half as a layer of its own."""
+        rows, columns = self.depthwise.output
+        pixels = self.depthwise.batch * rows * columns
+        return Pointwise(pixels, self.depthwise.channels, self.outputs, self.epilogue)
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of both halves."""
+        return self.depthwise.flops + self.pointwise.flops
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of data, weights and output, each counted once; none between the halves."""
+        between = 4 * self.pointwise.pixels * self.depthwise.channels
+        return self.depthwise.bytes + self.pointwise.bytes - 2 * between
+
+    def __str__(self) -> str:
+        """Return the workload as logs write it."""
+        return _name(f"depthwise_pointwise {self.depthwise} -> {self.outputs}", self.epilogue)
+
+
+@dataclass(frozen=True)
 class Convolution:
     """A full convolution with few input channels: a stem, which may read an NCHW picture."""
 
@@ -202,7 +233,7 @@ class GlobalPool:
         return _name(f"global_pool {self.batch}x{self.pixels}x{self.channels}", self.epilogue)
 
 
-Workload = Pointwise | Depthwise | Convolution | GlobalPool
+Workload = Pointwise | Depthwise | DepthwisePointwise | Convolution | GlobalPool
 
 
 def _output(

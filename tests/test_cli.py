@@ -107,6 +107,19 @@ def test_bench_prints_percentiles(artifact: Path, capfd: pytest.CaptureFixture[s
     assert 0 < result["minimum_ms"] <= result["median_ms"] <= result["p90_ms"] <= result["p99_ms"]
 
 
+def test_profile_names_each_layer(artifact: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    status, output, _ = run(capfd, "profile", artifact, "--rounds", 5, "--threads", 1, "--json")
+    result = json.loads(output)
+    assert status == 0
+    assert result["peak"]["gflops"] > 1
+    workloads = [row["workload"] for row in result["calls"]]
+    assert workloads[0].startswith("conv2d 1x32x32x3->8 k3x3 s2x2 p1,1,1,1 nchw add_channel")
+    assert all(row["microseconds"] > 0 for row in result["calls"])
+    assert sum(row["flops"] > 0 for row in result["calls"]) >= 50
+    status, output, _ = run(capfd, "profile", artifact, "--rounds", 5, "--threads", 1)
+    assert f"{len(workloads)} calls" in output
+
+
 def test_bundle_lists_what_it_wrote(
     artifact: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -208,7 +221,7 @@ def test_help_lists_the_commands_without_importing_tvm() -> None:
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    for command in ("compile", "bench", "verify", "bundle", "models", "targets"):
+    for command in ("compile", "bench", "profile", "verify", "bundle", "models", "targets"):
         assert re.search(rf"^  {command} ", result.stdout, re.MULTILINE)
 
 

@@ -12,12 +12,20 @@ from tvm import tirx
 
 from mobilenet_tvm.compile.codegen import PASS_CONFIG
 from mobilenet_tvm.compile.pipeline import llvm_target
-from mobilenet_tvm.schedules import depthwise, operators, pointwise, pooling, stem
+from mobilenet_tvm.schedules import (
+    depthwise,
+    depthwise_pointwise,
+    operators,
+    pointwise,
+    pooling,
+    stem,
+)
 from mobilenet_tvm.schedules.workload import (
     CHANNEL_STEPS,
     TENSOR_STEPS,
     Convolution,
     Depthwise,
+    DepthwisePointwise,
     Epilogue,
     GlobalPool,
     Pointwise,
@@ -193,6 +201,63 @@ def test_depthwise_by_every_decision_of_a_small_layer() -> None:
         check_depthwise(workload, depthwise.Decision(*tile, channels_outside=outside))
 
 
+def check_fused(workload: DepthwisePointwise, decision: depthwise_pointwise.Decision) -> None:
+    first = workload.depthwise
+    data = normal(first.batch, first.height, first.width, first.channels)
+    taps = normal(*first.kernel, first.channels, seed=1)
+    matrix = normal(first.channels, workload.outputs, seed=2) / np.float32(first.channels**0.5)
+    between, operands = with_epilogue(window_sums(data, taps, first), first.epilogue)
+    expected, last = with_epilogue(between @ matrix.astype(np.float64), workload.epilogue)
+    func = depthwise_pointwise.build(workload, decision, X86)
+    packed = depthwise_pointwise.pack((taps, matrix), decision)
+    close(call(func, expected.shape, data, packed[0], *operands, packed[1], *last), expected)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(
+    ("batch", "height", "width", "channels", "outputs"),
+    [
+        (1, 14, 14, 32, 24),
+        (2, 7, 7, 16, 8),  # batch
+        (1, 5, 13, 24, 11),  # a prime width, outputs that are no whole vector
+        (1, 1, 1, 8, 16),  # one pixel
+        (1, 6, 4, 7, 16),  # no whole vector of channels
+    ],
+)
+def test_fused_layers_by_default(
+    batch: int, height: int, width: int, channels: int, outputs: int, stride: int
+) -> None:
+    size = (batch, height, width, channels)
+    first = Depthwise(*size, (3, 3), (stride, stride), (1, 1, 1, 1), (BIAS, CLIP))
+    workload = DepthwisePointwise(first, outputs, (BIAS, Step("add")))
+    check_fused(workload, depthwise_pointwise.default(workload, X86))
+
+
+def test_fused_layers_by_every_decision_of_a_small_one() -> None:
+    first = Depthwise(1, 4, 6, 16, (3, 3), (1, 1), (1, 1, 1, 1), (Step("hard_swish"),))
+    workload = DepthwisePointwise(first, 24)
+    space = depthwise_pointwise.space(workload, X86)
+    decisions = [
+        depthwise_pointwise.Decision(*tile, tile_x)
+        for tile, tile_x in itertools.product(space["tile"], space["tile_x"])
+        if tile[1] % tile_x == 0
+    ]
+    assert len(decisions) > 8
+    for decision in decisions[::2]:
+        check_fused(workload, decision)
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "pays"),
+    [((112, 112, 64), 1, True), ((112, 112, 64), 2, False), ((14, 14, 64), 1, False)],
+)
+def test_fusing_pays_where_the_tensor_between_leaves_the_cache(
+    size: tuple[int, int, int], stride: int, pays: bool
+) -> None:
+    first = Depthwise(1, *size, (3, 3), (stride, stride), (1, 1, 1, 1))
+    assert depthwise_pointwise.pays(DepthwisePointwise(first, 32), X86) is pays
+
+
 @pytest.mark.parametrize("nchw", [True, False])
 @pytest.mark.parametrize(
     ("height", "width", "inputs", "outputs", "padding"),
@@ -302,6 +367,14 @@ def test_small_layers_start_no_threads() -> None:
             4 * (8 * 8 * 3 + 4 * 4 * 16 + 27 * 16),
         ),
         (GlobalPool(1, 49, 8), "global_pool 1x49x8", 49 * 8, 4 * 50 * 8),
+        (
+            DepthwisePointwise(
+                Depthwise(1, 8, 8, 16, (3, 3), (1, 1), (1, 1, 1, 1), (RELU,)), 24, (BIAS,)
+            ),
+            "depthwise_pointwise depthwise 1x8x8x16 k3x3 s1x1 p1,1,1,1 relu -> 24 add_channel",
+            2 * 64 * 16 * 9 + 2 * 64 * 16 * 24,
+            4 * (64 * 16 + 9 * 16 + 16 * 24 + 64 * 24),
+        ),
     ],
 )
 def test_workloads_are_named_and_counted(

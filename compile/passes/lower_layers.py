@@ -21,10 +21,11 @@ from mobilenet_tvm.compile.passes.rewriter import (
     straight_line,
 )
 from mobilenet_tvm.compile.passes.to_nhwc import TO_NHWC
-from mobilenet_tvm.schedules import operators
+from mobilenet_tvm.schedules import depthwise_pointwise, operators
 from mobilenet_tvm.schedules.workload import (
     Convolution,
     Depthwise,
+    DepthwisePointwise,
     GlobalPool,
     Pointwise,
     Step,
@@ -67,6 +68,8 @@ class _Chain:
     head: relax.Var
     steps: list[Step] = field(default_factory=list)
     operands: list[relax.Expr | Array] = field(default_factory=list)
+    #: The depthwise layer that is fused into this pointwise one.
+    first: _Chain | None = None
 
 
 class LowerLayers(GraphRewriter):
@@ -97,6 +100,8 @@ class LowerLayers(GraphRewriter):
         for binding in bindings:
             if self._is_head(binding.value):
                 self._grow(binding.var)
+        for chain in list(self._chains.values()):
+            self._fuse_depthwise(chain)
 
     def visit_binding(self, var: relax.Var, value: relax.Expr) -> relax.Expr | None:
         """Emit a whole layer where its last variable is bound."""
@@ -140,51 +145,88 @@ class LowerLayers(GraphRewriter):
             last = reader
         self._chains[last] = chain
 
+    def _fuse_depthwise(self, chain: _Chain) -> None:
+        """Let a pointwise layer compute the depthwise layer before it, where that pays."""
+        call = self._values[chain.head]
+        before = self._chains.get(call.args[0])
+        if before is None or before.first or self._uses[call.args[0]] != 1:
+            return
+        first = self._describe(self._values[before.head], tuple(before.steps))[0]
+        second = self._describe(call, tuple(chain.steps))[0]
+        if not isinstance(first, Depthwise) or not isinstance(second, Pointwise):
+            return
+        fused = DepthwisePointwise(first, second.outputs, second.epilogue)
+        if depthwise_pointwise.pays(fused, self._target):
+            chain.first = before
+            del self._chains[call.args[0]]
+            self._inside.add(call.args[0])
+
     def _lower(self, last: relax.Var, chain: _Chain) -> relax.Expr:
         head = self.substitute(self._values[chain.head])
-        data, workload, weight = self._workload(head, tuple(chain.steps))
-        layer = self._layer(workload)
-        arguments = [data]
-        if weight is not None:
-            arguments.append(constant(operators.pack(workload, weight, layer.decision)))
-        for operand in chain.operands:
-            arguments.append(
-                constant(operand) if isinstance(operand, np.ndarray) else self.substitute(operand)
-            )
+        workload, weight = self._describe(head, tuple(chain.steps))
+        operands = self._operands(chain)
+        if chain.first is None:
+            layer = self._layer(workload)
+            packed = () if weight is None else operators.pack(workload, weight, layer.decision)
+            weights = [packed] if isinstance(packed, np.ndarray) else packed
+            arguments = [self._data(head), *map(constant, weights), *operands]
+        else:
+            head = self.substitute(self._values[chain.first.head])
+            first, taps = self._describe(head, tuple(chain.first.steps))
+            assert isinstance(first, Depthwise)  # noqa: S101
+            assert isinstance(workload, Pointwise)  # noqa: S101
+            workload = DepthwisePointwise(first, workload.outputs, workload.epilogue)
+            layer = self._layer(workload)
+            taps, weight = operators.pack(workload, (taps, weight), layer.decision)
+            first_operands = self._operands(chain.first)
+            arguments = [head.args[0], constant(taps), *first_operands, constant(weight), *operands]
         self.calls.append(layer)
         return relax.call_dps_packed(layer.name, arguments, last.ty)
 
-    def _workload(
+    def _operands(self, chain: _Chain) -> list[relax.Expr]:
+        return [
+            constant(operand) if isinstance(operand, np.ndarray) else self.substitute(operand)
+            for operand in chain.operands
+        ]
+
+    def _data(self, head: relax.Call) -> relax.Expr:
+        """Return what a layer reads: a stem reads a picture in NCHW as it is."""
+        picture = self._nchw_picture(head)
+        return head.args[0] if picture is None else picture
+
+    def _nchw_picture(self, head: relax.Call) -> relax.Expr | None:
+        call = self.producer(head.args[0], "permute_dims")
+        if call is None or tuple(map(int, call.attrs.axes or ())) != TO_NHWC:
+            return None
+        full = op_name(head) == "nn.conv2d" and int(head.attrs.groups) == 1
+        return call.args[0] if full and tuple(shape_of(head.args[1])[:2]) != (1, 1) else None
+
+    def _describe(
         self, head: relax.Call, epilogue: tuple[Step, ...]
-    ) -> tuple[relax.Expr, Workload, Array | None]:
-        """Return a layer's data, what it computes, and its weights."""
-        data = head.args[0]
+    ) -> tuple[Workload, Array | None]:
+        """Return what a layer computes, and its weights."""
+        shape = shape_of(head.args[0])
         if op_name(head) == "mean":
-            batch, height, width, channels = shape_of(data)
-            return data, GlobalPool(batch, height * width, channels, epilogue), None
+            batch, height, width, channels = shape
+            return GlobalPool(batch, height * width, channels, epilogue), None
         weight = np.asarray(constant_value(head.args[1]))
         if op_name(head) == "matmul":
-            pixels, inputs = shape_of(data)
-            return data, Pointwise(pixels, inputs, weight.shape[1], epilogue), weight
+            return Pointwise(shape[0], shape[1], weight.shape[1], epilogue), weight
         attrs = head.attrs
-        batch, height, width, inputs = shape_of(data)
+        batch, height, width, inputs = shape
         kernel = (weight.shape[0], weight.shape[1])
         stride = (int(attrs.strides[0]), int(attrs.strides[1]))
         top, left, bottom, right = (int(extent) for extent in attrs.padding)
-        padding = (top, left, bottom, right)
-        if attrs.groups > 1 and attrs.groups == inputs:
-            size = (batch, height, width, inputs)
+        window = (kernel, stride, (top, left, bottom, right))
+        if attrs.groups > 1:
             taps = weight.reshape(*kernel, inputs)
-            return data, Depthwise(*size, kernel, stride, padding, epilogue), taps
+            return Depthwise(batch, height, width, inputs, *window, epilogue), taps
         outputs = weight.shape[3]
-        if kernel == stride == (1, 1) and not any(padding):
+        if kernel == stride == (1, 1) and not any(window[2]):
             matrix = weight.reshape(inputs, outputs)
-            return data, Pointwise(batch * height * width, inputs, outputs, epilogue), matrix
-        picture = self.producer(data, "permute_dims")
-        nchw = picture is not None and tuple(map(int, picture.attrs.axes or ())) == TO_NHWC
-        size = (batch, height, width, inputs)
-        conv = Convolution(*size, outputs, kernel, stride, padding, nchw, epilogue)
-        return (picture.args[0] if picture is not None and nchw else data), conv, weight
+            return Pointwise(batch * height * width, inputs, outputs, epilogue), matrix
+        nchw = self._nchw_picture(head) is not None
+        return Convolution(batch, height, width, inputs, outputs, *window, nchw, epilogue), weight
 
     def _layer(self, workload: Workload) -> Layer:
         if workload not in self._by_workload:

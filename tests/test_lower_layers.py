@@ -1,0 +1,164 @@
+"""Layers are lowered with what follows them: which operators go inside, and which must not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm
+from relax_helpers import module, normal, operators, run
+from tvm import relax
+
+from mobilenet_tvm.compile.codegen import PASS_CONFIG
+from mobilenet_tvm.compile.passes.lower_layers import LowerLayers
+from mobilenet_tvm.compile.pipeline import fusion_passes, llvm_target
+from mobilenet_tvm.schedules import operators as schedules
+from mobilenet_tvm.targets.presets import PRESETS
+
+X86 = PRESETS["x86"]
+op = relax.op
+
+
+def emit(expr: relax.Expr) -> relax.Expr:
+    return relax.BlockBuilder.current().emit(expr)
+
+
+def conv(
+    data: Any, inputs: int, outputs: int, kernel: int = 1, groups: int = 1, **attrs: Any
+) -> Any:
+    weight = relax.const(normal(kernel, kernel, inputs // groups, outputs, seed=outputs))
+    layouts = {"data_layout": "NHWC", "kernel_layout": "HWIO"}
+    padding = [kernel // 2] * 4
+    return emit(op.nn.conv2d(data, weight, padding=padding, groups=groups, **layouts, **attrs))
+
+
+def bias(data: Any, channels: int) -> Any:
+    return emit(op.add(data, relax.const(normal(1, 1, 1, channels, seed=channels))))
+
+
+def lowered(body: Callable[..., Any], *shapes: tuple[int, ...]) -> list[str]:
+    """Lower, check the numbers against the unlowered module, and return the workloads."""
+    mod = module(body, *shapes)
+    data = [normal(*shape, seed=index) for index, shape in enumerate(shapes)]
+    expected = run(mod, *data)
+    lowering = LowerLayers(mod, X86, schedules.default)
+    mod = lowering.run()
+    with llvm_target(X86):
+        for step in fusion_passes():
+            mod = step(mod)
+    for layer in lowering.layers:
+        mod[layer.name] = layer.func
+    with tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG):
+        np.testing.assert_allclose(run(mod, *data), expected, atol=1e-5 * np.ptp(expected))
+    return [str(layer.workload) for layer in lowering.calls]
+
+
+def test_inverted_residual_is_three_functions() -> None:
+    def body(x: Any) -> Any:
+        expanded = op.clip(bias(conv(x, 8, 24), 24), 0.0, 6.0)
+        filtered = op.clip(bias(conv(emit(expanded), 24, 24, 3, 24), 24), 0.0, 6.0)
+        return op.add(bias(conv(emit(filtered), 24, 8), 8), x)
+
+    assert lowered(body, (1, 6, 6, 8)) == [
+        "pointwise 36x8x24 add_channel clip(0,6)",
+        "depthwise 1x6x6x24 k3x3 s1x1 p1,1,1,1 add_channel clip(0,6)",
+        "pointwise 36x24x8 add_channel add",
+    ]
+
+
+def test_a_large_depthwise_goes_into_the_pointwise_after_it() -> None:
+    def body(x: Any) -> Any:
+        return bias(conv(emit(op.nn.relu(bias(conv(x, 64, 64, 3, 64), 64))), 64, 8), 8)
+
+    assert lowered(body, (1, 48, 48, 64)) == [
+        "depthwise_pointwise depthwise 1x48x48x64 k3x3 s1x1 p1,1,1,1 add_channel relu -> 8 "
+        "add_channel"
+    ]
+
+
+def test_a_large_depthwise_that_is_read_twice_stays_apart() -> None:
+    def body(x: Any) -> Any:
+        filtered = conv(x, 64, 64, 3, 64)
+        return op.add(conv(filtered, 64, 64), filtered)
+
+    assert lowered(body, (1, 48, 48, 64)) == [
+        "depthwise 1x48x48x64 k3x3 s1x1 p1,1,1,1",
+        "pointwise 2304x64x64 add",
+    ]
+
+
+def test_a_sum_of_two_convolutions_goes_into_the_first() -> None:
+    def body(x: Any) -> Any:
+        return op.nn.relu(emit(op.add(conv(x, 8, 16), conv(x, 8, 16, 3))))
+
+    names = lowered(body, (1, 5, 5, 8))
+    assert sorted(names) == [
+        "conv2d 1x5x5x8->16 k3x3 s1x1 p1,1,1,1 nhwc",
+        "pointwise 25x8x16 add relu",
+    ]
+
+
+def test_a_value_that_is_also_a_result_is_stored() -> None:
+    def body(x: Any) -> Any:
+        first = conv(x, 8, 16)
+        return op.add(emit(op.nn.relu(first)), emit(op.sigmoid(first)))
+
+    assert lowered(body, (1, 5, 5, 8)) == ["pointwise 25x8x16"]
+
+
+@pytest.mark.parametrize(
+    ("step", "text"),
+    [
+        (lambda y: op.subtract(y, relax.const(np.float32(0.5))), "add_channel"),
+        (lambda y: op.divide(y, relax.const(np.float32(4))), "mul_channel"),
+        (lambda y: op.sigmoid(y), "sigmoid"),
+        (lambda y: op.multiply(relax.const(normal(16)), y), "mul_channel"),
+        (lambda y: op.subtract(relax.const(np.float32(0.5)), y), ""),  # not y - 0.5
+        (lambda y: op.add(y, relax.const(normal(1, 5, 5, 1))), ""),  # one value per pixel
+        (lambda y: op.tanh(y), ""),
+    ],
+    ids=["subtract", "divide", "sigmoid", "scale", "from_constant", "per_pixel", "unknown"],
+)
+def test_what_goes_into_an_epilogue(step: Callable[[Any], Any], text: str) -> None:
+    names = lowered(lambda x: step(conv(x, 8, 16)), (1, 5, 5, 8))
+    assert names == [f"pointwise 25x8x16 {text}".strip()]
+
+
+def test_a_tensor_added_to_itself_is_not_a_residual() -> None:
+    def body(x: Any) -> Any:
+        first = conv(x, 8, 16)
+        return op.add(first, first)
+
+    assert lowered(body, (1, 5, 5, 8)) == ["pointwise 25x8x16"]
+
+
+def test_equal_layers_share_a_function() -> None:
+    mod = module(lambda x: conv(conv(x, 8, 8), 8, 8), (1, 5, 5, 8))
+    lowering = LowerLayers(mod, X86, schedules.default)
+    assert operators(lowering.run()).count("call_dps_packed") == 2
+    assert (len(lowering.layers), len(lowering.calls)) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda x: conv(x, 8, 16, 3, dilation=[2, 2]),
+        lambda x: conv(x, 8, 16, 3, groups=2),
+        lambda x: conv(x, 8, 16, 3, groups=8),  # two outputs per channel
+        lambda x: op.mean(x, [1], keepdims=True),
+    ],
+    ids=["dilated", "grouped", "channel_multiplier", "mean_of_rows"],
+)
+def test_what_has_no_schedule_of_its_own_is_left(body: Callable[[Any], Any]) -> None:
+    assert lowered(body, (1, 6, 6, 8)) == []
+
+
+def test_dense_and_pooling_are_layers_of_their_own() -> None:
+    def body(x: Any) -> Any:
+        pooled = emit(op.mean(x, [1, 2]))
+        dense = emit(op.matmul(pooled, relax.const(normal(8, 10))))
+        return op.add(dense, relax.const(normal(10)))
+
+    assert lowered(body, (2, 5, 5, 8)) == ["global_pool 2x25x8", "pointwise 2x8x10 add_channel"]
