@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from tvm import relax
+from tvm import relax, tirx
 
 from mobilenet_tvm.compile.codegen import prepare_output, write_artifact
 from mobilenet_tvm.compile.onnx_import import graph_inputs
@@ -50,6 +50,7 @@ def compile_model(
     model: str | Path | onnx.ModelProto,
     target: str | Target = "native",
     output: str | Path | None = None,
+    dump: str | Path | None = None,
     **options: Any,
 ) -> Artifact:
     """Compile a MobileNet into one shared library.
@@ -62,6 +63,8 @@ def compile_model(
         A name that `mobilenet-tvm targets` lists. Default: this machine.
     output : str or Path, optional
         The file to write. Default `build/<model>-<target>.so`.
+    dump : str or Path, optional
+        A folder for the network as it is after each phase of compilation.
     **options
         Fields of `ModelOptions`: alpha, resolution, classes, weights, seed, batch, input_shapes.
 
@@ -87,7 +90,7 @@ def compile_model(
     source = resolve(model, choices)
     path = Path(output) if output else Path("build") / f"{source.name}-{machine.name}.so"
     prepare_output(path)
-    lowered = lower(source.model, machine)
+    lowered = lower(source.model, machine, None if dump is None else Path(dump))
     metadata = _describe(source, machine, lowered)
     write_artifact(lowered.mod, machine, metadata, path)
     return Artifact(path, metadata, time.perf_counter() - start)
@@ -99,7 +102,11 @@ def _describe(source: Source, target: Target, lowered: Lowered) -> Metadata:
     inputs = zip(names, [param.ty for param in main.params], strict=True)
     results = main.ret_ty.fields if isinstance(main.ret_ty, relax.TupleType) else [main.ret_ty]
     outputs = zip([value.name for value in source.model.graph.output], results, strict=True)
-    extra: dict[str, Any] = {"calls": [_call(layer) for layer in lowered.calls]}
+    extra: dict[str, Any] = {
+        "activation_bytes": lowered.activation_bytes,
+        "functions": sum(isinstance(f, tirx.PrimFunc) for f in lowered.mod.functions.values()),
+        "calls": [_call(layer) for layer in lowered.calls],
+    }
     if source.recipe:
         extra["recipe"] = dict(source.recipe)
     return Metadata(

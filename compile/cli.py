@@ -134,15 +134,25 @@ def cli(debug: bool) -> None:
     type=click.Path(path_type=Path),
     help="The file to write.  [default: build/<model>-<target>.so]",
 )
+@click.option(
+    "--dump",
+    type=click.Path(path_type=Path),
+    help="A folder for the network as it is after each phase.",
+)
 @model_options
 @json_option
 def compile_command(
-    target: str, model: str, output: Path | None, as_json: bool, **options: Any
+    target: str,
+    model: str,
+    output: Path | None,
+    dump: Path | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Compile a model into one shared library."""
     from mobilenet_tvm.compile.artifact import compile_model
 
-    artifact = compile_model(model, target, output, **_given(options))
+    artifact = compile_model(model, target, output, dump, **_given(options))
     metadata = artifact.metadata
     if metadata.weights.startswith("random"):
         click.echo(
@@ -167,7 +177,10 @@ def compile_command(
             "target": f"{metadata.target['name']} ({metadata.target['cpu']}, "
             f"{metadata.target['triple']})",
             "weights": metadata.weights,
-            "tuned": f"{metadata.tuned_layers} of {metadata.layers} layers",
+            "layers": f"{metadata.layers} in {metadata.extra['functions']} functions, "
+            f"{metadata.tuned_layers} tuned",
+            "memory": f"{metadata.extra['activation_bytes'] / 1e6:.1f} MB between layers, "
+            f"{sum(call['bytes'] for call in metadata.extra['calls']) / 1e6:.1f} MB moved",
             "time": f"{artifact.seconds:.1f} s",
         }
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnx
 import tvm
@@ -16,9 +17,10 @@ from mobilenet_tvm.compile.passes.fold_scale import FoldScale
 from mobilenet_tvm.compile.passes.lower_layers import Layer, LowerLayers
 from mobilenet_tvm.compile.passes.recognize_hard import RecognizeHard
 from mobilenet_tvm.compile.passes.recover_clip import RecoverClip
-from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
+from mobilenet_tvm.compile.passes.rewriter import GraphRewriter, op_name
 from mobilenet_tvm.compile.passes.to_nhwc import ToNHWC
 from mobilenet_tvm.schedules import operators, schedule_module
+from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.target import Target
 
 Pass = Callable[[tvm.IRModule], tvm.IRModule]
@@ -85,8 +87,20 @@ class Lowered:
     mod: tvm.IRModule
     calls: list[Layer]
 
+    @property
+    def activation_bytes(self) -> int:
+        """Memory that one run takes for what flows between layers, by the static plan."""
+        bindings = [b for block in self.mod["main"].body.blocks for b in block.bindings]
+        allocations = [
+            binding.value
+            for binding in bindings
+            if isinstance(binding.value, relax.Call)
+            and op_name(binding.value) == "vm.alloc_storage"
+        ]
+        return sum(int(allocation.args[0].values[0]) for allocation in allocations)
 
-def lower(model: onnx.ModelProto, target: Target) -> Lowered:
+
+def lower(model: onnx.ModelProto, target: Target, dump: Path | None = None) -> Lowered:
     """Lower an ONNX model to scheduled TensorIR functions and one Relax function that calls them.
 
     Parameters
@@ -95,6 +109,8 @@ def lower(model: onnx.ModelProto, target: Target) -> Lowered:
         A checked model with static inputs.
     target : Target
         The machine that the code is for.
+    dump : Path, optional
+        A folder for the module as it is after each phase, in TVM's script.
 
     Returns
     -------
@@ -104,23 +120,38 @@ def lower(model: onnx.ModelProto, target: Target) -> Lowered:
     Raises
     ------
     UserError
-        If a node cannot be compiled.
+        If a node cannot be compiled, or the folder cannot be written.
     """
-    mod = to_relax(model)
+
+    def phase(name: str, mod: tvm.IRModule, steps: list[Pass]) -> tvm.IRModule:
+        for step in steps:
+            mod = step(mod)
+        if dump is not None:
+            _write(dump / f"{name}.py", mod.script(show_meta=False))
+        return mod
+
     with llvm_target(target), tvm.transform.PassContext(opt_level=3):
-        for step in graph_passes():
-            mod = step(mod)
+        mod = phase("1-imported", to_relax(model), [])
+        mod = phase("2-graph", mod, graph_passes())
         lowering = LowerLayers(mod, target, operators.default)
-        mod = lowering.run()
+        mod = phase("3-layers", lowering.run(), [])
         # What is no layer of its own is fused by TVM and scheduled by rule.
-        for step in fusion_passes():
-            mod = step(mod)
-        mod = schedule_module(mod, target)
+        mod = schedule_module(phase("4-fused", mod, fusion_passes()), target)
         for layer in lowering.layers:
             mod[layer.name] = layer.func
-        for step in memory_passes():
-            mod = step(mod)
+        mod = phase("5-scheduled", mod, [])
+        mod = phase("6-planned", mod, memory_passes())
     return Lowered(mod, lowering.calls)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); choose another with --dump"
+        ) from None
 
 
 def llvm_target(target: Target) -> tvm.target.Target:

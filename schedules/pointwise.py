@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -217,14 +218,21 @@ def _tiles(workload: Pointwise, target: Target) -> list[tuple[int, int, int]]:
         lengths.append(target.lanes // 2)
     # A layer of one pixel has only its outputs to hide the latency behind.
     widest = 16 if workload.pixels == 1 else 4
+    tiles = itertools.product(lengths, range(1, widest + 1), range(1, min(workload.pixels, 14) + 1))
     return [
         (lanes, tile_m, vectors * lanes)
-        for lanes in lengths
-        for vectors in range(1, widest + 1)
+        for lanes, vectors, tile_m in tiles
         if -(-workload.outputs // lanes) % vectors == 0
-        for tile_m in range(1, min(workload.pixels, 14) + 1)
-        if tile_m * vectors + vectors + 1 <= target.vector_registers
+        and tile_m * vectors + vectors + _scalars(target, tile_m) <= target.vector_registers
     ]
+
+
+def _scalars(target: Target, tile_m: int) -> int:
+    """Return the registers for a tile's data: FMLA takes a lane of one, x86 broadcasts.
+
+    Two more let LLVM load ahead; without them it spills in some loops.
+    """
+    return tile_m + 2 if target.architecture == "aarch64" else 1
 
 
 def _cycles(workload: Pointwise, target: Target, lanes: int, tile_m: int, tile_n: int) -> float:
@@ -232,8 +240,9 @@ def _cycles(workload: Pointwise, target: Target, lanes: int, tile_m: int, tile_n
     vectors = tile_n // lanes
     # Units of half the width start twice as often, up to two a cycle.
     rate = min(2, target.fma_per_cycle * target.lanes // lanes)
-    # A last tile with fewer pixels takes as long as a whole one.
+    # A last tile with fewer pixels takes as long as a whole one, and leaves a condition behind.
     tiles = -(-workload.pixels // tile_m) * -(-workload.outputs // tile_n)
+    ragged = 1.05 if workload.pixels % tile_m else 1.0
     per_input = max(tile_m * vectors / rate, (tile_m + vectors) / 2, target.fma_latency)
     # Each tile clears, finishes and stores its accumulators once.
-    return tiles * (workload.inputs * per_input + 3 * tile_m * vectors + 10)
+    return ragged * tiles * (workload.inputs * per_input + 3 * tile_m * vectors + 10)

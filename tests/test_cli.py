@@ -64,6 +64,23 @@ def test_compile_prints_one_json_object(tmp_path: Path, capfd: pytest.CaptureFix
     assert result["weights"] == "random (seed 0)"
 
 
+def test_dump_shows_the_network_after_each_phase(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    files = ["-o", tmp_path / "m.so", "--dump", tmp_path / "dump"]
+    status, output, _ = run(capfd, "compile", "--target", "x86", *SMALL, *files)
+    phases = {path.stem: path.read_text() for path in sorted((tmp_path / "dump").iterdir())}
+    assert status == 0
+    names = "1-imported 2-graph 3-layers 4-fused 5-scheduled 6-planned"
+    assert list(phases) == names.split()
+    assert "R.nn.batch_norm" in phases["1-imported"]
+    assert "R.nn.batch_norm" not in phases["2-graph"]
+    assert "R.call_dps_packed" in phases["3-layers"]
+    assert "T.vectorized" in phases["5-scheduled"]
+    assert re.search(r"layers   \d+ in \d+ functions, 0 tuned", output)
+    assert re.search(r"memory   \d+\.\d MB between layers, \d+\.\d MB moved", output)
+
+
 def test_the_same_model_compiles_to_the_same_file(
     artifact: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -167,6 +184,7 @@ def test_targets_have_aliases(capfd: pytest.CaptureFixture[str]) -> None:
         ("compile --target x86 --model v2 --weights no.pth", 1, "no.pth"),
         ("compile --target x86 --model v2 -o {here}", 1, "is a folder; give the file to write"),
         ("compile --target x86 --model v2 -o {file}/x.so", 1, "cannot be written"),
+        ("compile --target x86 {small} -o z.so --dump m.onnx/x", 1, "cannot be written"),
         ("compile --target x86", 2, "Missing option '--model'"),
         ("compiel --target x86", 2, "No such command 'compiel'"),
         ("bench missing.so", 1, "missing.so: no such file; give the .so that 'compile' wrote"),
@@ -197,6 +215,7 @@ def test_wrong_use_is_one_line(
         "here": str(tmp_path),
         "file": "m.onnx",
         "artifact": str(artifact),
+        "small": " ".join(SMALL),
         "truncated": "truncated.so",
     }
     result, output, error = run(capfd, *arguments.format(**names).split())
