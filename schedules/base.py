@@ -1,4 +1,4 @@
-"""What all schedules share: finding blocks, choosing tiles, and the fallback chain."""
+"""What all schedules share: blocks and loops, epilogues, padding, divisors."""
 
 from __future__ import annotations
 

@@ -79,7 +79,8 @@ def space(workload: Pointwise, target: Target) -> dict[str, list[Any]]:
     return {
         "tile": sorted(tiles),
         "unroll_k": [d for d in (1, 2, 4, 8) if workload.inputs % d == 0],
-        "block_m": [1, 2, 4, 8, 16, 32, 64, 0],
+        # As many as all pixels: one block.
+        "block_m": [1, 4, 16, 64, workload.pixels],
     }
 
 
