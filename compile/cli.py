@@ -34,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         interrupts.append(number)
         raise KeyboardInterrupt
 
+    # Both end with what was there before: temporary files go, outputs stay.
     signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         status = cli.main(
