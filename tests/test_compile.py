@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import odd_models as odd
 import onnx
@@ -125,6 +126,23 @@ def test_real_exports(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["v1", "v2", "v3-large", "v3-small"])
 def test_named_models(name: str, tmp_path: Path) -> None:
     equals_onnxruntime(name, tmp_path, inputs=5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("v1", {"alpha": 0.25, "resolution": 160, "batch": 8}),
+        ("v2", {"alpha": 0.35, "resolution": 96}),
+        ("v2", {"alpha": 1.4, "resolution": 128, "classes": 7}),
+        ("v3-large", {"alpha": 0.75, "resolution": 192, "batch": 2}),
+        ("v3-small", {"alpha": 1.25, "resolution": 32}),
+    ],
+    ids=str,
+)
+def test_widths_resolutions_and_batches(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+    artifact = compile_model(name, "x86", tmp_path / "model.so", **options)
+    reference = resolve(name, ModelOptions(**options)).model
+    assert max(r.error for r in verify(load(artifact.path), reference, 2)) <= TOLERANCE
 
 
 @pytest.mark.parametrize(

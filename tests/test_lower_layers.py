@@ -147,9 +147,10 @@ def test_equal_layers_share_a_function() -> None:
         lambda x: conv(x, 8, 16, 3, dilation=[2, 2]),
         lambda x: conv(x, 8, 16, 3, groups=2),
         lambda x: conv(x, 8, 16, 3, groups=8),  # two outputs per channel
+        lambda x: conv(emit(op.concat([x, x], axis=3)), 16, 8, 3),  # no stem: too many channels
         lambda x: op.mean(x, [1], keepdims=True),
     ],
-    ids=["dilated", "grouped", "channel_multiplier", "mean_of_rows"],
+    ids=["dilated", "grouped", "channel_multiplier", "many_channels", "mean_of_rows"],
 )
 def test_what_has_no_schedule_of_its_own_is_left(body: Callable[[Any], Any]) -> None:
     assert lowered(body, (1, 6, 6, 8)) == []

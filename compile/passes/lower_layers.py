@@ -35,6 +35,9 @@ from mobilenet_tvm.targets.target import Target
 
 Array = np.ndarray[Any, Any]
 
+#: The stem's schedule unrolls all input channels.
+MOST_STEM_CHANNELS = 8
+
 #: Chooses how to compute a layer.
 Decide = Callable[[Workload, Target], Any]
 
@@ -128,7 +131,10 @@ class LowerLayers(GraphRewriter):
             return False
         channels, outputs = shape_of(args[0])[3], shape_of(args[1])[3]
         groups = int(attrs.groups)
-        return groups == 1 or groups == channels == outputs
+        if groups == 1:
+            pointwise = shape_of(args[1])[:2] == (1, 1) and _is_dense(attrs)
+            return pointwise or channels <= MOST_STEM_CHANNELS
+        return groups == channels == outputs
 
     def _grow(self, head: relax.Var) -> None:
         """Extend a chain from its head as long as the only reader is an element-wise operator."""
@@ -222,7 +228,7 @@ class LowerLayers(GraphRewriter):
             taps = weight.reshape(*kernel, inputs)
             return Depthwise(batch, height, width, inputs, *window, epilogue), taps
         outputs = weight.shape[3]
-        if kernel == stride == (1, 1) and not any(window[2]):
+        if kernel == (1, 1) and _is_dense(attrs):
             matrix = weight.reshape(inputs, outputs)
             return Pointwise(batch * height * width, inputs, outputs, epilogue), matrix
         nchw = self._nchw_picture(head) is not None
@@ -237,6 +243,11 @@ class LowerLayers(GraphRewriter):
             self._by_workload[workload] = layer
             self.layers.append(layer)
         return self._by_workload[workload]
+
+
+def _is_dense(attrs: Any) -> bool:
+    """Tell whether a convolution reads each pixel once: no stride, no padding."""
+    return [int(s) for s in attrs.strides] == [1, 1] and not any(int(p) for p in attrs.padding)
 
 
 def _step(call: relax.Expr, data: relax.Var) -> tuple[Step, relax.Expr | Array | None] | None:
