@@ -251,6 +251,15 @@ def test_compile_py_is_the_compile_command(tmp_path: Path) -> None:
     assert (tmp_path / "m.so").is_file()
 
 
+def test_compile_py_says_what_is_missing() -> None:
+    script = Path(__file__).parents[1] / "compile.py"
+    # -S leaves the installed packages out.
+    command = [sys.executable, "-S", str(script), "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr == "error: mobilenet-tvm is not installed here; run: pip install .\n"
+
+
 @pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_compile_leaves_the_old_file(
     signal_: signal.Signals, tmp_path: Path
