@@ -10,7 +10,6 @@ from typing import Any
 
 import onnx
 
-from mobilenet_tvm.compile.counts import macs, parameter_count
 from mobilenet_tvm.compile.models import ModelSpec, build, canonical_name, weights_origin
 from mobilenet_tvm.compile.onnx_import import fix_shapes, read_onnx
 from mobilenet_tvm.runtime.metadata import Metadata
@@ -69,21 +68,6 @@ class Source:
     model: onnx.ModelProto
     weights: str
     recipe: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def untrained(self) -> bool:
-        """Whether the weights are random, so that the answers mean nothing."""
-        return self.weights.startswith("random")
-
-    @property
-    def parameters(self) -> int:
-        """Number of trainable parameters."""
-        return parameter_count(self.model)
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of one run."""
-        return macs(self.model)
 
 
 def resolve(model: str | Path | onnx.ModelProto, options: ModelOptions) -> Source:

@@ -57,32 +57,55 @@ def inline_all_but(sch: s_tir.Schedule, keep: set[str]) -> None:
             continue
 
 
-def epilogue_placeholders(epilogue: Epilogue, output: Sequence[int]) -> list[te.Tensor]:
-    """Return a tensor for each step of an epilogue that reads one, in order."""
+def epilogue_stage(
+    epilogue: Epilogue,
+    shape: Sequence[int],
+    element: Callable[..., Any],
+    name: str = "epilogue",
+) -> tuple[list[te.Tensor], te.Tensor]:
+    """Return a layer's last stage, all steps of an epilogue, and the tensors that they read.
+
+    Parameters
+    ----------
+    epilogue : Epilogue
+        The steps, in order.
+    shape : sequence of int
+        Of the output; channels come last.
+    element : callable
+        Gives the sum at an output element's indices.
+    name : str
+        Of the stage's block.
+    """
     shapes = {
-        **dict.fromkeys(CHANNEL_STEPS, (output[-1],)),
-        **dict.fromkeys(TENSOR_STEPS, tuple(output)),
+        **dict.fromkeys(CHANNEL_STEPS, (shape[-1],)),
+        **dict.fromkeys(TENSOR_STEPS, tuple(shape)),
     }
-    return [
+    operands = [
         te.placeholder(shapes[step.op], name=f"{step.op}_{index}")
         for index, step in enumerate(epilogue)
         if step.op in shapes
     ]
 
+    def stored(*indices: Any) -> Any:
+        value = element(*indices)
+        tensors = iter(operands)
+        for step in epilogue:
+            if step.op in CHANNEL_STEPS:
+                value = step.apply(value, next(tensors)[indices[-1]])
+            elif step.op in TENSOR_STEPS:
+                value = step.apply(value, next(tensors)[indices])
+            else:
+                value = step.apply(value)
+        return value
 
-def apply_epilogue(
-    epilogue: Epilogue, operands: Sequence[te.Tensor], value: Any, indices: Sequence[Any]
-) -> Any:
-    """Return the expression of one output element: all steps applied to `value`."""
-    tensors = iter(operands)
-    for step in epilogue:
-        if step.op in CHANNEL_STEPS:
-            value = step.apply(value, next(tensors)[indices[-1]])
-        elif step.op in TENSOR_STEPS:
-            value = step.apply(value, next(tensors)[tuple(indices)])
-        else:
-            value = step.apply(value)
-    return value
+    return operands, te.compute(tuple(shape), stored, name=name)
+
+
+def keep_in_registers(sch: s_tir.Schedule, unrolled: Sequence[Any], vectorized: Any) -> None:
+    """Unroll the loops of a tile and vectorise its innermost, so that it becomes registers."""
+    for loop in unrolled:
+        sch.unroll(loop)
+    sch.vectorize(vectorized)
 
 
 def padded(data: te.Tensor, padding: Sequence[int], nchw: bool = False) -> te.Tensor:

@@ -10,9 +10,9 @@ import numpy as np
 from tvm import s_tir, te, tirx
 
 from mobilenet_tvm.schedules.base import (
-    apply_epilogue,
     divisors,
-    epilogue_placeholders,
+    epilogue_stage,
+    keep_in_registers,
     padded,
 )
 from mobilenet_tvm.schedules.workload import Depthwise
@@ -116,31 +116,31 @@ def build(workload: Depthwise, decision: Decision, target: Target) -> tirx.PrimF
         Takes data [batch, height, width, channels], weights [kernel height, kernel width,
         channels], the epilogue's tensors, and the output, in NHWC.
     """
+    data, weight, total = sums(workload)
+    operands, result = epilogue_stage(workload.epilogue, total.shape, lambda *i: total[i])
+    sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
+    _schedule(sch, decision, _lanes(workload, target))
+    return sch.mod["main"]
+
+
+def sums(workload: Depthwise, taps: str = "weight") -> tuple[te.Tensor, te.Tensor, te.Tensor]:
+    """Return a depthwise convolution's data, its weights, named `taps`, and its result."""
     channels = workload.channels
     rows, columns = workload.output
     data = te.placeholder((workload.batch, workload.height, workload.width, channels), name="data")
-    weight = te.placeholder((*workload.kernel, channels), name="weight")
+    weight = te.placeholder((*workload.kernel, channels), name=taps)
     source = padded(data, workload.padding)
     ry = te.reduce_axis((0, workload.kernel[0]), name="ry")
     rx = te.reduce_axis((0, workload.kernel[1]), name="rx")
     stride_y, stride_x = workload.stride
-    shape = (workload.batch, rows, columns, channels)
     total = te.compute(
-        shape,
+        (workload.batch, rows, columns, channels),
         lambda n, y, x, c: te.sum(
             source[n, y * stride_y + ry, x * stride_x + rx, c] * weight[ry, rx, c], axis=[ry, rx]
         ),
         name="depthwise",
     )
-    operands = epilogue_placeholders(workload.epilogue, shape)
-    result = te.compute(
-        shape,
-        lambda *i: apply_epilogue(workload.epilogue, operands, total[i], i),
-        name="epilogue",
-    )
-    sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
-    _schedule(sch, decision, _lanes(workload, target))
-    return sch.mod["main"]
+    return data, weight, total
 
 
 def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int) -> None:
@@ -163,17 +163,11 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int) -> None:
     *_, ty, tx, tc, ry, rx = sch.get_loops(total)
     vector, lane = sch.split(tc, [None, lanes])
     sch.reorder(ry, rx, ty, tx, vector, lane)
-    for loop in (ry, rx, ty, tx, vector):
-        sch.unroll(loop)
-    sch.vectorize(lane)
+    keep_in_registers(sch, [ry, rx, ty, tx, vector], lane)
     init = sch.decompose_reduction(total, ry)
     *_, ty, tx, vector, lane = sch.get_loops(init)
-    for loop in (ty, tx, vector):
-        sch.unroll(loop)
-    sch.vectorize(lane)
-    for loop in (y_tile, x_tile, c_vector):
-        sch.unroll(loop)
-    sch.vectorize(c_lane)
+    keep_in_registers(sch, [ty, tx, vector], lane)
+    keep_in_registers(sch, [y_tile, x_tile, c_vector], c_lane)
 
 
 def _lanes(workload: Depthwise, target: Target) -> int:

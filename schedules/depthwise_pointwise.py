@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from tvm import s_tir, te, tirx
 
-from mobilenet_tvm.schedules import pointwise
+from mobilenet_tvm.schedules import depthwise, pointwise
 from mobilenet_tvm.schedules.base import (
-    apply_epilogue,
+    divisor_at_most,
     divisors,
-    epilogue_placeholders,
-    padded,
+    epilogue_stage,
+    keep_in_registers,
 )
 from mobilenet_tvm.schedules.workload import DepthwisePointwise
 from mobilenet_tvm.targets.target import Target
@@ -77,7 +77,7 @@ def default(workload: DepthwisePointwise, target: Target) -> Decision:
     columns = workload.depthwise.output[1]
     # Half of the registers: with more sums, the compiler spills some between the halves.
     tile = pointwise.best_tile(workload.pointwise, target, columns, target.vector_registers // 2)
-    narrow = max(d for d in divisors(tile[1]) if d <= 4)
+    narrow = divisor_at_most(tile[1], 4)
     return Decision(*tile, tile_x=narrow if narrow > 1 else tile[1])
 
 
@@ -127,42 +127,22 @@ def build(workload: DepthwisePointwise, decision: Decision, target: Target) -> t
         tensors, and the output, in NHWC.
     """
     first = workload.depthwise
-    rows, columns = first.output
     tile_n = decision.tile_n
     panels = -(-workload.outputs // tile_n)
-    between = (first.batch, rows, columns, first.channels)
-    data = te.placeholder((first.batch, first.height, first.width, first.channels), name="data")
-    taps = te.placeholder((*first.kernel, first.channels), name="taps")
+    data, taps, filtered = depthwise.sums(first, "taps")
+    inner, middle = epilogue_stage(
+        first.epilogue, filtered.shape, lambda *i: filtered[i], "between"
+    )
+    pixels = tuple(filtered.shape[:3])
     weight = te.placeholder((panels, first.channels, tile_n), name="weight")
-    source = padded(data, first.padding)
-    ry = te.reduce_axis((0, first.kernel[0]), name="ry")
-    rx = te.reduce_axis((0, first.kernel[1]), name="rx")
     k = te.reduce_axis((0, first.channels), name="k")
-    stride_y, stride_x = first.stride
-    filtered = te.compute(
-        between,
-        lambda n, y, x, c: te.sum(
-            source[n, y * stride_y + ry, x * stride_x + rx, c] * taps[ry, rx, c], axis=[ry, rx]
-        ),
-        name="depthwise",
-    )
-    inner = epilogue_placeholders(first.epilogue, between)
-    middle = te.compute(
-        between,
-        lambda *i: apply_epilogue(first.epilogue, inner, filtered[i], i),
-        name="between",
-    )
-    shape = (first.batch, rows, columns, workload.outputs)
     product = te.compute(
-        (*between[:3], panels * tile_n),
+        (*pixels, panels * tile_n),
         lambda n, y, x, c: te.sum(middle[n, y, x, k] * weight[c // tile_n, k, c % tile_n], axis=k),
         name="pointwise",
     )
-    outer = epilogue_placeholders(workload.epilogue, shape)
-    result = te.compute(
-        shape,
-        lambda *i: apply_epilogue(workload.epilogue, outer, product[i], i),
-        name="epilogue",
+    outer, result = epilogue_stage(
+        workload.epilogue, (*pixels, workload.outputs), lambda *i: product[i]
     )
     sch = s_tir.Schedule(te.create_prim_func([data, taps, *inner, weight, *outer, result]))
     _schedule(sch, decision, math.gcd(first.channels, target.lanes))
@@ -185,31 +165,25 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int) -> None:
     *_, row, column, k = sch.get_loops(product)
     vector, lane = sch.split(column, [None, decision.lanes])
     sch.reorder(k, row, vector, lane)
-    _registers(sch, [row, vector], lane)
+    keep_in_registers(sch, [row, vector], lane)
     init = sch.decompose_reduction(product, k)
     *_, row, vector, lane = sch.get_loops(init)
-    _registers(sch, [row, vector], lane)
-    _registers(sch, [x_tile, c_vector], c_lane)
+    keep_in_registers(sch, [row, vector], lane)
+    keep_in_registers(sch, [x_tile, c_vector], c_lane)
 
     sch.compute_at(middle, x_tiles, preserve_unit_loops=True)
     *_, column, channel = sch.get_loops(middle)
     columns, pixel = sch.split(column, [None, decision.tile_x])
     channels, lane = sch.split(channel, [None, lanes])
     sch.reorder(channels, columns, pixel, lane)
-    _registers(sch, [pixel], lane)
+    keep_in_registers(sch, [pixel], lane)
     sch.compute_at(filtered, columns, preserve_unit_loops=True)
     sch.set_scope(filtered, 0, "local")
     for block in sch.get_producers(filtered):
         sch.compute_inline(block)
     *_, ty, tx, tc, ry, rx = sch.get_loops(filtered)
     sch.reorder(ry, rx, ty, tx, tc)
-    _registers(sch, [ry, rx, ty, tx], tc)
+    keep_in_registers(sch, [ry, rx, ty, tx], tc)
     init = sch.decompose_reduction(filtered, ry)
     *_, tx, tc = sch.get_loops(init)
-    _registers(sch, [tx], tc)
-
-
-def _registers(sch: s_tir.Schedule, unrolled: list[Any], vectorized: Any) -> None:
-    for loop in unrolled:
-        sch.unroll(loop)
-    sch.vectorize(vectorized)
+    keep_in_registers(sch, [tx], tc)

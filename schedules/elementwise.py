@@ -14,7 +14,7 @@ from mobilenet_tvm.schedules.base import (
 )
 from mobilenet_tvm.targets.target import Target
 
-#: Starting the threads costs about as much as this many bytes moved by one.
+#: Starting the threads costs about as much as one of them needs for this many elements.
 PARALLEL_ELEMENTS = 16 * 1024
 
 

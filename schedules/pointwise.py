@@ -11,9 +11,9 @@ from tvm import s_tir, te, tirx
 
 from mobilenet_tvm.schedules.base import (
     PARALLEL_FLOPS,
-    apply_epilogue,
-    divisors,
-    epilogue_placeholders,
+    divisor_at_most,
+    epilogue_stage,
+    keep_in_registers,
 )
 from mobilenet_tvm.schedules.workload import Pointwise
 from mobilenet_tvm.targets.target import Target
@@ -69,7 +69,7 @@ def default(workload: Pointwise, target: Target) -> Decision:
     row_bytes = 4 * (workload.inputs + workload.outputs) * tile_m
     panel_bytes = 4 * workload.inputs * tile_n
     fits = max(1, (target.l2_bytes // 2 - panel_bytes) // row_bytes)
-    block = tiles if fits >= tiles else max(d for d in divisors(tiles) if d <= fits)
+    block = divisor_at_most(tiles, fits)
     return Decision(lanes, tile_m, tile_n, unroll, block)
 
 
@@ -134,11 +134,8 @@ def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimF
         lambda m, n: te.sum(data[m, k] * weight[n // tile_n, k, n % tile_n], axis=k),
         name="pointwise",
     )
-    operands = epilogue_placeholders(workload.epilogue, (pixels, outputs))
-    result = te.compute(
-        (pixels, outputs),
-        lambda m, n: apply_epilogue(workload.epilogue, operands, product[m, n], (m, n)),
-        name="epilogue",
+    operands, result = epilogue_stage(
+        workload.epilogue, (pixels, outputs), lambda m, n: product[m, n]
     )
     sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
     tiles = -(-pixels // tile_m)
@@ -168,19 +165,12 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, tiles: int, parallel: boo
     k_outer, k_inner = sch.split(k, [None, decision.unroll_k])
     vector, lane = sch.split(column, [None, decision.lanes])
     sch.reorder(k_outer, k_inner, row, vector, lane)
-    for loop in (k_inner, row, vector):
-        sch.unroll(loop)
-    sch.vectorize(lane)
+    keep_in_registers(sch, [k_inner, row, vector], lane)
     init = sch.decompose_reduction(product, k_outer)
     *_, row, vector, lane = sch.get_loops(init)
-    sch.unroll(row)
-    sch.unroll(vector)
-    sch.vectorize(lane)
-
+    keep_in_registers(sch, [row, vector], lane)
     vector, lane = sch.split(n_tile, [None, decision.lanes])
-    sch.unroll(m_tile)
-    sch.unroll(vector)
-    sch.vectorize(lane)
+    keep_in_registers(sch, [m_tile, vector], lane)
 
 
 def best_tile(

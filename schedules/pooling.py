@@ -10,9 +10,9 @@ from tvm import s_tir, te, tirx
 
 from mobilenet_tvm.schedules.base import (
     PARALLEL_FLOPS,
-    apply_epilogue,
     divisors,
-    epilogue_placeholders,
+    epilogue_stage,
+    keep_in_registers,
 )
 from mobilenet_tvm.schedules.workload import GlobalPool
 from mobilenet_tvm.targets.target import Target
@@ -78,13 +78,8 @@ def build(workload: GlobalPool, decision: Decision, target: Target) -> tirx.Prim
     pixel = te.reduce_axis((0, workload.pixels), name="pixel")
     shape = (workload.batch, workload.channels)
     total = te.compute(shape, lambda n, c: te.sum(data[n, pixel, c], axis=pixel), name="sum")
-    operands = epilogue_placeholders(workload.epilogue, shape)
     scale = tirx.const(1.0 / workload.pixels, "float32")
-    result = te.compute(
-        shape,
-        lambda *i: apply_epilogue(workload.epilogue, operands, total[i] * scale, i),
-        name="epilogue",
-    )
+    operands, result = epilogue_stage(workload.epilogue, shape, lambda *i: total[i] * scale)
     lanes = math.gcd(workload.channels, target.lanes)
     sch = s_tir.Schedule(te.create_prim_func([data, *operands, result]))
     _schedule(sch, decision, lanes, workload.flops >= PARALLEL_FLOPS)
@@ -103,11 +98,8 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int, parallel: boo
     *_, tc, pixel = sch.get_loops(total)
     vector, lane = sch.split(tc, [None, lanes])
     sch.reorder(pixel, vector, lane)
-    sch.unroll(vector)
-    sch.vectorize(lane)
+    keep_in_registers(sch, [vector], lane)
     init = sch.decompose_reduction(total, pixel)
     *_, vector, lane = sch.get_loops(init)
-    sch.unroll(vector)
-    sch.vectorize(lane)
-    sch.unroll(c_vector)
-    sch.vectorize(c_lane)
+    keep_in_registers(sch, [vector], lane)
+    keep_in_registers(sch, [c_vector], c_lane)

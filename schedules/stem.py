@@ -10,9 +10,9 @@ import numpy as np
 from tvm import s_tir, te, tirx
 
 from mobilenet_tvm.schedules.base import (
-    apply_epilogue,
     divisors,
-    epilogue_placeholders,
+    epilogue_stage,
+    keep_in_registers,
     padded,
 )
 from mobilenet_tvm.schedules.workload import Convolution
@@ -134,12 +134,7 @@ def build(workload: Convolution, decision: Decision, target: Target) -> tirx.Pri
 
     output = (workload.batch, *workload.output, workload.outputs)
     total = te.compute(output, product, name="conv2d")
-    operands = epilogue_placeholders(workload.epilogue, output)
-    result = te.compute(
-        output,
-        lambda *i: apply_epilogue(workload.epilogue, operands, total[i], i),
-        name="epilogue",
-    )
+    operands, result = epilogue_stage(workload.epilogue, output, lambda *i: total[i])
     sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
     _schedule(sch, decision, _lanes(workload, target))
     return sch.mod["main"]
@@ -162,17 +157,11 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int) -> None:
     *_, tx, tc, ry, rx, rc = sch.get_loops(total)
     vector, lane = sch.split(tc, [None, lanes])
     sch.reorder(ry, rx, rc, tx, vector, lane)
-    for loop in (rx, rc, tx, vector):
-        sch.unroll(loop)
-    sch.vectorize(lane)
+    keep_in_registers(sch, [rx, rc, tx, vector], lane)
     init = sch.decompose_reduction(total, ry)
     *_, tx, vector, lane = sch.get_loops(init)
-    for loop in (tx, vector):
-        sch.unroll(loop)
-    sch.vectorize(lane)
-    for loop in (x_tile, c_vector):
-        sch.unroll(loop)
-    sch.vectorize(c_lane)
+    keep_in_registers(sch, [tx, vector], lane)
+    keep_in_registers(sch, [x_tile, c_vector], c_lane)
 
 
 def _lanes(workload: Convolution, target: Target) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tvm
@@ -50,11 +50,7 @@ class GraphRewriter:
                 for binding in body.blocks[0].bindings if body.blocks else []:
                     value = self.substitute(binding.value)
                     visited = self.visit_binding(binding.var, value)
-                    new = value if visited is None else visited
-                    if not isinstance(new, relax.Var | GenericConst):
-                        var = self.builder.emit(new)
-                        self._value[var] = new
-                        new = var
+                    new = self.emit(value if visited is None else visited)
                     self._new[binding.var] = new
                     if isinstance(new, relax.Var):
                         self._old.setdefault(new, binding.var)
@@ -145,28 +141,19 @@ def shape_of(expr: relax.Expr) -> tuple[int, ...]:
 
 
 def _count_uses(func: relax.Function) -> Counter[relax.Var]:
-    uses: Counter[relax.Var] = Counter()
+    values = [binding.value for block in func.body.blocks for binding in block.bindings]
+    return Counter(var for value in (*values, func.body.body) for var in _reads(value))
 
-    def count(expr: relax.Expr) -> None:
-        if isinstance(expr, relax.Var):
-            uses[expr] += 1
 
-    for block in func.body.blocks:
-        for binding in block.bindings:
-            value = binding.value
-            if isinstance(value, relax.Call):
-                for arg in value.args:
-                    fields = arg.fields if isinstance(arg, relax.Tuple) else [arg]
-                    for field in fields:
-                        count(field)
-            elif isinstance(value, relax.Tuple):
-                for field in value.fields:
-                    count(field)
-            elif isinstance(value, relax.TupleGetItem):
-                count(value.tuple_value)
-            else:
-                count(value)
-    result = func.body.body
-    for field in result.fields if isinstance(result, relax.Tuple) else [result]:
-        count(field)
-    return uses
+def _reads(value: relax.Expr) -> Iterator[relax.Var]:
+    """Yield the variables in a bound value, each as often as it stands there."""
+    if isinstance(value, relax.Var):
+        yield value
+    elif isinstance(value, relax.Call):
+        for arg in value.args:
+            yield from _reads(arg)
+    elif isinstance(value, relax.Tuple):
+        for field in value.fields:
+            yield from _reads(field)
+    elif isinstance(value, relax.TupleGetItem):
+        yield from _reads(value.tuple_value)
