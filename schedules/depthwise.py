@@ -10,6 +10,7 @@ import numpy as np
 from tvm import s_tir, te, tirx
 
 from mobilenet_tvm.schedules.base import (
+    MOST_TILE_BYTES,
     divisors,
     epilogue_stage,
     keep_in_registers,
@@ -123,11 +124,25 @@ def build(workload: Depthwise, decision: Decision, target: Target) -> tirx.PrimF
     return sch.mod["main"]
 
 
-def sums(workload: Depthwise, taps: str = "weight") -> tuple[te.Tensor, te.Tensor, te.Tensor]:
-    """Return a depthwise convolution's data, its weights, named `taps`, and its result."""
+def sums(
+    workload: Depthwise, taps: str = "weight", data: te.Tensor | None = None
+) -> tuple[te.Tensor, te.Tensor, te.Tensor]:
+    """Return a depthwise convolution's data, its weights, named `taps`, and its result.
+
+    Parameters
+    ----------
+    workload : Depthwise
+        The layer.
+    taps : str
+        A name for the weights.
+    data : te.Tensor, optional
+        What it reads, where another stage computes that.
+    """
     channels = workload.channels
     rows, columns = workload.output
-    data = te.placeholder((workload.batch, workload.height, workload.width, channels), name="data")
+    if data is None:
+        shape = (workload.batch, workload.height, workload.width, channels)
+        data = te.placeholder(shape, name="data")
     weight = te.placeholder((*workload.kernel, channels), name=taps)
     source = padded(data, workload.padding)
     ry = te.reduce_axis((0, workload.kernel[0]), name="ry")
@@ -154,7 +169,6 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int) -> None:
     # The inner loop is a thread's own: where it runs over rows, LLVM splits the border off.
     sch.parallel(sch.fuse(n, outer))
     sch.compute_at(total, x_tiles, preserve_unit_loops=True)
-    sch.set_scope(total, 0, "local")
     # Padding is a condition on the address; it is constant over a vector, and LLVM moves it
     # out of the unrolled tile: on x86 twice as fast as a padded copy of the input.
     for block in sch.get_producers(total):
@@ -187,4 +201,5 @@ def _tiles(workload: Depthwise, target: Target) -> list[tuple[int, int, int]]:
         if tile_x <= 14
         for vectors in divisors(workload.channels // lanes)
         if tile_y * tile_x * vectors <= limit
+        and 4 * tile_y * tile_x * vectors * lanes <= MOST_TILE_BYTES
     ]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from tvm import s_tir, te, tirx
+from tvm.s_tir.schedule import LoopRV
 
 from mobilenet_tvm.schedules import depthwise, pointwise
 from mobilenet_tvm.schedules.base import (
@@ -75,9 +76,8 @@ def default(workload: DepthwisePointwise, target: Target) -> Decision:
         Always valid for the workload.
     """
     columns = workload.depthwise.output[1]
-    # Half of the registers: with more sums, the compiler spills some between the halves.
-    tile = pointwise.best_tile(workload.pointwise, target, columns, target.vector_registers // 2)
-    narrow = divisor_at_most(tile[1], 4)
+    tile = pointwise.best_tile(workload.pointwise, target, columns)
+    narrow = divisor_at_most(tile[1], 8)
     return Decision(*tile, tile_x=narrow if narrow > 1 else tile[1])
 
 
@@ -92,18 +92,19 @@ def space(workload: DepthwisePointwise, target: Target) -> dict[str, list[Any]]:
 
 
 def pack(
-    weight: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]], decision: Decision
+    taps: np.ndarray[Any, Any], matrix: np.ndarray[Any, Any], decision: Decision
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Lay both halves' weights out as the schedule reads them.
 
     Parameters
     ----------
-    weight : tuple of ndarray
-        [kernel height, kernel width, channels] and [channels, outputs].
+    taps : ndarray
+        [kernel height, kernel width, channels].
+    matrix : ndarray
+        [channels, outputs].
     decision : Decision
         Gives the width of a panel.
     """
-    taps, matrix = weight
     panel = pointwise.Decision(decision.lanes, decision.tile_m, decision.tile_n, 1, 1)
     return np.ascontiguousarray(taps), pointwise.pack(matrix, panel)
 
@@ -126,10 +127,30 @@ def build(workload: DepthwisePointwise, decision: Decision, target: Target) -> t
         Takes data, depthwise weights and epilogue tensors, pointwise weights and epilogue
         tensors, and the output, in NHWC.
     """
+    data, parameters, result = stages(workload, decision)
+    sch = s_tir.Schedule(te.create_prim_func([data, *parameters, result]))
+    schedule_halves(sch, decision, workload, target)
+    return sch.mod["main"]
+
+
+def stages(
+    workload: DepthwisePointwise, decision: Decision, data: te.Tensor | None = None
+) -> tuple[te.Tensor, list[te.Tensor], te.Tensor]:
+    """Return the data, the parameters in order, and the result.
+
+    Parameters
+    ----------
+    workload : DepthwisePointwise
+        The layer.
+    decision : Decision
+        Gives the width of a panel of weights.
+    data : te.Tensor, optional
+        What the depthwise half reads, where another stage computes that.
+    """
     first = workload.depthwise
     tile_n = decision.tile_n
     panels = -(-workload.outputs // tile_n)
-    data, taps, filtered = depthwise.sums(first, "taps")
+    data, taps, filtered = depthwise.sums(first, "taps", data)
     inner, middle = epilogue_stage(
         first.epilogue, filtered.shape, lambda *i: filtered[i], "between"
     )
@@ -144,12 +165,18 @@ def build(workload: DepthwisePointwise, decision: Decision, target: Target) -> t
     outer, result = epilogue_stage(
         workload.epilogue, (*pixels, workload.outputs), lambda *i: product[i]
     )
-    sch = s_tir.Schedule(te.create_prim_func([data, taps, *inner, weight, *outer, result]))
-    _schedule(sch, decision, math.gcd(first.channels, target.lanes))
-    return sch.mod["main"]
+    return data, [taps, *inner, weight, *outer], result
 
 
-def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int) -> None:
+def schedule_halves(
+    sch: s_tir.Schedule,
+    decision: Decision,
+    workload: DepthwisePointwise,
+    target: Target,
+    rows: int = 1,
+) -> LoopRV:
+    """Schedule both halves, and return the parallel loop: over bands of `rows` output rows."""
+    lanes = math.gcd(workload.depthwise.channels, target.lanes)
     product, result = sch.get_sblock("pointwise"), sch.get_sblock("epilogue")
     filtered, middle = sch.get_sblock("depthwise"), sch.get_sblock("between")
     n, y, x, c = sch.get_loops(result)
@@ -157,11 +184,12 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int) -> None:
     c_panels, c_vector, c_lane = sch.split(
         c, [None, decision.tile_n // decision.lanes, decision.lanes]
     )
-    sch.reorder(n, y, x_tiles, c_panels, x_tile, c_vector, c_lane)
-    sch.parallel(sch.fuse(n, y))
+    bands, row = sch.split(y, [None, rows])
+    sch.reorder(n, bands, row, x_tiles, c_panels, x_tile, c_vector, c_lane)
+    band = sch.fuse(n, bands)
+    sch.parallel(band)
 
     sch.compute_at(product, c_panels, preserve_unit_loops=True)
-    sch.set_scope(product, 0, "local")
     *_, row, column, k = sch.get_loops(product)
     vector, lane = sch.split(column, [None, decision.lanes])
     sch.reorder(k, row, vector, lane)
@@ -178,7 +206,6 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int) -> None:
     sch.reorder(channels, columns, pixel, lane)
     keep_in_registers(sch, [pixel], lane)
     sch.compute_at(filtered, columns, preserve_unit_loops=True)
-    sch.set_scope(filtered, 0, "local")
     for block in sch.get_producers(filtered):
         sch.compute_inline(block)
     *_, ty, tx, tc, ry, rx = sch.get_loops(filtered)
@@ -187,3 +214,4 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int) -> None:
     init = sch.decompose_reduction(filtered, ry)
     *_, tx, tc = sch.get_loops(init)
     keep_in_registers(sch, [tx], tc)
+    return band

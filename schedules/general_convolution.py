@@ -65,7 +65,6 @@ def apply(func: tirx.PrimFunc, target: Target) -> s_tir.Schedule | None:
     sch.vectorize(channel_vector)
 
     sch.compute_at(conv, channel_tile, preserve_unit_loops=True)
-    sch.set_scope(conv, 0, "local")
     *_, n, y, x, c, ry, rx, rc = sch.get_loops(conv)
     sch.reorder(ry, rx, rc, n, y, x, c)
     sch.unroll(x)

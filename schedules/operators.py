@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 from tvm import tirx
 
-from mobilenet_tvm.schedules import depthwise, depthwise_pointwise, pointwise, pooling, stem
+from mobilenet_tvm.schedules import block, depthwise, depthwise_pointwise, pointwise, pooling, stem
 from mobilenet_tvm.schedules.workload import (
+    Block,
     Convolution,
     Depthwise,
     DepthwisePointwise,
@@ -19,6 +22,7 @@ from mobilenet_tvm.schedules.workload import (
 from mobilenet_tvm.targets.target import Target
 
 _MODULES: dict[type, ModuleType] = {
+    Block: block,
     Convolution: stem,
     Depthwise: depthwise,
     DepthwisePointwise: depthwise_pointwise,
@@ -43,19 +47,27 @@ def space(workload: Workload, target: Target) -> dict[str, list[Any]]:
     return candidates
 
 
-def pack(workload: Workload, weight: Any, decision: Any) -> Any:
+def pays(workload: Block | DepthwisePointwise, target: Target) -> bool:
+    """Tell whether a fused layer is faster than its parts apart."""
+    return bool(_MODULES[type(workload)].pays(workload, target))
+
+
+def pack(
+    workload: Workload, weights: Sequence[np.ndarray[Any, Any]], decision: Any
+) -> list[np.ndarray[Any, Any]]:
     """Return weights in the layout that a decision's function reads.
 
     Parameters
     ----------
     workload : Workload
         The layer.
-    weight : ndarray or tuple of ndarray
-        A fused layer has two.
+    weights : sequence of ndarray
+        One per convolution in it.
     decision : object
         The workload's.
     """
-    return _MODULES[type(workload)].pack(weight, decision)
+    packed = [] if not weights else _MODULES[type(workload)].pack(*weights, decision)
+    return [packed] if isinstance(packed, np.ndarray) else list(packed)
 
 
 def build(workload: Workload, decision: Any, target: Target) -> tirx.PrimFunc:

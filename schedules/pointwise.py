@@ -10,6 +10,7 @@ import numpy as np
 from tvm import s_tir, te, tirx
 
 from mobilenet_tvm.schedules.base import (
+    MOST_TILE_BYTES,
     PARALLEL_FLOPS,
     divisor_at_most,
     epilogue_stage,
@@ -159,7 +160,6 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, tiles: int, parallel: boo
     if parallel:
         sch.parallel(outer)
     sch.compute_at(product, outer, preserve_unit_loops=True)
-    sch.set_scope(product, 0, "local")
 
     *_, row, column, k = sch.get_loops(product)
     k_outer, k_inner = sch.split(k, [None, decision.unroll_k])
@@ -174,10 +174,7 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, tiles: int, parallel: boo
 
 
 def best_tile(
-    workload: Pointwise,
-    target: Target,
-    columns: int | None = None,
-    accumulators: int | None = None,
+    workload: Pointwise, target: Target, columns: int | None = None
 ) -> tuple[int, int, int]:
     """Return (lanes, tile_m, tile_n) of the fewest cycles by the model of the inner loop.
 
@@ -189,16 +186,13 @@ def best_tile(
         Registers, ports and latency.
     columns : int, optional
         A width that `tile_m` has to divide.
-    accumulators : int, optional
-        The most registers for sums.
     """
     tiles = [
         (lanes, tile_m, tile_n)
         for lanes, tile_m, tile_n in _tiles(workload, target)
-        if (columns is None or columns % tile_m == 0)
-        and (accumulators is None or tile_m * tile_n <= accumulators * lanes)
+        if columns is None or columns % tile_m == 0
     ]
-    return min(tiles, key=lambda tile: _cycles(workload, target, *tile))
+    return min(tiles, key=lambda tile: cycles(workload, target, *tile))
 
 
 def _tiles(workload: Pointwise, target: Target) -> list[tuple[int, int, int]]:
@@ -215,6 +209,7 @@ def _tiles(workload: Pointwise, target: Target) -> list[tuple[int, int, int]]:
         for lanes, vectors, tile_m in tiles
         if -(-workload.outputs // lanes) % vectors == 0
         and tile_m * vectors + vectors + _scalars(target, tile_m) <= target.vector_registers
+        and 4 * tile_m * vectors * lanes <= MOST_TILE_BYTES
     ]
 
 
@@ -226,8 +221,8 @@ def _scalars(target: Target, tile_m: int) -> int:
     return tile_m + 2 if target.architecture == "aarch64" else 1
 
 
-def _cycles(workload: Pointwise, target: Target, lanes: int, tile_m: int, tile_n: int) -> float:
-    """Estimate a layer's cycles with a register tile."""
+def cycles(workload: Pointwise, target: Target, lanes: int, tile_m: int, tile_n: int) -> float:
+    """Estimate a layer's cycles with a register tile of `lanes`-wide vectors."""
     vectors = tile_n // lanes
     # Units of half the width start twice as often, up to two a cycle.
     rate = min(2, target.fma_per_cycle * target.lanes // lanes)

@@ -94,7 +94,6 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int, parallel: boo
     if parallel:
         sch.parallel(outer)
     sch.compute_at(total, outer, preserve_unit_loops=True)
-    sch.set_scope(total, 0, "local")
     *_, tc, pixel = sch.get_loops(total)
     vector, lane = sch.split(tc, [None, lanes])
     sch.reorder(pixel, vector, lane)

@@ -10,13 +10,19 @@ import numpy as np
 from tvm import s_tir, te, tirx
 
 from mobilenet_tvm.schedules.base import (
+    MOST_TILE_BYTES,
+    divisor_at_most,
     divisors,
     epilogue_stage,
+    extent,
     keep_in_registers,
     padded,
 )
 from mobilenet_tvm.schedules.workload import Convolution
 from mobilenet_tvm.targets.target import Target
+
+#: A picture has so few channels; more are a loop.
+MOST_UNROLLED_INPUTS = 8
 
 
 @dataclass(frozen=True)
@@ -50,16 +56,14 @@ def default(workload: Convolution, target: Target) -> Decision:
     Decision
         Always valid for the workload.
     """
-    lanes = _lanes(workload, target)
-    # Half of the registers: the taps of all input channels are unrolled.
-    tiles = [
-        (x, c) for x, c in _tiles(workload, target) if x * c <= target.vector_registers // 2 * lanes
-    ]
+    lanes = lanes_of(workload, target)
+    # As many sums as hide the latency; the more, the fewer of the unrolled taps stay in registers.
+    busy = target.fma_latency * target.fma_per_cycle
+    tiles = [(x, c) for x, c in _tiles(workload, target) if x * c <= max(busy, 8) * lanes]
 
     def cost(tile: tuple[int, int]) -> tuple[float, int]:
         tile_x, vectors = tile[0], tile[1] // lanes
         work = tile_x * vectors
-        busy = target.fma_latency * target.fma_per_cycle
         return max(1.0, busy / work) + (tile_x + vectors) / work, -tile_x
 
     return Decision(*min(tiles, key=cost))
@@ -107,6 +111,23 @@ def build(workload: Convolution, decision: Decision, target: Target) -> tirx.Pri
     PrimFunc
         Takes the picture, packed weights, the epilogue's tensors, and the output in NHWC.
     """
+    data, weight, total = sums(workload, decision)
+    operands, result = epilogue_stage(workload.epilogue, total.shape, lambda *i: total[i])
+    sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
+    _schedule(sch, decision, lanes_of(workload, target))
+    return sch.mod["main"]
+
+
+def sums(workload: Convolution, decision: Decision) -> tuple[te.Tensor, te.Tensor, te.Tensor]:
+    """Return a convolution's data, its packed weights, and its result.
+
+    Parameters
+    ----------
+    workload : Convolution
+        The layer.
+    decision : Decision
+        Gives the width of a panel of weights.
+    """
     tile_c = decision.tile_c
     picture = (workload.height, workload.width)
     nchw = workload.reads_nchw
@@ -133,11 +154,7 @@ def build(workload: Convolution, decision: Decision, target: Target) -> tirx.Pri
         )
 
     output = (workload.batch, *workload.output, workload.outputs)
-    total = te.compute(output, product, name="conv2d")
-    operands, result = epilogue_stage(workload.epilogue, output, lambda *i: total[i])
-    sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
-    _schedule(sch, decision, _lanes(workload, target))
-    return sch.mod["main"]
+    return data, weight, te.compute(output, product, name="conv2d")
 
 
 def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int) -> None:
@@ -149,32 +166,43 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int) -> None:
     rows = sch.fuse(n, y)
     sch.parallel(rows)
     sch.compute_at(total, x_tiles, preserve_unit_loops=True)
-    sch.set_scope(total, 0, "local")
     for pad in sch.get_producers(total):
         # A few padded rows per thread stay in the first-level cache.
         sch.compute_at(pad, rows)
 
-    *_, tx, tc, ry, rx, rc = sch.get_loops(total)
-    vector, lane = sch.split(tc, [None, lanes])
-    sch.reorder(ry, rx, rc, tx, vector, lane)
-    keep_in_registers(sch, [rx, rc, tx, vector], lane)
-    init = sch.decompose_reduction(total, ry)
-    *_, tx, vector, lane = sch.get_loops(init)
-    keep_in_registers(sch, [tx, vector], lane)
+    sum_in_registers(sch, lanes)
     keep_in_registers(sch, [x_tile, c_vector], c_lane)
 
 
-def _lanes(workload: Convolution, target: Target) -> int:
+def sum_in_registers(sch: s_tir.Schedule, lanes: int) -> None:
+    """Hold a tile's sums in registers while the taps and inputs pass by."""
+    total = sch.get_sblock("conv2d")
+    *_, tx, tc, ry, rx, rc = sch.get_loops(total)
+    inputs = extent(sch, rc)
+    few = inputs if inputs <= MOST_UNROLLED_INPUTS else divisor_at_most(inputs, 4)
+    rc_outer, rc_inner = sch.split(rc, [None, few])
+    vector, lane = sch.split(tc, [None, lanes])
+    sch.reorder(ry, rc_outer, rx, rc_inner, tx, vector, lane)
+    keep_in_registers(sch, [rx, rc_inner, tx, vector], lane)
+    init = sch.decompose_reduction(total, ry)
+    *_, tx, vector, lane = sch.get_loops(init)
+    keep_in_registers(sch, [tx, vector], lane)
+
+
+def lanes_of(workload: Convolution, target: Target) -> int:
+    """Return the length of the vectors: a divisor of the outputs."""
     return math.gcd(workload.outputs, target.lanes)
 
 
 def _tiles(workload: Convolution, target: Target) -> list[tuple[int, int]]:
     """Return the register tiles that fit: accumulators and one vector of each operand."""
-    lanes = _lanes(workload, target)
+    lanes = lanes_of(workload, target)
     return [
         (tile_x, vectors * lanes)
         for tile_x in divisors(workload.output[1])
         if tile_x <= 16
         for vectors in divisors(workload.outputs // lanes)
-        if vectors <= 4 and tile_x * vectors + vectors + 1 <= target.vector_registers
+        if vectors <= 4
+        and tile_x * vectors + vectors + 1 <= target.vector_registers
+        and 4 * tile_x * vectors * lanes <= MOST_TILE_BYTES
     ]

@@ -210,6 +210,35 @@ class Convolution:
 
 
 @dataclass(frozen=True)
+class Block:
+    """A convolution (1x1, or a stem), and the fused layer that alone reads it."""
+
+    first: Convolution
+    halves: DepthwisePointwise
+
+    @property
+    def epilogue(self) -> Epilogue:
+        """The steps on the block's result."""
+        return self.halves.epilogue
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of all three layers, no row counted twice."""
+        return self.first.flops + self.halves.flops
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of data, weights and output, each counted once; none between the layers."""
+        rows, columns = self.first.output
+        between = 4 * self.first.batch * rows * columns * self.first.outputs
+        return self.first.bytes + self.halves.bytes - 2 * between
+
+    def __str__(self) -> str:
+        """Return the workload as logs write it."""
+        return f"block {self.first} -> {self.halves}"
+
+
+@dataclass(frozen=True)
 class GlobalPool:
     """The mean over each channel's pixels: [batch, pixels, channels] to [batch, channels]."""
 
@@ -233,7 +262,7 @@ class GlobalPool:
         return _name(f"global_pool {self.batch}x{self.pixels}x{self.channels}", self.epilogue)
 
 
-Workload = Pointwise | Depthwise | DepthwisePointwise | Convolution | GlobalPool
+Workload = Pointwise | Depthwise | DepthwisePointwise | Convolution | Block | GlobalPool
 
 
 def _output(

@@ -78,6 +78,35 @@ def test_a_large_depthwise_goes_into_the_pointwise_after_it() -> None:
     ]
 
 
+def test_a_large_inverted_residual_is_one_function() -> None:
+    def body(x: Any) -> Any:
+        expanded = op.clip(bias(conv(x, 8, 48), 48), 0.0, 6.0)
+        filtered = op.clip(bias(conv(emit(expanded), 48, 48, 3, 48), 48), 0.0, 6.0)
+        return op.add(bias(conv(emit(filtered), 48, 8), 8), x)
+
+    assert lowered(body, (1, 56, 56, 8)) == [
+        "block conv2d 1x56x56x8->48 k1x1 s1x1 p0,0,0,0 nhwc add_channel clip(0,6) -> "
+        "depthwise_pointwise depthwise 1x56x56x48 k3x3 s1x1 p1,1,1,1 add_channel clip(0,6) -> "
+        "8 add_channel add"
+    ]
+
+
+def test_a_stem_and_what_follows_are_one_function() -> None:
+    def body(x: Any) -> Any:
+        first = emit(op.nn.relu(conv(emit(op.permute_dims(x, [0, 2, 3, 1])), 3, 64, 3)))
+        second = emit(op.nn.relu(conv(first, 64, 64, 3, 64)))
+        third = conv(second, 64, 8)
+        # The next depthwise layer finds its producer taken.
+        return conv(conv(third, 8, 8, 3, 8), 8, 8)
+
+    assert lowered(body, (1, 3, 48, 48)) == [
+        "block conv2d 1x48x48x3->64 k3x3 s1x1 p1,1,1,1 nchw relu -> "
+        "depthwise_pointwise depthwise 1x48x48x64 k3x3 s1x1 p1,1,1,1 relu -> 8",
+        "depthwise 1x48x48x8 k3x3 s1x1 p1,1,1,1",
+        "pointwise 2304x8x8",
+    ]
+
+
 def test_a_large_depthwise_that_is_read_twice_stays_apart() -> None:
     def body(x: Any) -> Any:
         filtered = conv(x, 64, 64, 3, 64)

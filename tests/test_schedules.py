@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -13,6 +14,7 @@ from tvm import tirx
 from mobilenet_tvm.compile.codegen import PASS_CONFIG
 from mobilenet_tvm.compile.pipeline import llvm_target
 from mobilenet_tvm.schedules import (
+    block,
     depthwise,
     depthwise_pointwise,
     operators,
@@ -23,6 +25,7 @@ from mobilenet_tvm.schedules import (
 from mobilenet_tvm.schedules.workload import (
     CHANNEL_STEPS,
     TENSOR_STEPS,
+    Block,
     Convolution,
     Depthwise,
     DepthwisePointwise,
@@ -209,7 +212,7 @@ def check_fused(workload: DepthwisePointwise, decision: depthwise_pointwise.Deci
     between, operands = with_epilogue(window_sums(data, taps, first), first.epilogue)
     expected, last = with_epilogue(between @ matrix.astype(np.float64), workload.epilogue)
     func = depthwise_pointwise.build(workload, decision, X86)
-    packed = depthwise_pointwise.pack((taps, matrix), decision)
+    packed = depthwise_pointwise.pack(taps, matrix, decision)
     close(call(func, expected.shape, data, packed[0], *operands, packed[1], *last), expected)
 
 
@@ -256,6 +259,89 @@ def test_fusing_pays_where_the_tensor_between_leaves_the_cache(
 ) -> None:
     first = Depthwise(1, *size, (3, 3), (stride, stride), (1, 1, 1, 1))
     assert depthwise_pointwise.pays(DepthwisePointwise(first, 32), X86) is pays
+
+
+def check_block(workload: Block, decision: block.Decision) -> None:
+    first, second = workload.first, workload.halves.depthwise
+    data = normal(first.batch, first.height, first.width, first.inputs)
+    fan_in = np.float32((first.kernel[0] * first.kernel[1] * first.inputs) ** 0.5)
+    weight = normal(*first.kernel, first.inputs, first.outputs, seed=3) / fan_in
+    taps = normal(*second.kernel, second.channels, seed=1)
+    matrix = normal(second.channels, workload.halves.outputs, seed=2)
+    matrix /= np.float32(second.channels**0.5)
+    expanded, steps = with_epilogue(window_sums(data, weight, first), first.epilogue)
+    between, operands = with_epilogue(window_sums(expanded, taps, second), second.epilogue)
+    expected, last = with_epilogue(between @ matrix.astype(np.float64), workload.epilogue)
+    func = block.build(workload, decision, X86)
+    packed = block.pack(weight, taps, matrix, decision)
+    picture = np.ascontiguousarray(data.transpose(0, 3, 1, 2)) if first.reads_nchw else data
+    arrays = [picture, packed[0], *steps, packed[1], *operands, packed[2], *last]
+    close(call(func, expected.shape, *arrays), expected)
+
+
+def a_block(
+    first: Convolution, stride: int, outputs: int, kernel: int = 3, pad: int | None = None
+) -> Block:
+    """Continue a convolution by a depthwise and a pointwise layer with a residual."""
+    before = kernel // 2 if pad is None else pad
+    size = (first.batch, *first.output, first.outputs)
+    padding = (before, before, kernel // 2, kernel // 2)
+    second = Depthwise(*size, (kernel, kernel), (stride, stride), padding, (BIAS, CLIP))
+    return Block(first, DepthwisePointwise(second, outputs, (BIAS, Step("add"))))
+
+
+def expansion(batch: int, height: int, width: int, inputs: int, outputs: int) -> Convolution:
+    size = (batch, height, width, inputs, outputs)
+    return Convolution(*size, (1, 1), (1, 1), (0, 0, 0, 0), epilogue=(BIAS, CLIP))
+
+
+BLOCKS = [
+    a_block(expansion(1, 14, 14, 8, 32), 1, 24),
+    a_block(expansion(2, 8, 8, 6, 24), 2, 8),  # batch, inputs that are not unrolled by four
+    a_block(expansion(1, 5, 13, 3, 7), 1, 11),  # a prime width, no whole vector
+    a_block(expansion(1, 12, 10, 24, 16), 2, 16, 5),
+    a_block(expansion(1, 7, 9, 4, 8), 2, 8, 3, 0),  # TensorFlow's padding, odd sizes
+    a_block(expansion(1, 1, 1, 8, 16), 1, 8),  # one pixel
+    a_block(Convolution(1, 24, 24, 3, 16, (3, 3), (2, 2), (1, 1, 1, 1), True, (BIAS,)), 1, 8),
+    a_block(Convolution(2, 17, 15, 3, 8, (3, 3), (2, 2), (0, 0, 1, 1), False, (RELU,)), 2, 8),
+]
+
+
+@pytest.mark.parametrize("workload", BLOCKS, ids=str)
+def test_block_by_default_and_by_bands(workload: Block) -> None:
+    decision = block.default(workload, X86)
+    check_block(workload, decision)
+    for rows in block.space(workload, X86)["rows"][:3]:
+        check_block(workload, dataclasses.replace(decision, rows=rows))
+
+
+def test_block_by_every_tile_of_a_small_one() -> None:
+    workload = a_block(expansion(1, 4, 6, 4, 16), 1, 24)
+    space = block.space(workload, X86)
+    for first in space["first"]:
+        check_block(
+            workload,
+            dataclasses.replace(block.default(workload, X86), first_x=first[0], first_c=first[1]),
+        )
+
+
+@pytest.mark.parametrize(
+    ("first", "pays"),
+    [
+        (expansion(1, 112, 112, 16, 96), True),
+        (expansion(1, 14, 14, 96, 576), False),  # stays in the cache without fusing
+        (expansion(1, 56, 56, 256, 256), False),  # repeated rows are expensive
+    ],
+    ids=str,
+)
+def test_a_block_pays_where_its_first_result_leaves_the_cache(
+    first: Convolution, pays: bool
+) -> None:
+    workload = a_block(first, 1, 32)
+    assert operators.pays(workload, X86) is pays
+    # A band for each of four threads, whatever the cache would hold.
+    rows = block.default(workload, dataclasses.replace(X86, l2_bytes=2**30)).rows
+    assert rows * 4 <= workload.halves.depthwise.output[0]
 
 
 @pytest.mark.parametrize("nchw", [True, False])
@@ -333,10 +419,32 @@ def test_structure_of_the_default_decisions(target: str) -> None:
     for workload in workloads:
         decision = operators.default(workload, machine)
         text = operators.build(workload, decision, machine).script()
-        # One loop for the threads, vectors of the machine's width, sums in registers.
+        # One loop for the threads, vectors of the machine's width.
         assert text.count("T.parallel(") == 1
         assert f"T.vectorized({machine.lanes})" in text
-        assert 'scope="local"' in text
+
+
+@pytest.mark.parametrize("target", PRESETS)
+@pytest.mark.parametrize(
+    "workload",
+    [
+        Pointwise(196, 96, 576, (BIAS, CLIP)),
+        Pointwise(49, 160, 100),
+        Depthwise(1, 14, 14, 384, (5, 5), (1, 1), (2, 2, 2, 2), (BIAS, CLIP)),
+        GlobalPool(1, 49, 1280),
+    ],
+    ids=str,
+)
+def test_sums_are_in_registers(workload: Workload, target: str) -> None:
+    machine = PRESETS[target]
+    func = operators.build(workload, operators.default(workload, machine), machine)
+    with tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG):
+        built = tvm.tirx.build(func, target=llvm_target(machine))
+    # A tile that is not on the stack is allocated, cleared and stored for nothing.
+    source = built.inspect_source("ll")
+    assert "@TVMBackendAllocWorkspace" not in source
+    assert "@__TVMBackendAllocWorkspace" not in source
+    assert "memset" not in source
 
 
 def test_small_layers_start_no_threads() -> None:
@@ -374,6 +482,14 @@ def test_small_layers_start_no_threads() -> None:
             "depthwise_pointwise depthwise 1x8x8x16 k3x3 s1x1 p1,1,1,1 relu -> 24 add_channel",
             2 * 64 * 16 * 9 + 2 * 64 * 16 * 24,
             4 * (64 * 16 + 9 * 16 + 16 * 24 + 64 * 24),
+        ),
+        (
+            a_block(expansion(1, 8, 8, 4, 16), 1, 24),
+            "block conv2d 1x8x8x4->16 k1x1 s1x1 p0,0,0,0 nhwc add_channel clip(0,6) -> "
+            "depthwise_pointwise depthwise 1x8x8x16 k3x3 s1x1 p1,1,1,1 add_channel clip(0,6) -> "
+            "24 add_channel add",
+            2 * 64 * (4 * 16 + 16 * 9 + 16 * 24),
+            4 * (64 * 4 + 4 * 16 + 9 * 16 + 16 * 24 + 2 * 64 * 24),
         ),
     ],
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,8 +22,9 @@ from mobilenet_tvm.compile.passes.rewriter import (
     straight_line,
 )
 from mobilenet_tvm.compile.passes.to_nhwc import TO_NHWC
-from mobilenet_tvm.schedules import depthwise_pointwise, operators
+from mobilenet_tvm.schedules import operators
 from mobilenet_tvm.schedules.workload import (
+    Block,
     Convolution,
     Depthwise,
     DepthwisePointwise,
@@ -71,7 +73,7 @@ class _Chain:
     head: relax.Var
     steps: list[Step] = field(default_factory=list)
     operands: list[relax.Expr | Array] = field(default_factory=list)
-    #: The depthwise layer that is fused into this pointwise one.
+    #: The layer before, which is fused into this one and may itself have another before it.
     first: _Chain | None = None
 
 
@@ -104,7 +106,7 @@ class LowerLayers(GraphRewriter):
             if self._is_head(binding.value):
                 self._grow(binding.var)
         for chain in list(self._chains.values()):
-            self._fuse_depthwise(chain)
+            self._fuse(chain)
 
     def visit_binding(self, var: relax.Var, value: relax.Expr) -> relax.Expr | None:
         """Emit a whole layer where its last variable is bound."""
@@ -151,41 +153,58 @@ class LowerLayers(GraphRewriter):
             last = reader
         self._chains[last] = chain
 
-    def _fuse_depthwise(self, chain: _Chain) -> None:
-        """Let a pointwise layer compute the depthwise layer before it, where that pays."""
-        call = self._values[chain.head]
-        before = self._chains.get(call.args[0])
-        if before is None or before.first or self._uses[call.args[0]] != 1:
+    def _fuse(self, chain: _Chain) -> None:
+        """Let a pointwise layer compute the one or two layers before it, where that pays."""
+        if not isinstance(self._workload(chain), Pointwise):
             return
-        first = self._describe(self._values[before.head], tuple(before.steps))[0]
-        second = self._describe(call, tuple(chain.steps))[0]
-        if not isinstance(first, Depthwise) or not isinstance(second, Pointwise):
+        depthwise = self._only_before(chain)
+        if depthwise is None or not isinstance(self._workload(depthwise), Depthwise):
             return
-        fused = DepthwisePointwise(first, second.outputs, second.epilogue)
-        if depthwise_pointwise.pays(fused, self._target):
+        candidates = [[depthwise, chain]]
+        first = self._only_before(depthwise)
+        if first is not None and first.first is None:
+            candidates.insert(0, [first, depthwise, chain])
+        for chains in candidates:
+            fused = _fused([self._workload(link) for link in chains])
+            if fused is not None and operators.pays(fused, self._target):
+                self._swallow(chains)
+                return
+
+    def _swallow(self, chains: list[_Chain]) -> None:
+        for before, chain in itertools.pairwise(chains):
+            last = self._values[chain.head].args[0]
             chain.first = before
-            del self._chains[call.args[0]]
-            self._inside.add(call.args[0])
+            del self._chains[last]
+            self._inside.add(last)
+
+    def _only_before(self, chain: _Chain) -> _Chain | None:
+        """Return the chain whose result only this one reads, if it is one."""
+        data = self._values[chain.head].args[0]
+        return self._chains.get(data) if self._uses[data] == 1 else None
+
+    def _workload(self, chain: _Chain) -> Workload:
+        return self._describe(self._values[chain.head], tuple(chain.steps))[0]
 
     def _lower(self, last: relax.Var, chain: _Chain) -> relax.Expr:
-        head = self.substitute(self._values[chain.head])
-        workload, weight = self._describe(head, tuple(chain.steps))
-        operands = self._operands(chain)
-        if chain.first is None:
-            layer = self._layer(workload)
-            packed = () if weight is None else operators.pack(workload, weight, layer.decision)
-            weights = [packed] if isinstance(packed, np.ndarray) else packed
-            arguments = [self._data(head), *map(constant, weights), *operands]
-        else:
-            head = self.substitute(self._values[chain.first.head])
-            first, taps = self._describe(head, tuple(chain.first.steps))
-            assert isinstance(first, Depthwise)  # noqa: S101
-            assert isinstance(workload, Pointwise)  # noqa: S101
-            workload = DepthwisePointwise(first, workload.outputs, workload.epilogue)
-            layer = self._layer(workload)
-            taps, weight = operators.pack(workload, (taps, weight), layer.decision)
-            first_operands = self._operands(chain.first)
-            arguments = [head.args[0], constant(taps), *first_operands, constant(weight), *operands]
+        chains = [chain]
+        while (before := chains[0].first) is not None:
+            chains.insert(0, before)
+        # The layers after the first read what the new function does not hold.
+        heads = [self._values[link.head] for link in chains]
+        heads[0] = self.substitute(heads[0])
+        described = [
+            self._describe(head, tuple(link.steps))
+            for head, link in zip(heads, chains, strict=True)
+        ]
+        workload = _fused([part for part, _ in described])
+        assert workload is not None  # noqa: S101
+        layer = self._layer(workload)
+        weights = [weight for _, weight in described if weight is not None]
+        packed = operators.pack(workload, weights, layer.decision)
+        arguments = [self._data(heads[0])]
+        for weight, link in itertools.zip_longest(packed, chains):
+            arguments += [] if weight is None else [constant(weight)]
+            arguments += self._operands(link)
         self.calls.append(layer)
         return relax.call_dps_packed(layer.name, arguments, last.ty)
 
@@ -243,6 +262,23 @@ class LowerLayers(GraphRewriter):
             self._by_workload[workload] = layer
             self.layers.append(layer)
         return self._by_workload[workload]
+
+
+def _fused(workloads: Sequence[Workload]) -> Workload | None:
+    """Return layers, each read by the next alone, as one; None where no schedule does that."""
+    match workloads:
+        case [workload]:
+            return workload
+        case [Depthwise() as first, Pointwise() as last]:
+            return DepthwisePointwise(first, last.outputs, last.epilogue)
+        case [Convolution() as first, Depthwise() as second, Pointwise() as last]:
+            return Block(first, DepthwisePointwise(second, last.outputs, last.epilogue))
+        case [Pointwise() as first, Depthwise() as second, Pointwise() as last]:
+            size = (second.batch, second.height, second.width, first.inputs, first.outputs)
+            window = ((1, 1), (1, 1), (0, 0, 0, 0))
+            convolution = Convolution(*size, *window, epilogue=first.epilogue)
+            return Block(convolution, DepthwisePointwise(second, last.outputs, last.epilogue))
+    return None
 
 
 def _is_dense(attrs: Any) -> bool:
