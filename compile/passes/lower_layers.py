@@ -166,7 +166,9 @@ class LowerLayers(GraphRewriter):
             candidates.insert(0, [first, depthwise, chain])
         for chains in candidates:
             fused = _fused([self._workload(link) for link in chains])
-            if fused is not None and operators.pays(fused, self._target):
+            if isinstance(fused, Block | DepthwisePointwise) and operators.pays(
+                fused, self._target
+            ):
                 self._swallow(chains)
                 return
 
