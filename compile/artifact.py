@@ -12,10 +12,12 @@ import onnx
 from tvm import relax, tirx
 
 from mobilenet_tvm.compile.codegen import prepare_output, write_artifact
+from mobilenet_tvm.compile.decisions import Decisions, find_logs
 from mobilenet_tvm.compile.onnx_import import graph_inputs
 from mobilenet_tvm.compile.passes.lower_layers import Layer
 from mobilenet_tvm.compile.pipeline import Lowered, lower
 from mobilenet_tvm.compile.source import ModelOptions, Source, resolve
+from mobilenet_tvm.compile.tuning_log import TuningLog
 from mobilenet_tvm.runtime.metadata import Metadata, TensorInfo
 from mobilenet_tvm.targets.errors import WrongUseError
 from mobilenet_tvm.targets.presets import get_target
@@ -34,11 +36,14 @@ class Artifact:
         What it says of itself.
     seconds : float
         How long compiling took.
+    logs : tuple of TuningLog
+        What its layers were decided by, with the lines that could not be used.
     """
 
     path: Path
     metadata: Metadata
     seconds: float
+    logs: tuple[TuningLog, ...] = ()
 
     @property
     def size_bytes(self) -> int:
@@ -51,6 +56,7 @@ def compile_model(
     target: str | Target = "native",
     output: str | Path | None = None,
     dump: str | Path | None = None,
+    tuning_log: str | Path | None = None,
     **options: Any,
 ) -> Artifact:
     """Compile a MobileNet into one shared library.
@@ -65,6 +71,8 @@ def compile_model(
         The file to write. Default `build/<model>-<target>.so`.
     dump : str or Path, optional
         A folder for the network as it is after each phase of compilation.
+    tuning_log : str or Path, optional
+        The tuning log to decide by, or `none`. Default: the user's own, then the shipped one.
     **options
         Fields of `ModelOptions`: alpha, resolution, classes, weights, seed, batch, input_shapes.
 
@@ -76,7 +84,7 @@ def compile_model(
     Raises
     ------
     UserError
-        If the model, the target, an option or the output cannot be used.
+        If the model, the target, an option, the log or the output cannot be used.
     """
     start = time.perf_counter()
     machine = get_target(target) if isinstance(target, str) else target
@@ -87,25 +95,28 @@ def compile_model(
         raise WrongUseError(
             f"unknown option among {', '.join(options)}; known options: {known}"
         ) from None
+    logs = find_logs(tuning_log, machine)
+    decisions = Decisions(logs)
     source = resolve(model, choices)
     path = Path(output) if output else Path("build") / f"{source.name}-{machine.name}.so"
     prepare_output(path)
-    lowered = lower(source.model, machine, None if dump is None else Path(dump))
-    metadata = _describe(source, machine, lowered)
+    lowered = lower(source.model, machine, decisions, None if dump is None else Path(dump))
+    metadata = _describe(source, machine, lowered, decisions)
     write_artifact(lowered.mod, machine, metadata, path)
-    return Artifact(path, metadata, time.perf_counter() - start)
+    return Artifact(path, metadata, time.perf_counter() - start, tuple(logs))
 
 
-def _describe(source: Source, target: Target, lowered: Lowered) -> Metadata:
+def _describe(source: Source, target: Target, lowered: Lowered, decisions: Decisions) -> Metadata:
     main = lowered.mod["main"]
     names = [value.name for value in graph_inputs(source.model)]
     inputs = zip(names, [param.ty for param in main.params], strict=True)
     results = main.ret_ty.fields if isinstance(main.ret_ty, relax.TupleType) else [main.ret_ty]
     outputs = zip([value.name for value in source.model.graph.output], results, strict=True)
+    calls = [_call(layer, decisions.source(layer.workload)) for layer in lowered.calls]
     extra: dict[str, Any] = {
         "activation_bytes": lowered.activation_bytes,
         "functions": sum(isinstance(f, tirx.PrimFunc) for f in lowered.mod.functions.values()),
-        "calls": [_call(layer) for layer in lowered.calls],
+        "calls": calls,
     }
     if source.recipe:
         extra["recipe"] = dict(source.recipe)
@@ -121,12 +132,12 @@ def _describe(source: Source, target: Target, lowered: Lowered) -> Metadata:
         },
         weights=source.weights,
         layers=len(lowered.calls),
-        tuned_layers=0,
+        tuned_layers=sum(call["tuned"] for call in calls),
         extra=extra,
     )
 
 
-def _call(layer: Layer) -> dict[str, Any]:
+def _call(layer: Layer, source: str) -> dict[str, Any]:
     """Return what `profile` shows of a layer beside its time."""
     return {
         "function": layer.name,
@@ -134,6 +145,8 @@ def _call(layer: Layer) -> dict[str, Any]:
         "flops": layer.workload.flops,
         "bytes": layer.workload.bytes,
         "decision": vars(layer.decision),
+        "tuned": source != "default",
+        "source": source,
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 import sys
@@ -15,6 +14,8 @@ from typing import Any, TypeVar
 
 import click
 
+from mobilenet_tvm.compile.cli_logs import logs, warn_of_skipped
+from mobilenet_tvm.compile.cli_output import json_option, print_facts, print_json
 from mobilenet_tvm.targets.errors import UserError, WrongUseError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -113,7 +114,6 @@ def model_options(command: F) -> F:
     return command
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 threads_option = click.option(
     "--threads", type=click.IntRange(1, 256), help="Threads to run with.  [default: the fast cores]"
 )
@@ -125,6 +125,9 @@ file_argument = click.argument("file", type=click.Path(path_type=Path))
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
     """Compile MobileNets into fast shared libraries through Apache TVM."""
+
+
+cli.add_command(logs)
 
 
 @cli.command("compile")
@@ -141,6 +144,11 @@ def cli(debug: bool) -> None:
     type=click.Path(path_type=Path),
     help="A folder for the network as it is after each phase.",
 )
+@click.option(
+    "--tuning-log",
+    metavar="FILE|none",
+    help="The tuning log to decide by.  [default: your own, then the shipped one]",
+)
 @model_options
 @json_option
 def compile_command(
@@ -148,13 +156,14 @@ def compile_command(
     model: str,
     output: Path | None,
     dump: Path | None,
+    tuning_log: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Compile a model into one shared library."""
     from mobilenet_tvm.compile.artifact import compile_model
 
-    artifact = compile_model(model, target, output, dump, **_given(options))
+    artifact = compile_model(model, target, output, dump, tuning_log, **_given(options))
     metadata = artifact.metadata
     if metadata.weights.startswith("random"):
         click.echo(
@@ -162,6 +171,7 @@ def compile_command(
             "give trained ones with --weights",
             err=True,
         )
+    warn_of_skipped(artifact.logs)
     result = {
         "file": str(artifact.path),
         "size_bytes": artifact.size_bytes,
@@ -169,9 +179,9 @@ def compile_command(
         **metadata.to_dict(),
     }
     if as_json:
-        _print_json(result)
+        print_json(result)
         return
-    _print_facts(
+    print_facts(
         {
             "wrote": f"{artifact.path} ({artifact.size_bytes / 1e6:.1f} MB)",
             "model": f"{metadata.model}, {_tensors(metadata.inputs)} -> "
@@ -179,8 +189,8 @@ def compile_command(
             "target": f"{metadata.target['name']} ({metadata.target['cpu']}, "
             f"{metadata.target['triple']})",
             "weights": metadata.weights,
-            "layers": f"{metadata.layers} in {metadata.extra['functions']} functions, "
-            f"{metadata.tuned_layers} tuned",
+            "layers": f"{metadata.layers} in {metadata.extra['functions']} functions",
+            "tuned": f"{metadata.tuned_layers} of {metadata.layers} layers",
             "memory": f"{metadata.extra['activation_bytes'] / 1e6:.1f} MB between layers, "
             f"{sum(call['bytes'] for call in metadata.extra['calls']) / 1e6:.1f} MB moved",
             "time": f"{artifact.seconds:.1f} s",
@@ -208,9 +218,9 @@ def bench(file: Path, threads: int | None, rounds: int, as_json: bool) -> None:
         **latency.to_dict(),
     }
     if as_json:
-        _print_json(result)
+        print_json(result)
         return
-    _print_facts(
+    print_facts(
         {
             "model": f"{model.metadata.model} for {model.metadata.target['name']}",
             "threads": str(model.threads),
@@ -240,19 +250,20 @@ def profile(file: Path, threads: int | None, rounds: int, as_json: bool) -> None
     rows = layer_table(run(model, rounds), model.metadata, peak)
     total = sum(row["microseconds"] for row in rows)
     if as_json:
-        _print_json(
-            {"file": str(file), "threads": model.threads, "peak": vars(peak), "calls": rows}
-        )
+        print_json({"file": str(file), "threads": model.threads, "peak": vars(peak), "calls": rows})
         return
     click.echo(
         f"peak of {model.threads} threads: {peak.gflops:.1f} GFLOP/s, {peak.gbytes:.1f} GB/s"
     )
-    click.echo(f"{'us':>8} {'%':>5} {'GFLOP/s':>8} {'peak':>5} {'GB/s':>6}  layer and decision")
+    click.echo(
+        f"{'us':>8} {'%':>5} {'GFLOP/s':>8} {'peak':>5} {'GB/s':>6}  {'tuned':<8}  "
+        "layer and decision"
+    )
     for row in rows:
         click.echo(
             f"{row['microseconds']:>8.1f} {100 * row['microseconds'] / total:>5.1f} "
             f"{row['gflops']:>8.1f} {row['peak']:>5.0%} {row['gbytes']:>6.1f}  "
-            f"{row['workload']}  {row['decision']}"
+            f"{row['source'].replace('default', '-'):<8}  {row['workload']}  {row['decision']}"
         )
     click.echo(f"{total:>8.1f} us in {len(rows)} calls")
 
@@ -291,7 +302,7 @@ def verify(
     worst = max(result.error for result in results)
     agrees = worst <= tolerance
     if as_json:
-        _print_json(
+        print_json(
             {
                 "file": str(file),
                 "agrees": agrees,
@@ -335,7 +346,7 @@ def bundle_command(file: Path, output: Path, as_json: bool) -> None:
         if path.is_file()
     }
     if as_json:
-        _print_json({"folder": str(folder), "files": sizes})
+        print_json({"folder": str(folder), "files": sizes})
         return
     click.echo(f"wrote {folder} ({sum(sizes.values()) / 1e6:.1f} MB)")
     for name, size in sizes.items():
@@ -369,7 +380,7 @@ def models(as_json: bool) -> None:
             }
         )
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     click.echo(f"{'':<10} {'parameters':>12} {'published':>12} {'M MACs':>8} {'published':>10}")
     for row in rows:
@@ -388,7 +399,7 @@ def targets(as_json: bool) -> None:
 
     known = [*PRESETS.values(), native()]
     if as_json:
-        _print_json(
+        print_json(
             [
                 {
                     **{field: getattr(target, field) for field in target.__dataclass_fields__},
@@ -414,15 +425,6 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 def _tensors(tensors: Sequence[Any]) -> str:
     return ", ".join(map(str, tensors))
-
-
-def _print_facts(facts: dict[str, str]) -> None:
-    for name, value in facts.items():
-        click.echo(f"{name:<8} {value}")
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2))
 
 
 if __name__ == "__main__":

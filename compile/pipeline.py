@@ -14,7 +14,7 @@ from mobilenet_tvm.compile.onnx_import import to_relax
 from mobilenet_tvm.compile.passes.fold_constants import FoldConstants
 from mobilenet_tvm.compile.passes.fold_pad import FoldPad
 from mobilenet_tvm.compile.passes.fold_scale import FoldScale
-from mobilenet_tvm.compile.passes.lower_layers import Layer, LowerLayers
+from mobilenet_tvm.compile.passes.lower_layers import Decide, Layer, LowerLayers
 from mobilenet_tvm.compile.passes.recognize_hard import RecognizeHard
 from mobilenet_tvm.compile.passes.recover_clip import RecoverClip
 from mobilenet_tvm.compile.passes.rewriter import GraphRewriter, op_name
@@ -100,7 +100,12 @@ class Lowered:
         return sum(int(allocation.args[0].values[0]) for allocation in allocations)
 
 
-def lower(model: onnx.ModelProto, target: Target, dump: Path | None = None) -> Lowered:
+def lower(
+    model: onnx.ModelProto,
+    target: Target,
+    decide: Decide = operators.default,
+    dump: Path | None = None,
+) -> Lowered:
     """Lower an ONNX model to scheduled TensorIR functions and one Relax function that calls them.
 
     Parameters
@@ -109,6 +114,8 @@ def lower(model: onnx.ModelProto, target: Target, dump: Path | None = None) -> L
         A checked model with static inputs.
     target : Target
         The machine that the code is for.
+    decide : callable
+        Takes a layer's workload and the target, and returns how to compute it.
     dump : Path, optional
         A folder for the module as it is after each phase, in TVM's script.
 
@@ -133,7 +140,7 @@ def lower(model: onnx.ModelProto, target: Target, dump: Path | None = None) -> L
     with llvm_target(target), tvm.transform.PassContext(opt_level=3):
         mod = phase("1-imported", to_relax(model), [])
         mod = phase("2-graph", mod, graph_passes())
-        lowering = LowerLayers(mod, target, operators.default)
+        lowering = LowerLayers(mod, target, decide)
         mod = phase("3-layers", lowering.run(), [])
         # What is no layer of its own is fused by TVM and scheduled by rule.
         mod = schedule_module(phase("4-fused", mod, fusion_passes()), target)

@@ -26,7 +26,8 @@ def layer_table(times: Sequence[CallTime], metadata: Metadata, peak: Peak) -> li
     -------
     list of dict
         In the network's order: function, microseconds (the median), flops, bytes, gflops,
-        gbytes (per second), peak (share of the machine's multiply-adds), workload, decision.
+        gbytes (per second), peak (share of the machine's multiply-adds), workload, decision,
+        tuned, and source: a tuning log's record, `default`, or empty where nothing is decided.
     """
     known = {call["function"]: call for call in metadata.extra.get("calls", [])}
     rows = []
@@ -45,6 +46,8 @@ def layer_table(times: Sequence[CallTime], metadata: Metadata, peak: Peak) -> li
                 "peak": 1e-9 * flops / call.median / peak.gflops,
                 "workload": about.get("workload", call.function),
                 "decision": " ".join(f"{name}={value}" for name, value in decision.items()),
+                "tuned": about.get("tuned", False),
+                "source": about.get("source", ""),
             }
         )
     return rows

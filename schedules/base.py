@@ -140,6 +140,6 @@ def padded(data: te.Tensor, padding: Sequence[int], nchw: bool = False) -> te.Te
     return te.compute(tuple(shape), element, name="pad")
 
 
-def divisors(number: int) -> list[int]:
-    """Return the divisors of a number, ascending."""
-    return [d for d in range(1, number + 1) if number % d == 0]
+def divisors(number: int, limit: int) -> list[int]:
+    """Return the divisors of a number that are at most `limit`, ascending."""
+    return [d for d in range(1, min(number, limit) + 1) if number % d == 0]

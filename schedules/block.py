@@ -17,6 +17,8 @@ from mobilenet_tvm.targets.target import Target
 SHARE_OF_CACHE = 0.75
 #: So many threads find work.
 FEWEST_BANDS = 4
+#: Larger bands than any cache of today holds.
+MOST_ROWS = 128
 #: Repeated multiply-adds per value of the convolution's result that cost less than to store the
 #: value and load it again: 8 bytes, at some flops per byte of the outer caches' bandwidth.
 MOST_REPEATED = 8
@@ -107,7 +109,7 @@ def _rows(workload: Block, target: Target) -> int:
     height = depthwise.output[0]
     fitting = [
         rows
-        for rows in divisors(height)
+        for rows in divisors(height, MOST_ROWS)
         if height // rows >= FEWEST_BANDS
         and _band_height(workload, rows) * row_bytes <= SHARE_OF_CACHE * target.l2_bytes
     ]
@@ -138,10 +140,19 @@ def space(workload: Block, target: Target) -> dict[str, list[Any]]:
     """Return the candidates for each part of a decision."""
     halves = depthwise_pointwise.space(workload.halves, target)
     return {
-        "rows": divisors(workload.halves.depthwise.output[0]),
+        "rows": divisors(workload.halves.depthwise.output[0], MOST_ROWS),
         "first": stem.space(workload.first, target)["tile"],
         **halves,
     }
+
+
+def valid(workload: Block, decision: Decision, target: Target) -> bool:
+    """Tell whether `build` takes a decision."""
+    return (
+        decision.rows in space(workload, target)["rows"]
+        and stem.valid(workload.first, decision.first, target)
+        and depthwise_pointwise.valid(workload.halves, decision.halves, target)
+    )
 
 
 def pack(

@@ -94,6 +94,11 @@ def space(workload: Depthwise, target: Target) -> dict[str, list[Any]]:
     return {"tile": sorted(_tiles(workload, target)), "channels_outside": [False, True]}
 
 
+def valid(workload: Depthwise, decision: Decision, target: Target) -> bool:
+    """Tell whether `build` takes a decision."""
+    return (decision.tile_y, decision.tile_x, decision.tile_c) in _tiles(workload, target)
+
+
 def pack(weight: np.ndarray[Any, Any], decision: Decision) -> np.ndarray[Any, Any]:  # noqa: ARG001
     """Lay weights [kernel height, kernel width, channels] out: they are read as they are."""
     return np.ascontiguousarray(weight)
@@ -195,11 +200,9 @@ def _tiles(workload: Depthwise, target: Target) -> list[tuple[int, int, int]]:
     limit = target.vector_registers - 2
     return [
         (tile_y, tile_x, vectors * lanes)
-        for tile_y in divisors(rows)
-        if tile_y <= 4
-        for tile_x in divisors(columns)
-        if tile_x <= 14
-        for vectors in divisors(workload.channels // lanes)
+        for tile_y in divisors(rows, 4)
+        for tile_x in divisors(columns, 14)
+        for vectors in divisors(workload.channels // lanes, limit)
         if tile_y * tile_x * vectors <= limit
         and 4 * tile_y * tile_x * vectors * lanes <= MOST_TILE_BYTES
     ]

@@ -87,8 +87,15 @@ def space(workload: DepthwisePointwise, target: Target) -> dict[str, list[Any]]:
     tiles = pointwise.space(workload.pointwise, target)["tile"]
     return {
         "tile": [tile for tile in tiles if columns % tile[1] == 0],
-        "tile_x": [d for d in divisors(columns) if d <= 14],
+        "tile_x": divisors(columns, 14),
     }
+
+
+def valid(workload: DepthwisePointwise, decision: Decision, target: Target) -> bool:
+    """Tell whether `build` takes a decision."""
+    tile = (decision.lanes, decision.tile_m, decision.tile_n)
+    fits = tile in space(workload, target)["tile"]
+    return fits and decision.tile_x >= 1 and decision.tile_m % decision.tile_x == 0
 
 
 def pack(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 from tvm import tirx
@@ -50,6 +50,43 @@ def space(workload: Workload, target: Target) -> dict[str, list[Any]]:
 def pays(workload: Block | DepthwisePointwise, target: Target) -> bool:
     """Tell whether a fused layer is faster than its parts apart."""
     return bool(_MODULES[type(workload)].pays(workload, target))
+
+
+def decision(workload: Workload, values: Mapping[str, Any], target: Target) -> Any:
+    """Return the decision that somebody else wrote down, as a tuning log has it.
+
+    Parameters
+    ----------
+    workload : Workload
+        The layer.
+    values : mapping of str to int or bool
+        By name, as in `vars` of a decision. Nothing is taken on trust.
+    target : Target
+        The machine that the code is for.
+
+    Returns
+    -------
+    object
+        The workload's `Decision`, which `build` takes.
+
+    Raises
+    ------
+    ValueError
+        If a name or a type is wrong, or the schedule cannot do it for this layer and target.
+    """
+    module = _MODULES[type(workload)]
+    types = get_type_hints(module.Decision)
+    if set(values) != set(types):
+        raise ValueError(f"it has {[*values]} instead of {[*types]}")
+    for name, value in values.items():
+        # isinstance would take True for a number.
+        if type(value) is not types[name]:
+            raise ValueError(f"{name} {value!r} is no {types[name].__name__}")
+    made = module.Decision(**values)
+    if not module.valid(workload, made, target):
+        shown = " ".join(f"{name}={value}" for name, value in values.items())
+        raise ValueError(f"{shown} does not fit {target.name} and {workload}")
+    return made
 
 
 def pack(

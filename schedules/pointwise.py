@@ -85,6 +85,15 @@ def space(workload: Pointwise, target: Target) -> dict[str, list[Any]]:
     }
 
 
+def valid(workload: Pointwise, decision: Decision, target: Target) -> bool:
+    """Tell whether `build` takes a decision; it takes any block."""
+    return (
+        (decision.lanes, decision.tile_m, decision.tile_n) in _tiles(workload, target)
+        and decision.unroll_k in space(workload, target)["unroll_k"]
+        and 1 <= decision.block_m <= workload.pixels
+    )
+
+
 def pack(weight: np.ndarray[Any, Any], decision: Decision) -> np.ndarray[Any, Any]:
     """Lay weights out as the schedule reads them.
 

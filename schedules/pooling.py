@@ -52,8 +52,12 @@ def default(workload: GlobalPool, target: Target) -> Decision:
 def space(workload: GlobalPool, target: Target) -> dict[str, list[Any]]:
     """Return the candidates for each part of a decision."""
     lanes = math.gcd(workload.channels, target.lanes)
-    vectors = [d for d in divisors(workload.channels // lanes) if d <= 8]
-    return {"tile_c": [lanes * count for count in vectors]}
+    return {"tile_c": [lanes * count for count in divisors(workload.channels // lanes, 8)]}
+
+
+def valid(workload: GlobalPool, decision: Decision, target: Target) -> bool:
+    """Tell whether `build` takes a decision."""
+    return decision.tile_c in space(workload, target)["tile_c"]
 
 
 def build(workload: GlobalPool, decision: Decision, target: Target) -> tirx.PrimFunc:

@@ -74,6 +74,11 @@ def space(workload: Convolution, target: Target) -> dict[str, list[Any]]:
     return {"tile": sorted(_tiles(workload, target))}
 
 
+def valid(workload: Convolution, decision: Decision, target: Target) -> bool:
+    """Tell whether `build` takes a decision."""
+    return (decision.tile_x, decision.tile_c) in _tiles(workload, target)
+
+
 def pack(weight: np.ndarray[Any, Any], decision: Decision) -> np.ndarray[Any, Any]:
     """Lay weights out as the schedule reads them.
 
@@ -199,10 +204,8 @@ def _tiles(workload: Convolution, target: Target) -> list[tuple[int, int]]:
     lanes = lanes_of(workload, target)
     return [
         (tile_x, vectors * lanes)
-        for tile_x in divisors(workload.output[1])
-        if tile_x <= 16
-        for vectors in divisors(workload.outputs // lanes)
-        if vectors <= 4
-        and tile_x * vectors + vectors + 1 <= target.vector_registers
+        for tile_x in divisors(workload.output[1], 16)
+        for vectors in divisors(workload.outputs // lanes, 4)
+        if tile_x * vectors + vectors + 1 <= target.vector_registers
         and 4 * tile_x * vectors * lanes <= MOST_TILE_BYTES
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,12 @@ from tvm import tirx
 #: Steps that read a tensor: one value per channel, or one per output element.
 CHANNEL_STEPS = frozenset({"add_channel", "mul_channel"})
 TENSOR_STEPS = frozenset({"add", "mul"})
+#: All steps, with the number of values that each has.
+_STEPS = {
+    **dict.fromkeys((*CHANNEL_STEPS, *TENSOR_STEPS), 0),
+    **dict.fromkeys(("relu", "hard_swish", "hard_sigmoid", "sigmoid"), 0),
+    "clip": 2,
+}
 
 
 @dataclass(frozen=True)
@@ -263,6 +270,100 @@ class GlobalPool:
 
 
 Workload = Pointwise | Depthwise | DepthwisePointwise | Convolution | Block | GlobalPool
+
+_EXTENT = "([1-9][0-9]{0,8})"
+_WINDOW = f"k{_EXTENT}x{_EXTENT} s{_EXTENT}x{_EXTENT} p([0-9]+),([0-9]+),([0-9]+),([0-9]+)"
+#: What stands between an operator's name and the epilogue.
+_SIZES = {
+    "pointwise": f"{_EXTENT}x{_EXTENT}x{_EXTENT}",
+    "depthwise": f"{_EXTENT}x{_EXTENT}x{_EXTENT}x{_EXTENT} {_WINDOW}",
+    "depthwise_pointwise": f"(depthwise .+) -> {_EXTENT}",
+    "conv2d": f"{_EXTENT}x{_EXTENT}x{_EXTENT}x{_EXTENT}->{_EXTENT} {_WINDOW} (nchw|nhwc)",
+    "global_pool": f"{_EXTENT}x{_EXTENT}x{_EXTENT}",
+}
+
+
+def parse(text: str) -> Workload:
+    """Read a workload back from its text.
+
+    Parameters
+    ----------
+    text : str
+        What `str` gave; a clip's bounds have six digits there.
+
+    Returns
+    -------
+    Workload
+        One of the same text.
+
+    Raises
+    ------
+    ValueError
+        If no workload has this text.
+    """
+    name = text.partition(" ")[0]
+    if name == "block":
+        return _parse_block(text)
+    if name not in _SIZES:
+        raise ValueError(f"unknown operator {name!r}")
+    match = re.fullmatch(f"{name} {_SIZES[name]}((?: [^ ]+)*)", text)
+    if match is None:
+        raise ValueError(f"a {name} of unknown form")
+    *parts, steps = match.groups()
+    epilogue = tuple(map(_parse_step, steps.split()))
+    sizes = [int(part) for part in parts if part.isdecimal()]
+    workload: Workload
+    match name:
+        case "pointwise":
+            pixels, inputs, outputs = sizes
+            workload = Pointwise(pixels, inputs, outputs, epilogue)
+        case "global_pool":
+            batch, pixels, channels = sizes
+            workload = GlobalPool(batch, pixels, channels, epilogue)
+        case "depthwise":
+            batch, height, width, channels, *window = sizes
+            kernel, stride, padding = _parse_window(window)
+            workload = Depthwise(batch, height, width, channels, kernel, stride, padding, epilogue)
+        case "conv2d":
+            batch, height, width, inputs, outputs, *window = sizes
+            picture = (batch, height, width, inputs, outputs, *_parse_window(window))
+            workload = Convolution(*picture, reads_nchw=parts[-1] == "nchw", epilogue=epilogue)
+        case _:
+            first = parse(parts[0])
+            assert isinstance(first, Depthwise)  # noqa: S101
+            workload = DepthwisePointwise(first, sizes[-1], epilogue)
+    if isinstance(workload, Depthwise | Convolution) and min(workload.output) < 1:
+        raise ValueError(f"a {name} without an output")
+    if str(workload) != text:
+        raise ValueError(f"a {name} of unknown form")
+    return workload
+
+
+def _parse_block(text: str) -> Block:
+    first, _, halves = text.removeprefix("block ").partition(" -> ")
+    parts = parse(first), parse(halves)
+    match parts:
+        case Convolution() as convolution, DepthwisePointwise(depthwise=depthwise) as fused:
+            read = (depthwise.batch, depthwise.height, depthwise.width, depthwise.channels)
+            if read == (convolution.batch, *convolution.output, convolution.outputs):
+                return Block(convolution, fused)
+    raise ValueError("a block whose layers do not fit each other")
+
+
+def _parse_step(text: str) -> Step:
+    op, _, values = text.partition("(")
+    step = Step(op, tuple(map(float, values.rstrip(")").split(","))) if values else ())
+    if _STEPS.get(op) != len(step.values):
+        raise ValueError(f"unknown epilogue step {text!r}")
+    return step
+
+
+def _parse_window(
+    sizes: Sequence[int],
+) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int]]:
+    """Return kernel, stride and padding."""
+    height, width, stride_y, stride_x, top, left, bottom, right = sizes
+    return (height, width), (stride_y, stride_x), (top, left, bottom, right)
 
 
 def _output(

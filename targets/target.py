@@ -33,6 +33,8 @@ class Target:
         Cycles from a multiply-add to one that adds to its result.
     l1d_bytes, l2_bytes : int
         Data caches of one core, in bytes.
+    preset : str
+        The preset that this is a variant of, by whose name tuning logs go. Default: `name`.
     """
 
     name: str
@@ -47,6 +49,12 @@ class Target:
     fma_latency: int = 4
     l1d_bytes: int = 32 * 1024
     l2_bytes: int = 512 * 1024
+    preset: str = ""
+
+    def __post_init__(self) -> None:
+        """Let a target that is no variant be its own preset."""
+        if not self.preset:
+            object.__setattr__(self, "preset", self.name)
 
     @property
     def triple(self) -> str:

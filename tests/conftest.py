@@ -1,6 +1,7 @@
 """Fixtures that several test modules share."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from board import Board
@@ -10,6 +11,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "board" in getattr(item, "fixturenames", ()):
             item.add_marker("board")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_tuning_logs_of_ones_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        yield
 
 
 @pytest.fixture(scope="session")

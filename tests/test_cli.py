@@ -15,9 +15,14 @@ from typing import Any
 import odd_models as odd
 import onnx
 import pytest
+from log_files import workloads, write_log
 
 from mobilenet_tvm.compile.cli import main
+from mobilenet_tvm.compile.tuning_log import user_log
+from mobilenet_tvm.schedules import operators
+from mobilenet_tvm.targets.presets import PRESETS
 
+X86 = PRESETS["x86"]
 SMALL = ["--model", "v3-small", "--alpha", "0.35", "--resolution", "32"]
 
 
@@ -67,7 +72,7 @@ def test_compile_prints_one_json_object(tmp_path: Path, capfd: pytest.CaptureFix
 def test_dump_shows_the_network_after_each_phase(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    files = ["-o", tmp_path / "m.so", "--dump", tmp_path / "dump"]
+    files = ["-o", tmp_path / "m.so", "--dump", tmp_path / "dump", "--tuning-log", "none"]
     status, output, _ = run(capfd, "compile", "--target", "x86", *SMALL, *files)
     phases = {path.stem: path.read_text() for path in sorted((tmp_path / "dump").iterdir())}
     assert status == 0
@@ -77,7 +82,7 @@ def test_dump_shows_the_network_after_each_phase(
     assert "R.nn.batch_norm" not in phases["2-graph"]
     assert "R.call_dps_packed" in phases["3-layers"]
     assert "T.vectorized" in phases["5-scheduled"]
-    assert re.search(r"layers   \d+ in \d+ functions, 0 tuned", output)
+    assert re.search(r"layers   \d+ in \d+ functions\ntuned    0 of \d+ layers", output)
     assert re.search(r"memory   \d+\.\d MB between layers, \d+\.\d MB moved", output)
 
 
@@ -150,6 +155,114 @@ def test_bundle_lists_what_it_wrote(
     }
 
 
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """Write a log of all layers of SMALL, and two lines that are of no use."""
+    layers = workloads("v3-small", X86, alpha=0.35, resolution=32)
+    decisions = {workload: operators.default(workload, X86) for workload in layers}
+    log = write_log(tmp_path / "mine.jsonl", X86, decisions)
+    newer = log.records[0].to_json().replace('"format": 1', '"format": 2')
+    with log.path.open("a") as file:
+        file.write(f"{newer}\n{{torn")
+    return log.path
+
+
+def test_compile_and_profile_say_what_is_tuned(
+    log: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "m.so"
+    command = ["compile", "--target", "x86", *SMALL, "-o", file]
+    status, output, error = run(capfd, *command, "--tuning-log", log)
+    assert status == 0
+    tuned = re.search(r"^tuned    (\d+) of (\d+) layers$", output, re.MULTILINE)
+    assert tuned is not None
+    assert int(tuned[1]) == int(tuned[2]) > 50
+    assert re.search(
+        rf"^warning: {log}: skipped 2 of \d+ lines \(newer format: 1, torn: 1\); ", error, re.M
+    )
+    _, output, _ = run(capfd, "profile", file, "--rounds", 2, "--threads", 1, "--json")
+    layers = [row for row in json.loads(output)["calls"] if row["source"]]
+    assert {(row["tuned"], row["source"]) for row in layers} == {(True, "measured")}
+    _, output, _ = run(capfd, "profile", file, "--rounds", 2, "--threads", 1)
+    assert re.search(r" measured  conv2d 1x32x32x3->8 k3x3 ", output)
+
+
+def test_ones_own_log_is_used_unless_told_otherwise(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    path = user_log(X86)
+    path.parent.mkdir(parents=True)
+    log.rename(path)
+    command = ["compile", "--target", "x86", *SMALL, "-o", tmp_path / "m.so", "--json"]
+    _, output, error = run(capfd, *command)
+    assert f"warning: {path}: skipped 2 of" in error
+    result = json.loads(output)
+    assert result["tuned_layers"] == result["layers"]
+    _, output, error = run(capfd, *command, "--tuning-log", "none")
+    assert "skipped" not in error
+    assert json.loads(output)["tuned_layers"] == 0
+    _, output, _ = run(capfd, "logs", "list", "--target", "x86", "--json")
+    assert str(path) in {row["file"] for row in json.loads(output)}
+
+
+def test_logs_list_shows_each_record(log: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    status, output, error = run(capfd, "logs", "list", log, "--json")
+    rows = json.loads(output)
+    assert status == 0
+    assert error.startswith(f"warning: {log}: skipped 2 of")
+    pooling = next(row for row in rows if row["operator"] == "global_pool")
+    batch, pixels, channels = map(int, pooling["workload"].split()[1].split("x"))
+    assert pooling["gflops"] == pytest.approx(1e-3 * batch * pixels * channels)
+    _, output, _ = run(capfd, "logs", "list", log)
+    lines = output.splitlines()
+    assert len(lines) == len(rows) + 2
+    assert lines[0].split()[:4] == ["us", "GFLOP/s", "threads", "date"]
+    assert lines[1].split()[:3] == ["1.00", f"{rows[0]['gflops']:.1f}", "1"]
+    assert lines[-1] == f"{len(rows)} records in 1 logs"
+    _, output, _ = run(capfd, "logs", "list", log, "--target", "arm64")
+    assert output == "0 records in 1 logs\n"
+
+
+def test_logs_check_names_each_line(log: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    records = len(log.read_text().splitlines()) - 2
+    status, output, _ = run(capfd, "logs", "check", log)
+    assert status == 1
+    assert output.splitlines() == [
+        f"{log}:{records + 1}: newer format: 2; this version reads up to 1",
+        f"{log}:{records + 2}: torn",
+        f"{log}: {records} records, 2 skipped",
+    ]
+    status, output, _ = run(capfd, "logs", "check", log, "--json")
+    assert status == 1
+    assert [line["reason"] for line in json.loads(output)[0]["skipped"]] == ["newer format", "torn"]
+
+
+def test_a_log_of_a_presets_name_is_checked_for_other_targets(
+    log: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    misplaced = log.rename(log.with_name("arm64.jsonl"))
+    status, output, _ = run(capfd, "logs", "check", misplaced)
+    assert status == 1
+    assert f"{misplaced}:1: another target: 'x86'" in output.splitlines()
+
+
+def test_logs_prune_and_merge_tidy_up(
+    log: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    merged = tmp_path / "new" / "x86.jsonl"
+    status, output, error = run(capfd, "logs", "merge", log, log, "-o", merged)
+    records = len(merged.read_text().splitlines())
+    assert status == 0
+    assert output == f"wrote {merged}: {records} records; dropped none\n"
+    assert error.count("warning: ") == 2
+    assert run(capfd, "logs", "check", merged)[0] == 0
+    status, output, _ = run(capfd, "logs", "prune", log, "--json")
+    assert status == 0
+    assert json.loads(output) == {"file": str(log), "records": records, "dropped": {"torn": 1}}
+    assert log.read_text().splitlines()[:-1] == merged.read_text().splitlines()
+
+
 def test_models_are_counted_beside_the_published_figures(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -185,6 +298,9 @@ def test_targets_have_aliases(capfd: pytest.CaptureFixture[str]) -> None:
         ("compile --target x86 --model v2 -o {here}", 1, "is a folder; give the file to write"),
         ("compile --target x86 --model v2 -o {file}/x.so", 1, "cannot be written"),
         ("compile --target x86 {small} -o z.so --dump m.onnx/x", 1, "cannot be written"),
+        ("compile --target x86 {small} --tuning-log no", 1, "no: no such file; give a tuning log"),
+        ("compile --target x86 {small} --tuning-log m.onnx", 1, "m.onnx: holds no record for x86"),
+        ("compile --target x86 {small} --tuning-log {here}", 1, "cannot be read (Is a directory)"),
         ("compile --target x86", 2, "Missing option '--model'"),
         ("compiel --target x86", 2, "No such command 'compiel'"),
         ("bench missing.so", 1, "missing.so: no such file; give the .so that 'compile' wrote"),
@@ -193,6 +309,14 @@ def test_targets_have_aliases(capfd: pytest.CaptureFixture[str]) -> None:
         ("bench {artifact} --threads 0", 2, "Invalid value for '--threads'"),
         ("verify {artifact} --model {onnx}", 1, "has no input 'input'"),
         ("bundle {artifact} -o {here}", 1, "{here}"),
+        ("logs", 2, "Missing command"),
+        ("logs lst", 2, "No such command 'lst'"),
+        ("logs list no.jsonl", 1, "no.jsonl: no such file; give a tuning log"),
+        ("logs list --target cortex-a27", 2, "unknown target 'cortex-a27'; did you mean"),
+        ("logs check", 2, "Missing argument 'FILE...'"),
+        ("logs check {here}", 1, "cannot be read (Is a directory)"),
+        ("logs merge m.onnx", 2, "Missing option '-o'"),
+        ("logs prune m.onnx", 1, "m.onnx: holds no record; is it a tuning log?"),
     ],
 )  # fmt: skip
 def test_wrong_use_is_one_line(
@@ -240,7 +364,7 @@ def test_help_lists_the_commands_without_importing_tvm() -> None:
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    for command in ("compile", "bench", "profile", "verify", "bundle", "models", "targets"):
+    for command in ("compile", "bench", "profile", "verify", "bundle", "models", "targets", "logs"):
         assert re.search(rf"^  {command} ", result.stdout, re.MULTILINE)
 
 

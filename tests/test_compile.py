@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,16 +12,22 @@ from typing import Any
 import odd_models as odd
 import onnx
 import pytest
+from log_files import workloads, write_log
 
 from mobilenet_tvm.compile import compile_model
 from mobilenet_tvm.compile.source import ModelOptions, resolve
 from mobilenet_tvm.compile.verify import verify
 from mobilenet_tvm.runtime import load
+from mobilenet_tvm.schedules import operators
+from mobilenet_tvm.schedules.workload import Workload
 from mobilenet_tvm.targets.errors import UserError
+from mobilenet_tvm.targets.presets import PRESETS
+from mobilenet_tvm.targets.target import Target
 
 TOLERANCE = 1e-4
 DATA = Path(__file__).parent / "data" / "exports"
 SHARED = Path(__file__).parents[2] / "shared"
+X86 = PRESETS["x86"]
 
 ODD: dict[str, Callable[[], onnx.ModelProto]] = {
     "batch_2": lambda: odd.tiny_v2(batch=2),
@@ -104,6 +112,54 @@ def equals_onnxruntime(
     results = verify(load(artifact.path), resolve(model, ModelOptions()).model, inputs)
     assert len(results) == inputs * len(artifact.metadata.outputs)
     assert max(result.error for result in results) <= tolerance
+
+
+def other_decision(workload: Workload, target: Target) -> Any:
+    """Return a valid decision that is not the default one, where there is one."""
+    parts = itertools.product(*operators.space(workload, target).values())
+    default = operators.default(workload, target)
+    for choice in parts:
+        values = [v for part in choice for v in (part if isinstance(part, tuple) else (part,))]
+        named = dict(zip(vars(default), values, strict=True))
+        with contextlib.suppress(ValueError):
+            decision = operators.decision(workload, named, target)
+            if decision != default:
+                return decision
+    return default
+
+
+@pytest.mark.parametrize(("model", "resolution"), [("v3-small", 64), ("v2", 224)])
+def test_a_model_of_other_decisions_from_a_log(model: str, resolution: int, tmp_path: Path) -> None:
+    options = {"alpha": 0.35, "resolution": resolution}
+    layers = workloads(model, X86, **options)
+    chosen = {workload: other_decision(workload, X86) for workload in layers}
+    log = write_log(tmp_path / "x86.jsonl", X86, chosen)
+    artifact = compile_model(model, X86, tmp_path / "m.so", tuning_log=log.path, **options)
+    metadata = artifact.metadata
+    assert metadata.tuned_layers == metadata.layers == len(layers)
+    for call, workload in zip(metadata.extra["calls"], layers, strict=True):
+        assert call["workload"] == str(workload)
+        assert call["decision"] == vars(chosen[workload])
+        assert (call["tuned"], call["source"]) == (True, "measured")
+    others = [w for w in layers if chosen[w] != operators.default(w, X86)]
+    assert len(others) > len(layers) / 2
+    reference = resolve(model, ModelOptions(**options)).model
+    assert max(r.error for r in verify(load(artifact.path), reference, 2)) <= TOLERANCE
+
+
+def test_layers_that_the_log_does_not_know_get_the_default(tmp_path: Path) -> None:
+    options = {"alpha": 0.35, "resolution": 64}
+    first, *others = workloads("v2", X86, **options)
+    decisions = {first: operators.default(first, X86)}
+    log = write_log(tmp_path / "x86.jsonl", X86, decisions, source="static")
+    with log.path.open("a") as file:
+        file.write("{torn")
+    artifact = compile_model("v2", X86, tmp_path / "m.so", tuning_log=log.path, **options)
+    calls = artifact.metadata.extra["calls"]
+    assert [call["source"] for call in calls] == ["static", *["default" for _ in others]]
+    assert [call["tuned"] for call in calls] == [True, *[False for _ in others]]
+    assert artifact.metadata.tuned_layers == 1
+    assert [read.skipped_by_reason for read in artifact.logs] == [{"torn": 1}]
 
 
 @pytest.mark.parametrize("name", ODD)

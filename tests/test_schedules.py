@@ -34,6 +34,7 @@ from mobilenet_tvm.schedules.workload import (
     Pointwise,
     Step,
     Workload,
+    parse,
 )
 from mobilenet_tvm.targets.presets import PRESETS
 
@@ -497,3 +498,4 @@ def test_workloads_are_named_and_counted(
     workload: Workload, text: str, flops: int, moved: int
 ) -> None:
     assert (str(workload), workload.flops, workload.bytes) == (text, flops, moved)
+    assert parse(text) == workload

@@ -1,0 +1,90 @@
+"""Text files that several processes write at once: a lock, whole lines, replacement in one step."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other writers out of a folder; the kernel lets go of the lock with the process.
+
+    Parameters
+    ----------
+    folder : Path
+        An existing folder. The lock is on the folder itself, so that no lock file stays behind.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        The file; it and its folder are made where they are missing.
+    line : str
+        Without its end.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; the file is then as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.parent):
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            size = os.fstat(descriptor).st_size
+            # A writer that was killed may have left half a line.
+            torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            rest = ("\n" * torn + line + "\n").encode()
+            try:
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
+            except OSError:
+                os.ftruncate(descriptor, size)
+                raise
+        finally:
+            os.close(descriptor)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Give a file a new content in one step; call it with the folder locked.
+
+    Parameters
+    ----------
+    path : Path
+        The file to make or to replace; it keeps its permissions.
+    text : str
+        The whole content.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; the file is then as it was.
+    """
+    # One name for all: what a killed process leaves there, the next one overwrites.
+    new = path.with_name(f".{path.name}.new")
+    try:
+        with new.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            shutil.copymode(path, new)
+        new.replace(path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
