@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from tvm import s_tir, te, tirx
+from tvm.s_tir.schedule import LoopRV
 
 from mobilenet_tvm.schedules.base import (
     MOST_TILE_BYTES,
@@ -16,6 +17,7 @@ from mobilenet_tvm.schedules.base import (
     epilogue_stage,
     keep_in_registers,
 )
+from mobilenet_tvm.schedules.prefetch import prefetch_next_panel
 from mobilenet_tvm.schedules.workload import Pointwise
 from mobilenet_tvm.targets.target import Target
 
@@ -115,7 +117,7 @@ def pack(weight: np.ndarray[Any, Any], decision: Decision) -> np.ndarray[Any, An
     return np.ascontiguousarray(full.reshape(inputs, -1, decision.tile_n).transpose(1, 0, 2))
 
 
-def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimFunc:  # noqa: ARG001
+def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimFunc:
     """Return the scheduled function.
 
     Parameters
@@ -125,7 +127,7 @@ def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimF
     decision : Decision
         How to compute it.
     target : Target
-        Not needed: the decision says it all.
+        Gives the first-level cache.
 
     Returns
     -------
@@ -149,11 +151,19 @@ def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimF
     )
     sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
     tiles = -(-pixels // tile_m)
-    _schedule(sch, decision, tiles, workload.flops >= PARALLEL_FLOPS)
-    return sch.mod["main"]
+    outer, inputs_loop = _schedule(sch, decision, tiles, workload.flops >= PARALLEL_FLOPS)
+    # The tiles that use a panel one after the other; each panel is read from far away once.
+    uses = min(decision.block_m, tiles)
+    if uses == 1 or 4 * inputs * outputs <= target.l1d_bytes:
+        return sch.mod["main"]
+    index = sch.get(outer).loop_var
+    return prefetch_next_panel(sch, inputs_loop, index // uses % panels, index % uses, uses)
 
 
-def _schedule(sch: s_tir.Schedule, decision: Decision, tiles: int, parallel: bool) -> None:
+def _schedule(
+    sch: s_tir.Schedule, decision: Decision, tiles: int, parallel: bool
+) -> tuple[LoopRV, LoopRV]:
+    """Return the loop over all tiles, and the outer one over a tile's inputs."""
     product, result = sch.get_sblock("pointwise"), sch.get_sblock("epilogue")
     m, n = sch.get_loops(result)
     n_panel, n_tile = sch.split(n, [None, decision.tile_n])
@@ -180,6 +190,7 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, tiles: int, parallel: boo
     keep_in_registers(sch, [row, vector], lane)
     vector, lane = sch.split(n_tile, [None, decision.lanes])
     keep_in_registers(sch, [m_tile, vector], lane)
+    return outer, k_outer
 
 
 def best_tile(

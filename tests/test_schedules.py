@@ -409,6 +409,27 @@ def loops(func: tirx.PrimFunc, kind: str) -> int:
     return str(func.script()).count(f"T.{kind}(")
 
 
+@pytest.mark.parametrize(
+    ("pixels", "inputs", "outputs", "lines"),
+    [(196, 512, 512, 1), (98, 256, 256, 1), (196, 8, 16, 0), (1, 512, 512, 0)],
+)
+def test_weights_that_leave_the_first_cache_are_prefetched(
+    pixels: int, inputs: int, outputs: int, lines: int
+) -> None:
+    machine = PRESETS["x86-avx512"]
+    workload = Pointwise(pixels, inputs, outputs)
+    func = pointwise.build(workload, pointwise.default(workload, machine), machine)
+    assert str(func.script()).count("T.prefetch(") == lines
+
+
+def test_prefetched_layers_compute_the_same() -> None:
+    workload = Pointwise(45, 96, 160, (BIAS,))
+    for block_m in (2, 3, 45):
+        check_pointwise(
+            workload, dataclasses.replace(pointwise.default(workload, X86), block_m=block_m)
+        )
+
+
 @pytest.mark.parametrize("target", PRESETS)
 def test_structure_of_the_default_decisions(target: str) -> None:
     machine = PRESETS[target]
