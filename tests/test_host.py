@@ -43,10 +43,10 @@ def test_x86_features_are_the_kernels_flags() -> None:
     ],
 )
 def test_arm_features_are_the_emulated_cpus(
-    board: Board, cpu: str, has: set[str], lacks: set[str]
+    board: Board, tmp_path: Path, cpu: str, has: set[str], lacks: set[str]
 ) -> None:
     code = "from mobilenet_tvm.targets.host import *; print(architecture(), *cpu_features())"
-    finished = board.run(["-c", code], cpu=cpu, env={"PYTHONPATH": _loader_path()})
+    finished = board.run(["-c", code], cpu=cpu, env={"PYTHONPATH": _loader_path(tmp_path)})
     assert finished.returncode == 0, finished.stderr
     machine, *features = finished.stdout.split()
     assert machine == "aarch64"
@@ -145,6 +145,8 @@ def test_a_machine_that_tells_nothing_has_no_features_and_no_caches(
         assert host.cpu_features() == frozenset()
 
 
-def _loader_path() -> str:
-    # .../mobilenet_tvm/targets/host.py: the folder that holds the package.
-    return str(Path(host.__file__).parents[2])
+def _loader_path(folder: Path) -> str:
+    """Return a folder that holds the package, also where it is installed for editing."""
+    (folder / "mobilenet_tvm").mkdir()
+    (folder / "mobilenet_tvm" / "targets").symlink_to(Path(host.__file__).parent)
+    return str(folder)
