@@ -166,4 +166,7 @@ def llvm_target(target: Target) -> tvm.target.Target:
     spec: dict[str, object] = {"kind": "llvm", "mtriple": target.triple, "mcpu": target.cpu}
     if target.features:
         spec["mattr"] = list(target.features)
+    if target.architecture == "aarch64":
+        # Else LLVM's scheduler gathers the loads of neighbours, and runs out of registers.
+        spec["cl-opt"] = ["-misched-cluster:bool=false"]
     return tvm.target.Target(spec)

@@ -7,7 +7,7 @@ from typing import Any
 
 import tvm
 from tvm import s_tir, te, tirx
-from tvm.s_tir.schedule import SBlockRV
+from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from mobilenet_tvm.schedules.workload import CHANNEL_STEPS, TENSOR_STEPS, Epilogue
 from mobilenet_tvm.targets.target import Target
@@ -40,7 +40,7 @@ def is_reduction(sch: s_tir.Schedule, block: SBlockRV) -> bool:
     return "R" in iteration_types(sch, block)
 
 
-def extent(sch: s_tir.Schedule, loop: s_tir.schedule.LoopRV) -> int:
+def extent(sch: s_tir.Schedule, loop: LoopRV) -> int:
     """Return the static number of iterations of a loop."""
     return int(sch.get(loop).extent)
 
@@ -111,6 +111,35 @@ def keep_in_registers(sch: s_tir.Schedule, unrolled: Sequence[Any], vectorized: 
     for loop in unrolled:
         sch.unroll(loop)
     sch.vectorize(vectorized)
+
+
+def load_in_pairs(sch: s_tir.Schedule, block: SBlockRV, loop: LoopRV) -> list[LoopRV]:
+    """Split a loop into pairs, and load both elements of a pair at once.
+
+    For 64-bit ARM, whose multiply-add takes an element of a vector: half as many loads.
+
+    Parameters
+    ----------
+    sch : Schedule
+        Changed in place.
+    block : SBlockRV
+        Reads its first operand along that operand's last axis.
+    loop : LoopRV
+        The block's loop over that axis, or an even part of it.
+
+    Returns
+    -------
+    list of LoopRV
+        Over the pairs, over the two elements.
+    """
+    pair, element = sch.split(loop, [None, 2])
+    # TVM keeps small arrays of the scope 'global' on the stack, where LLVM makes registers of
+    # them; those of 'local' come from the heap.
+    copy = sch.cache_read(block, 0, "global")
+    sch.compute_at(copy, pair, preserve_unit_loops=True)
+    *rows, vector = sch.get_loops(copy)[-len(sch.get(copy).iter_vars) :]
+    keep_in_registers(sch, rows, vector)
+    return [pair, element]
 
 
 def padded(data: te.Tensor, padding: Sequence[int], nchw: bool = False) -> te.Tensor:

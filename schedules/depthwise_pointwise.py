@@ -16,6 +16,7 @@ from mobilenet_tvm.schedules.base import (
     divisors,
     epilogue_stage,
     keep_in_registers,
+    load_in_pairs,
 )
 from mobilenet_tvm.schedules.workload import DepthwisePointwise
 from mobilenet_tvm.targets.target import Target
@@ -126,7 +127,7 @@ def build(workload: DepthwisePointwise, decision: Decision, target: Target) -> t
     decision : Decision
         How to compute it.
     target : Target
-        Gives the vector width of the depthwise half.
+        Gives the architecture, and the vector width of the depthwise half.
 
     Returns
     -------
@@ -183,7 +184,9 @@ def schedule_halves(
     rows: int = 1,
 ) -> LoopRV:
     """Schedule both halves, and return the parallel loop: over bands of `rows` output rows."""
-    lanes = math.gcd(workload.depthwise.channels, target.lanes)
+    channels = workload.depthwise.channels
+    lanes = math.gcd(channels, target.lanes)
+    pairs = target.architecture == "aarch64" and channels % 4 == 0
     product, result = sch.get_sblock("pointwise"), sch.get_sblock("epilogue")
     filtered, middle = sch.get_sblock("depthwise"), sch.get_sblock("between")
     n, y, x, c = sch.get_loops(result)
@@ -200,7 +203,11 @@ def schedule_halves(
     *_, row, column, k = sch.get_loops(product)
     vector, lane = sch.split(column, [None, decision.lanes])
     sch.reorder(k, row, vector, lane)
-    keep_in_registers(sch, [row, vector], lane)
+    unrolled = []
+    if pairs:
+        k, k_inner = sch.split(k, [None, 4])
+        unrolled = load_in_pairs(sch, product, k_inner)
+    keep_in_registers(sch, [*unrolled, row, vector], lane)
     init = sch.decompose_reduction(product, k)
     *_, row, vector, lane = sch.get_loops(init)
     keep_in_registers(sch, [row, vector], lane)

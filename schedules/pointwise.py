@@ -16,6 +16,7 @@ from mobilenet_tvm.schedules.base import (
     divisor_at_most,
     epilogue_stage,
     keep_in_registers,
+    load_in_pairs,
 )
 from mobilenet_tvm.schedules.prefetch import prefetch_next_panel
 from mobilenet_tvm.schedules.workload import Pointwise
@@ -51,7 +52,8 @@ def default(workload: Pointwise, target: Target) -> Decision:
     """Choose a decision from the target's description alone.
 
     The register tile is the one with the fewest cycles by a model of the inner loop: per
-    input, a tile of m x n vectors takes m * n multiply-adds, m broadcasts and n loads.
+    input, a tile of m x n vectors takes m * n multiply-adds, m broadcasts and n loads. An
+    in-order core does not do them at the same time.
 
     Parameters
     ----------
@@ -127,7 +129,7 @@ def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimF
     decision : Decision
         How to compute it.
     target : Target
-        Gives the first-level cache.
+        Gives the architecture and the first-level cache.
 
     Returns
     -------
@@ -151,7 +153,8 @@ def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimF
     )
     sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
     tiles = -(-pixels // tile_m)
-    outer, inputs_loop = _schedule(sch, decision, tiles, workload.flops >= PARALLEL_FLOPS)
+    pairs = target.architecture == "aarch64" and decision.unroll_k % 2 == 0
+    outer, inputs_loop = _schedule(sch, decision, tiles, workload.flops >= PARALLEL_FLOPS, pairs)
     # The tiles that use a panel one after the other; each panel is read from far away once.
     uses = min(decision.block_m, tiles)
     if uses == 1 or 4 * inputs * outputs <= target.l1d_bytes:
@@ -161,7 +164,7 @@ def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimF
 
 
 def _schedule(
-    sch: s_tir.Schedule, decision: Decision, tiles: int, parallel: bool
+    sch: s_tir.Schedule, decision: Decision, tiles: int, parallel: bool, pairs: bool
 ) -> tuple[LoopRV, LoopRV]:
     """Return the loop over all tiles, and the outer one over a tile's inputs."""
     product, result = sch.get_sblock("pointwise"), sch.get_sblock("epilogue")
@@ -184,7 +187,8 @@ def _schedule(
     k_outer, k_inner = sch.split(k, [None, decision.unroll_k])
     vector, lane = sch.split(column, [None, decision.lanes])
     sch.reorder(k_outer, k_inner, row, vector, lane)
-    keep_in_registers(sch, [k_inner, row, vector], lane)
+    unrolled = load_in_pairs(sch, product, k_inner) if pairs else [k_inner]
+    keep_in_registers(sch, [*unrolled, row, vector], lane)
     init = sch.decompose_reduction(product, k_outer)
     *_, row, vector, lane = sch.get_loops(init)
     keep_in_registers(sch, [row, vector], lane)
@@ -234,7 +238,7 @@ def _tiles(workload: Pointwise, target: Target) -> list[tuple[int, int, int]]:
 
 
 def _scalars(target: Target, tile_m: int) -> int:
-    """Return the registers for a tile's data: FMLA takes a lane of one, x86 broadcasts.
+    """Return the registers for a tile's data: FMLA takes an element of one, x86 broadcasts.
 
     Two more let LLVM load ahead; without them it spills in some loops.
     """
@@ -249,6 +253,11 @@ def cycles(workload: Pointwise, target: Target, lanes: int, tile_m: int, tile_n:
     # A last tile with fewer pixels takes as long as a whole one, and leaves a condition behind.
     tiles = -(-workload.pixels // tile_m) * -(-workload.outputs // tile_n)
     ragged = 1.05 if workload.pixels % tile_m else 1.0
-    per_input = max(tile_m * vectors / rate, (tile_m + vectors) / 2, target.fma_latency)
+    multiply = max(tile_m * vectors / rate, target.fma_latency)
+    if target.in_order:
+        # It loads 64 bits a cycle.
+        per_input = multiply + (tile_m + tile_n) / 2
+    else:
+        per_input = max(multiply, (tile_m + vectors) / 2)
     # Each tile clears, finishes and stores its accumulators once.
     return ragged * tiles * (workload.inputs * per_input + 3 * tile_m * vectors + 10)

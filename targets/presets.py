@@ -38,6 +38,8 @@ _ARM64 = Target(
     description="any ARMv8-A: Cortex-A35 and later, Apple, Neoverse",
     features=("+neon",),
     required_features=("asimd",),
+    # The others do as well with the same tiles.
+    in_order=True,
 )
 _V8_2 = ("asimd", "asimddp", "asimdhp", "asimdrdm", "atomics", "crc32", "fphp", "lrcpc")
 
@@ -73,6 +75,7 @@ _PRESETS = (
         cpu="cortex-a53",
         description="Cortex-A53: Raspberry Pi 3, many phones' small cores",
         required_features=("asimd", "crc32"),
+        in_order=True,
     ),
     Target(
         name="cortex-a55",
@@ -80,6 +83,7 @@ _PRESETS = (
         cpu="cortex-a55",
         description="Cortex-A55: the small cores of phones since 2018",
         required_features=_V8_2,
+        in_order=True,
         l2_bytes=128 * KIB,
     ),
     Target(

@@ -31,6 +31,8 @@ class Target:
         Full-width float32 multiply-adds started per cycle.
     fma_latency : int
         Cycles from a multiply-add to one that adds to its result.
+    in_order : bool
+        Whether the core starts no multiply-add while it loads a vector, at 64 bits a cycle.
     l1d_bytes, l2_bytes : int
         Data caches of one core, in bytes.
     preset : str
@@ -47,6 +49,7 @@ class Target:
     vector_registers: int = 32
     fma_per_cycle: int = 1
     fma_latency: int = 4
+    in_order: bool = False
     l1d_bytes: int = 32 * 1024
     l2_bytes: int = 512 * 1024
     preset: str = ""

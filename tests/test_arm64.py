@@ -11,11 +11,18 @@ import odd_models as odd
 import onnx
 import onnxruntime
 import pytest
+import tvm
 from board import Board
 
 from mobilenet_tvm.compile import compile_model
+from mobilenet_tvm.compile.codegen import PASS_CONFIG
+from mobilenet_tvm.compile.linker import link_shared
+from mobilenet_tvm.compile.pipeline import llvm_target
 from mobilenet_tvm.compile.source import ModelOptions, resolve
 from mobilenet_tvm.runtime.bundle import bundle
+from mobilenet_tvm.schedules import pointwise
+from mobilenet_tvm.schedules.workload import Pointwise, Step
+from mobilenet_tvm.targets.presets import PRESETS
 
 #: Runs a bundle's model on each array of a file, on the board.
 RUN = """
@@ -25,6 +32,20 @@ sys.path.insert(0, "bundle")
 from mobilenet_tvm.runtime import load
 model = load(next(__import__("pathlib").Path("bundle").glob("*.so")))
 np.save("outputs.npy", np.stack([model(image) for image in np.load("inputs.npy")]))
+"""
+
+
+#: Runs each function of a library on the arrays of its name in a file, on the board.
+RUN_FUNCTIONS = """
+import ctypes, sys, numpy as np, tvm_ffi
+ctypes.CDLL(sys.argv[1], ctypes.RTLD_GLOBAL)
+library = tvm_ffi.load_module("./layers.so")
+arrays, outputs = np.load("arrays.npz"), {}
+for name in {key.partition(".")[0] for key in arrays}:
+    operands = [arrays[f"{name}.{i}"] for i in range(4)]
+    outputs[name] = np.full_like(operands[-1], np.nan)
+    library[name](*map(tvm_ffi.from_dlpack, (*operands, outputs[name])))
+np.savez("outputs.npz", **outputs)
 """
 
 
@@ -73,3 +94,41 @@ def test_the_code_is_for_arm64_and_needs_no_library(tmp_path: Path) -> None:
     assert int.from_bytes(header[18:20], "little") == 183  # EM_AARCH64
     assert b"GLIBC_" not in path.read_bytes()
     assert os.access(path, os.R_OK)
+
+
+@pytest.mark.parametrize(
+    ("target", "cpu"), [("cortex-a53", "cortex-a53"), ("cortex-a55", "cortex-a76")]
+)
+def test_pointwise_layers_of_odd_sizes(target: str, cpu: str, board: Board, tmp_path: Path) -> None:
+    rng, machine = np.random.default_rng(0), PRESETS[target]
+    functions, arrays, expected = {}, {}, {}
+    for pixels, inputs, outputs in [
+        (49, 16, 24),
+        (49, 6, 24),  # inputs that are no whole number of steps
+        (1, 40, 1001),  # dense, outputs that are no whole vector
+        (7, 13, 24),  # an odd number of inputs
+        (50, 20, 1001),  # pixels that few tiles divide
+        (13, 8, 11),  # a prime number of pixels
+    ]:
+        name = f"layer{len(functions)}"
+        workload = Pointwise(pixels, inputs, outputs, (Step("add_channel"), Step("add")))
+        decision = pointwise.default(workload, machine)
+        func = pointwise.build(workload, decision, machine)
+        functions[name] = func.with_attr("global_symbol", name)
+        shapes = [(pixels, inputs), (inputs, outputs), (outputs,), (pixels, outputs)]
+        data, weight, bias, shortcut = (rng.standard_normal(s).astype(np.float32) for s in shapes)
+        operands = data, pointwise.pack(weight, decision), bias, shortcut
+        arrays |= {f"{name}.{i}": operand for i, operand in enumerate(operands)}
+        expected[name] = data.astype(np.float64) @ weight + bias + shortcut
+    with tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG):
+        built = tvm.compile(tvm.IRModule(functions), target=llvm_target(machine))
+    library = tmp_path / "layers.so"
+    built.export_library(
+        str(library), fcompile=lambda output, objects, **_: link_shared(output, objects)
+    )
+    np.savez(tmp_path / "arrays.npz", **arrays)
+    result = board.run(["-c", RUN_FUNCTIONS, str(board.runtime_library)], cpu=cpu, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    found = np.load(tmp_path / "outputs.npz")
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, atol=1e-5 * np.abs(value).max())

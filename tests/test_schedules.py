@@ -37,11 +37,14 @@ from mobilenet_tvm.schedules.workload import (
     parse,
 )
 from mobilenet_tvm.targets.presets import PRESETS
+from mobilenet_tvm.targets.target import Target
 
 Array = np.ndarray[Any, Any]
 
 BIAS, RELU, CLIP = Step("add_channel"), Step("relu"), Step("clip", (0.0, 6.0))
 X86 = PRESETS["x86"]
+#: One of each architecture; what is built for either runs here, compiled for x86.
+MACHINES = pytest.mark.parametrize("machine", [X86, PRESETS["cortex-a53"]], ids=lambda m: m.name)
 
 
 def normal(*shape: int, seed: int = 0) -> Array:
@@ -105,13 +108,15 @@ def close(result: Array, expected: Array) -> None:
     np.testing.assert_allclose(result, expected, atol=2e-6 * max(1.0, np.abs(expected).max()))
 
 
-def check_pointwise(workload: Pointwise, decision: pointwise.Decision) -> None:
+def check_pointwise(
+    workload: Pointwise, decision: pointwise.Decision, machine: Target = X86
+) -> None:
     data = normal(workload.pixels, workload.inputs)
     weight = normal(workload.inputs, workload.outputs, seed=1) / np.float32(workload.inputs**0.5)
     expected, operands = with_epilogue(
         data.astype(np.float64) @ weight.astype(np.float64), workload.epilogue
     )
-    func = pointwise.build(workload, decision, X86)
+    func = pointwise.build(workload, decision, machine)
     shape = (workload.pixels, workload.outputs)
     close(call(func, shape, data, pointwise.pack(weight, decision), *operands), expected)
 
@@ -135,12 +140,16 @@ def check_depthwise(workload: Depthwise, decision: depthwise.Decision) -> None:
         (13, 6, 11),  # outputs that are no whole vector
         (2, 5, 1),  # one output
         (97, 12, 40),  # a prime number of pixels
+        (7, 20, 1001),
     ],
 )
 @pytest.mark.parametrize("epilogue", [(), (BIAS, CLIP), (BIAS, Step("add"), RELU)])
-def test_pointwise_by_default(pixels: int, inputs: int, outputs: int, epilogue: Epilogue) -> None:
+@MACHINES
+def test_pointwise_by_default(
+    pixels: int, inputs: int, outputs: int, epilogue: Epilogue, machine: Target
+) -> None:
     workload = Pointwise(pixels, inputs, outputs, epilogue)
-    check_pointwise(workload, pointwise.default(workload, X86))
+    check_pointwise(workload, pointwise.default(workload, machine), machine)
 
 
 @pytest.mark.parametrize(
@@ -153,9 +162,10 @@ def test_pointwise_by_default(pixels: int, inputs: int, outputs: int, epilogue: 
         pointwise.Decision(8, 14, 8, 8, 4),
     ],
 )
-def test_pointwise_by_other_decisions(decision: pointwise.Decision) -> None:
+@MACHINES
+def test_pointwise_by_other_decisions(decision: pointwise.Decision, machine: Target) -> None:
     outputs = 48
-    check_pointwise(Pointwise(52, 16, outputs, (BIAS, CLIP)), decision)
+    check_pointwise(Pointwise(52, 16, outputs, (BIAS, CLIP)), decision, machine)
 
 
 @pytest.mark.parametrize("target", PRESETS)
@@ -205,14 +215,16 @@ def test_depthwise_by_every_decision_of_a_small_layer() -> None:
         check_depthwise(workload, depthwise.Decision(*tile, channels_outside=outside))
 
 
-def check_fused(workload: DepthwisePointwise, decision: depthwise_pointwise.Decision) -> None:
+def check_fused(
+    workload: DepthwisePointwise, decision: depthwise_pointwise.Decision, machine: Target = X86
+) -> None:
     first = workload.depthwise
     data = normal(first.batch, first.height, first.width, first.channels)
     taps = normal(*first.kernel, first.channels, seed=1)
     matrix = normal(first.channels, workload.outputs, seed=2) / np.float32(first.channels**0.5)
     between, operands = with_epilogue(window_sums(data, taps, first), first.epilogue)
     expected, last = with_epilogue(between @ matrix.astype(np.float64), workload.epilogue)
-    func = depthwise_pointwise.build(workload, decision, X86)
+    func = depthwise_pointwise.build(workload, decision, machine)
     packed = depthwise_pointwise.pack(taps, matrix, decision)
     close(call(func, expected.shape, data, packed[0], *operands, packed[1], *last), expected)
 
@@ -228,13 +240,14 @@ def check_fused(workload: DepthwisePointwise, decision: depthwise_pointwise.Deci
         (1, 6, 4, 7, 16),  # no whole vector of channels
     ],
 )
+@MACHINES
 def test_fused_layers_by_default(
-    batch: int, height: int, width: int, channels: int, outputs: int, stride: int
+    batch: int, height: int, width: int, channels: int, outputs: int, stride: int, machine: Target
 ) -> None:
     size = (batch, height, width, channels)
     first = Depthwise(*size, (3, 3), (stride, stride), (1, 1, 1, 1), (BIAS, CLIP))
     workload = DepthwisePointwise(first, outputs, (BIAS, Step("add")))
-    check_fused(workload, depthwise_pointwise.default(workload, X86))
+    check_fused(workload, depthwise_pointwise.default(workload, machine), machine)
 
 
 def test_fused_layers_by_every_decision_of_a_small_one() -> None:
@@ -467,6 +480,22 @@ def test_sums_are_in_registers(workload: Workload, target: str) -> None:
     assert "@TVMBackendAllocWorkspace" not in source
     assert "@__TVMBackendAllocWorkspace" not in source
     assert "memset" not in source
+
+
+@pytest.mark.parametrize(
+    ("target", "inputs", "pairs"),
+    [("cortex-a72", 96, True), ("arm64", 6, False), ("cortex-a53", 7, False), ("x86", 96, False)],
+)
+def test_arm_loads_inputs_in_pairs(target: str, inputs: int, pairs: bool) -> None:
+    workload, machine = Pointwise(196, inputs, 64), PRESETS[target]
+    func = operators.build(workload, operators.default(workload, machine), machine)
+    assert ("T.vectorized(2)" in func.script()) is pairs
+
+
+def test_an_in_order_core_gets_the_tile_that_loads_least() -> None:
+    workload, core = Pointwise(196, 96, 576), PRESETS["cortex-a53"]
+    assert pointwise.best_tile(workload, core) == (4, 7, 8)
+    assert pointwise.best_tile(workload, dataclasses.replace(core, in_order=False)) == (4, 4, 16)
 
 
 def test_small_layers_start_no_threads() -> None:
