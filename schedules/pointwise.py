@@ -70,11 +70,11 @@ def default(workload: Pointwise, target: Target) -> Decision:
     lanes, tile_m, tile_n = best_tile(workload, target)
     tiles = -(-workload.pixels // tile_m)
     unroll = 4 if workload.inputs % 4 == 0 and workload.pixels % tile_m == 0 else 1
-    # A block's pixels and outputs share half of the second-level cache with a weight panel.
-    row_bytes = 4 * (workload.inputs + workload.outputs) * tile_m
+    # A block of data stays in the second-level cache, beside a panel and what is written, while
+    # all weights pass by: they come from farther away, once per block.
     panel_bytes = 4 * workload.inputs * tile_n
-    fits = max(1, (target.l2_bytes // 2 - panel_bytes) // row_bytes)
-    block = divisor_at_most(tiles, fits)
+    fits = (0.75 * target.l2_bytes - panel_bytes) / (4 * workload.inputs * tile_m)
+    block = divisor_at_most(tiles, int(fits))
     return Decision(lanes, tile_m, tile_n, unroll, block)
 
 
