@@ -6,19 +6,19 @@ import logging
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from mobilenet_tvm.compile.cli_logs import logs, warn_of_skipped
+from mobilenet_tvm.compile.cli_options import given, model_options, threads_option
 from mobilenet_tvm.compile.cli_output import json_option, print_facts, print_json
+from mobilenet_tvm.compile.cli_tune import tune
 from mobilenet_tvm.targets.errors import UserError, WrongUseError
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 #: Largest difference from ONNX Runtime, as a share of the output's range.
 TOLERANCE = 1e-4
@@ -68,55 +68,6 @@ def _fail(message: str, status: int) -> None:
     sys.exit(status)
 
 
-class _InputShape(click.ParamType):  # type: ignore[type-arg]
-    """NAME=1,3,224,224."""
-
-    name = "NAME=SHAPE"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, tuple[int, ...]]:
-        if not isinstance(value, str):
-            return value  # type: ignore[no-any-return]
-        name, _, shape = value.rpartition("=")
-        try:
-            extents = tuple(int(extent) for extent in shape.split(","))
-        except ValueError:
-            extents = ()
-        if not name or not extents or min(extents) < 1:
-            self.fail(f"'{value}' is not of the form input=1,3,224,224", param, ctx)
-        return name, extents
-
-
-def model_options(command: F) -> F:
-    """Add the options that say which model is meant."""
-    options = [
-        click.option("--alpha", type=float, help="Width multiplier of a named model."),
-        click.option("--resolution", type=int, help="Pixels a side of a named model's input."),
-        click.option("--classes", type=int, help="Outputs of a named model."),
-        click.option(
-            "--weights",
-            metavar="FILE|pretrained",
-            help="Weights of a named model: ONNX, safetensors, PyTorch.  [default: random]",
-        ),
-        click.option("--seed", type=int, help="Of a named model's random weights."),
-        click.option("--batch", type=int, help="Images per run.  [default: 1]"),
-        click.option(
-            "--input-shape",
-            "input_shapes",
-            type=_InputShape(),
-            multiple=True,
-            help="Fixes a dynamic input of an ONNX file; may be repeated.",
-        ),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-threads_option = click.option(
-    "--threads", type=click.IntRange(1, 256), help="Threads to run with.  [default: the fast cores]"
-)
 file_argument = click.argument("file", type=click.Path(path_type=Path))
 
 
@@ -163,7 +114,7 @@ def compile_command(
     """Compile a model into one shared library."""
     from mobilenet_tvm.compile.artifact import compile_model
 
-    artifact = compile_model(model, target, output, dump, tuning_log, **_given(options))
+    artifact = compile_model(model, target, output, dump, tuning_log, **given(options))
     metadata = artifact.metadata
     if metadata.weights.startswith("random"):
         click.echo(
@@ -297,7 +248,7 @@ def verify(
     from mobilenet_tvm.runtime import load
 
     compiled = load(file, threads=threads)
-    source = resolve_again(compiled.metadata, model, ModelOptions(**_given(options)))
+    source = resolve_again(compiled.metadata, model, ModelOptions(**given(options)))
     results = compare(compiled, source.model, inputs)
     worst = max(result.error for result in results)
     agrees = worst <= tolerance
@@ -415,17 +366,11 @@ def targets(as_json: bool) -> None:
         click.echo(f"{target.name:<12} {target.description}{also}")
 
 
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options that the user gave, with shapes as a mapping."""
-    given = {name: value for name, value in options.items() if value not in (None, ())}
-    if "input_shapes" in given:
-        given["input_shapes"] = dict(given["input_shapes"])
-    return given
-
-
 def _tensors(tensors: Sequence[Any]) -> str:
     return ", ".join(map(str, tensors))
 
+
+cli.add_command(tune)
 
 if __name__ == "__main__":
     main()

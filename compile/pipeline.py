@@ -100,6 +100,25 @@ class Lowered:
         return sum(int(allocation.args[0].values[0]) for allocation in allocations)
 
 
+def layers(model: onnx.ModelProto, target: Target) -> list[Layer]:
+    """Return the layers with schedules of their own, in the order in which a network calls them.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        A checked model with static inputs.
+    target : Target
+        The machine that the code is for: it decides which layers are fused.
+    """
+    with llvm_target(target), tvm.transform.PassContext(opt_level=3):
+        mod = to_relax(model)
+        for step in graph_passes():
+            mod = step(mod)
+        lowering = LowerLayers(mod, target, operators.default)
+        lowering.run()
+    return lowering.calls
+
+
 def lower(
     model: onnx.ModelProto,
     target: Target,

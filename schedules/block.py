@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +21,8 @@ SHARE_OF_CACHE = 0.75
 FEWEST_BANDS = 4
 #: Larger bands than any cache of today holds.
 MOST_ROWS = 128
+#: Tiles whose modelled cycles are within this factor of the fewest are candidates.
+LITTLE_WORSE = 1.15
 #: Repeated multiply-adds per value of the convolution's result that cost less than to store the
 #: value and load it again: 8 bytes, at some flops per byte of the outer caches' bandwidth.
 MOST_REPEATED = 8
@@ -144,6 +148,34 @@ def space(workload: Block, target: Target) -> dict[str, list[Any]]:
         "first": stem.space(workload.first, target)["tile"],
         **halves,
     }
+
+
+def decisions(workload: Block, target: Target) -> list[Decision]:
+    """Return the valid decisions of the space, each once, without tiles that cannot be good.
+
+    All combinations are too many to measure, or even to predict.
+    """
+    product = workload.halves.pointwise
+    taps = workload.first.kernel[0] * workload.first.kernel[1]
+    pixels = workload.first.output[0] * workload.first.output[1]
+    expansion = Pointwise(pixels, taps * workload.first.inputs, workload.first.outputs)
+    length = stem.lanes_of(workload.first, target)
+    parts = space(workload, target)
+    firsts = _cheap(parts["first"], lambda tile: pointwise.cycles(expansion, target, length, *tile))
+    tiles = _cheap(parts["tile"], lambda tile: pointwise.cycles(product, target, *tile))
+    return [
+        Decision(rows, first_x, first_c, lanes, tile_m, tile_n, tile_x)
+        for rows, (first_x, first_c), (lanes, tile_m, tile_n), tile_x in itertools.product(
+            parts["rows"], firsts, tiles, parts["tile_x"]
+        )
+        if tile_m % tile_x == 0 and rows >= 2
+    ]
+
+
+def _cheap(tiles: list[Any], cost: Callable[[Any], float]) -> list[Any]:
+    """Return the tiles that the model of the inner loop finds little worse than the best."""
+    least = min(map(cost, tiles))
+    return [tile for tile in tiles if cost(tile) <= LITTLE_WORSE * least]
 
 
 def valid(workload: Block, decision: Decision, target: Target) -> bool:

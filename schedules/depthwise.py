@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -97,6 +98,15 @@ def space(workload: Depthwise, target: Target) -> dict[str, list[Any]]:
 def valid(workload: Depthwise, decision: Decision, target: Target) -> bool:
     """Tell whether `build` takes a decision."""
     return (decision.tile_y, decision.tile_x, decision.tile_c) in _tiles(workload, target)
+
+
+def decisions(workload: Depthwise, target: Target) -> list[Decision]:
+    """Return the valid decisions of the space, each once."""
+    parts = space(workload, target)
+    return [
+        Decision(y, x, c, outside)
+        for (y, x, c), outside in itertools.product(parts["tile"], parts["channels_outside"])
+    ]
 
 
 def pack(weight: np.ndarray[Any, Any], decision: Decision) -> np.ndarray[Any, Any]:  # noqa: ARG001

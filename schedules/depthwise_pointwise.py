@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -97,6 +98,16 @@ def valid(workload: DepthwisePointwise, decision: Decision, target: Target) -> b
     tile = (decision.lanes, decision.tile_m, decision.tile_n)
     fits = tile in space(workload, target)["tile"]
     return fits and decision.tile_x >= 1 and decision.tile_m % decision.tile_x == 0
+
+
+def decisions(workload: DepthwisePointwise, target: Target) -> list[Decision]:
+    """Return the valid decisions of the space, each once."""
+    parts = space(workload, target)
+    return [
+        Decision(lanes, tile_m, tile_n, tile_x)
+        for (lanes, tile_m, tile_n), tile_x in itertools.product(parts["tile"], parts["tile_x"])
+        if tile_m % tile_x == 0
+    ]
 
 
 def pack(

@@ -89,6 +89,14 @@ def decision(workload: Workload, values: Mapping[str, Any], target: Target) -> A
     return made
 
 
+def decisions(workload: Workload, target: Target) -> list[Any]:
+    """Return the valid decisions of a workload's space, the default first, each once."""
+    module = _MODULES[type(workload)]
+    return list(
+        dict.fromkeys([module.default(workload, target), *module.decisions(workload, target)])
+    )
+
+
 def pack(
     workload: Workload, weights: Sequence[np.ndarray[Any, Any]], decision: Any
 ) -> list[np.ndarray[Any, Any]]:

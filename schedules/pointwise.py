@@ -98,6 +98,19 @@ def valid(workload: Pointwise, decision: Decision, target: Target) -> bool:
     )
 
 
+def decisions(workload: Pointwise, target: Target) -> list[Decision]:
+    """Return the valid decisions of the space, each once."""
+    parts = space(workload, target)
+    found: dict[Decision, None] = {}
+    for (lanes, tile_m, tile_n), unroll, block in itertools.product(*parts.values()):
+        # The condition of a ragged last tile, unrolled, would stand in every iteration.
+        if unroll == 1 or workload.pixels % tile_m == 0:
+            # Whole blocks only: a last, smaller one would be a second copy of the loops.
+            block_m = divisor_at_most(-(-workload.pixels // tile_m), block)
+            found[Decision(lanes, tile_m, tile_n, unroll, block_m)] = None
+    return list(found)
+
+
 def pack(weight: np.ndarray[Any, Any], decision: Decision) -> np.ndarray[Any, Any]:
     """Lay weights out as the schedule reads them.
 

@@ -60,6 +60,11 @@ def valid(workload: GlobalPool, decision: Decision, target: Target) -> bool:
     return decision.tile_c in space(workload, target)["tile_c"]
 
 
+def decisions(workload: GlobalPool, target: Target) -> list[Decision]:
+    """Return the valid decisions of the space, each once."""
+    return [Decision(tile_c) for tile_c in space(workload, target)["tile_c"]]
+
+
 def build(workload: GlobalPool, decision: Decision, target: Target) -> tirx.PrimFunc:
     """Return the scheduled function.
 

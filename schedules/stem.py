@@ -79,6 +79,11 @@ def valid(workload: Convolution, decision: Decision, target: Target) -> bool:
     return (decision.tile_x, decision.tile_c) in _tiles(workload, target)
 
 
+def decisions(workload: Convolution, target: Target) -> list[Decision]:
+    """Return the valid decisions of the space, each once."""
+    return [Decision(*tile) for tile in space(workload, target)["tile"]]
+
+
 def pack(weight: np.ndarray[Any, Any], decision: Decision) -> np.ndarray[Any, Any]:
     """Lay weights out as the schedule reads them.
 

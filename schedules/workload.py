@@ -89,6 +89,11 @@ class Pointwise:
     epilogue: Epilogue = ()
 
     @property
+    def weights(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the weights, as `pack` takes them."""
+        return ((self.inputs, self.outputs),)
+
+    @property
     def flops(self) -> int:
         """Floating-point operations, a multiply-add counting as two."""
         return 2 * self.pixels * self.inputs * self.outputs
@@ -121,6 +126,11 @@ class Depthwise:
     def output(self) -> tuple[int, int]:
         """Height and width of the output."""
         return _output(self.height, self.width, self.kernel, self.stride, self.padding)
+
+    @property
+    def weights(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the weights, as `pack` takes them."""
+        return ((*self.kernel, self.channels),)
 
     @property
     def flops(self) -> int:
@@ -156,6 +166,11 @@ class DepthwisePointwise:
         rows, columns = self.depthwise.output
         pixels = self.depthwise.batch * rows * columns
         return Pointwise(pixels, self.depthwise.channels, self.outputs, self.epilogue)
+
+    @property
+    def weights(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the weights, as `pack` takes them."""
+        return (*self.depthwise.weights, *self.pointwise.weights)
 
     @property
     def flops(self) -> int:
@@ -194,6 +209,11 @@ class Convolution:
         return _output(self.height, self.width, self.kernel, self.stride, self.padding)
 
     @property
+    def weights(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the weights, as `pack` takes them."""
+        return ((*self.kernel, self.inputs, self.outputs),)
+
+    @property
     def flops(self) -> int:
         """Floating-point operations, padding counted as if it were computed."""
         rows, columns = self.output
@@ -229,6 +249,11 @@ class Block:
         return self.halves.epilogue
 
     @property
+    def weights(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the weights, as `pack` takes them."""
+        return (*self.first.weights, *self.halves.weights)
+
+    @property
     def flops(self) -> int:
         """Floating-point operations of all three layers, no row counted twice."""
         return self.first.flops + self.halves.flops
@@ -253,6 +278,11 @@ class GlobalPool:
     pixels: int
     channels: int
     epilogue: Epilogue = ()
+
+    @property
+    def weights(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the weights, as `pack` takes them."""
+        return ()
 
     @property
     def flops(self) -> int:

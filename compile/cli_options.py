@@ -1,0 +1,82 @@
+"""Options that several commands share: which model, how many threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _InputShape(click.ParamType):  # type: ignore[type-arg]
+    """NAME=1,3,224,224."""
+
+    name = "NAME=SHAPE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[int, ...]]:
+        if not isinstance(value, str):
+            return value  # type: ignore[no-any-return]
+        name, _, shape = value.rpartition("=")
+        try:
+            extents = tuple(int(extent) for extent in shape.split(","))
+        except ValueError:
+            extents = ()
+        if not name or not extents or min(extents) < 1:
+            self.fail(f"'{value}' is not of the form input=1,3,224,224", param, ctx)
+        return name, extents
+
+
+_SHAPE_OPTIONS = [
+    click.option("--alpha", type=float, help="Width multiplier of a named model."),
+    click.option("--resolution", type=int, help="Pixels a side of a named model's input."),
+    click.option("--classes", type=int, help="Outputs of a named model."),
+    click.option("--batch", type=int, help="Images per run.  [default: 1]"),
+    click.option(
+        "--input-shape",
+        "input_shapes",
+        type=_InputShape(),
+        multiple=True,
+        help="Fixes a dynamic input of an ONNX file; may be repeated.",
+    ),
+]
+_WEIGHT_OPTIONS = [
+    click.option(
+        "--weights",
+        metavar="FILE|pretrained",
+        help="Weights of a named model: ONNX, safetensors, PyTorch.  [default: random]",
+    ),
+    click.option("--seed", type=int, help="Of a named model's random weights."),
+]
+
+
+def shape_options(command: F) -> F:
+    """Add the options that say which model is meant, but for its weights."""
+    return _with(_SHAPE_OPTIONS, command)
+
+
+def model_options(command: F) -> F:
+    """Add the options that say which model is meant."""
+    return _with([*_SHAPE_OPTIONS[:3], *_WEIGHT_OPTIONS, *_SHAPE_OPTIONS[3:]], command)
+
+
+def _with(options: Sequence[Callable[[F], F]], command: F) -> F:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+threads_option = click.option(
+    "--threads", type=click.IntRange(1, 256), help="Threads to run with.  [default: the fast cores]"
+)
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that the user gave, with shapes as a mapping."""
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    if "input_shapes" in given:
+        given["input_shapes"] = dict(given["input_shapes"])
+    return given

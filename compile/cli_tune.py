@@ -1,0 +1,164 @@
+"""The command `tune`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mobilenet_tvm.compile.cli_options import given, shape_options
+from mobilenet_tvm.compile.cli_output import json_option, print_json
+
+if TYPE_CHECKING:
+    from mobilenet_tvm.compile.tuning.task import Task
+    from mobilenet_tvm.compile.tuning.tune import Plan, Tuned
+
+
+@click.command()
+@click.option("--target", default="native", show_default=True, help="The machine to tune for.")
+@click.option(
+    "--model", "models", multiple=True, required=True, help="A name or an ONNX file; repeatable."
+)
+@click.option(
+    "--trials",
+    type=click.IntRange(1),
+    default=500,
+    show_default=True,
+    help="Candidates to measure, for all layers together.",
+)
+@click.option("--time-limit", type=click.FloatRange(0, min_open=True), help="Seconds.")
+@click.option(
+    "--layers",
+    "patterns",
+    multiple=True,
+    metavar="PATTERN",
+    help="Only layers with this in their name; * stands for anything; repeatable.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="Threads that share a layer.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--dry-run", is_flag=True, help="Say what would be tuned, and how long it may take.")
+@shape_options
+@json_option
+def tune(
+    target: str,
+    models: tuple[str, ...],
+    trials: int,
+    time_limit: float | None,
+    patterns: tuple[str, ...],
+    threads: int,
+    seed: int,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Search the fastest schedule of each layer by measuring on this machine."""
+    from mobilenet_tvm.compile.peak import measure_peak
+    from mobilenet_tvm.compile.source import ModelOptions
+    from mobilenet_tvm.compile.tuning.layers import find_layers, select
+    from mobilenet_tvm.compile.tuning.progress import line_printer
+    from mobilenet_tvm.compile.tuning.runner import require_native
+    from mobilenet_tvm.compile.tuning.tune import plan, seconds_needed
+    from mobilenet_tvm.compile.tuning.tune import tune as run
+    from mobilenet_tvm.targets.presets import get_target
+
+    machine = get_target(target)
+    layers = select(find_layers(models, machine, ModelOptions(**given(options))), patterns)
+    if dry_run:
+        plans = plan(layers, machine)
+        _print_plan(plans, seconds_needed(plans, trials, time_limit), as_json)
+        return
+    require_native(machine)
+    peak = measure_peak(threads, machine.cpu).gflops
+    tuned = run(
+        layers,
+        machine,
+        trials=trials,
+        time_limit=time_limit,
+        threads=threads,
+        seed=seed,
+        on_event=line_printer(sys.stderr, peak),
+    )
+    if as_json:
+        print_json({"target": machine.name, "threads": threads, "peak_gflops": peak} | _dict(tuned))
+    else:
+        _print_table(tuned, peak)
+
+
+def _print_plan(plans: list[Plan], seconds: float, as_json: bool) -> None:
+    if as_json:
+        layers = [vars(plan) | {"workload": str(plan.workload)} for plan in plans]
+        print_json({"layers": layers, "seconds_at_most": seconds})
+        return
+    click.echo(f"{'calls':>5} {'decisions':>9} {'known':>5}  layer")
+    for plan in plans:
+        click.echo(f"{plan.count:>5} {plan.decisions:>9} {plan.known:>5}  {plan.workload}")
+    total = sum(plan.decisions for plan in plans)
+    click.echo(f"{len(plans)} layers, {total} decisions; about {seconds:.0f} s at most")
+
+
+def _dict(tuned: Tuned) -> dict[str, Any]:
+    return {
+        "trials": tuned.trials,
+        "seconds": tuned.seconds,
+        "seconds_building": tuned.build,
+        "seconds_measuring": tuned.measure,
+        "seconds_searching": tuned.search,
+        "default_seconds": tuned.default_total,
+        "best_seconds": tuned.best_total,
+        "layers": [_row(task) for task in tuned.tasks],
+    }
+
+
+def _row(task: Task) -> dict[str, Any]:
+    best = task.times.get(task.best)
+    return {
+        "workload": str(task.workload),
+        "calls": task.count,
+        "decisions": len(task.space.decisions),
+        "trials": len(task.outcomes),
+        "failures": dict(task.failures),
+        "default": vars(task.default) if task.default else None,
+        "best": vars(best) if best else None,
+        "decision": vars(task.decision),
+        "ended": task.ended,
+    }
+
+
+def _print_table(tuned: Tuned, peak: float) -> None:
+    click.echo(
+        f"{'calls':>5} {'default us':>10} {'best us':>9} {'gain':>6} {'GFLOP/s':>8} {'peak':>5} "
+        f"{'spread':>6} {'tried':>9}  layer and decision"
+    )
+    for task in tuned.tasks:
+        tried = f"{len(task.outcomes)}/{len(task.space.decisions)}"
+        if task.default is None:
+            text = f"{task.count:>5} {'failed':>10} {'':>9} {'':>6} {'':>8} {'':>5} {'':>6}"
+        else:
+            default, best = task.default, task.times[task.best]
+            gflops = 1e-9 * task.workload.flops / best.seconds
+            text = (
+                f"{task.count:>5} {1e6 * default.seconds:>10.1f} {1e6 * best.seconds:>9.1f} "
+                f"{1 - best.seconds / default.seconds:>6.1%} {gflops:>8.1f} {gflops / peak:>5.0%} "
+                f"{best.spread:>6.1%}"
+            )
+        decision = " ".join(f"{name}={value}" for name, value in vars(task.decision).items())
+        click.echo(f"{text} {tried:>9}  {task.workload}  {decision}")
+    failures = sum((task.failures for task in tuned.tasks), start=type(tuned.tasks[0].failures)())
+    failed = ", ".join(f"{count} {kind}" for kind, count in failures.items())
+    click.echo(
+        f"{1e3 * tuned.default_total:.3f} ms by default, {1e3 * tuned.best_total:.3f} ms tuned, in "
+        f"{sum(task.count for task in tuned.tasks)} calls"
+    )
+    click.echo(
+        f"{tuned.trials} candidates in {tuned.seconds:.0f} s, "
+        f"{tuned.trials / tuned.seconds:.1f} a second: {tuned.build / tuned.seconds:.0%} building, "
+        f"{tuned.measure / tuned.seconds:.0%} measuring, {tuned.search / tuned.seconds:.0%} "
+        f"searching" + (f"; failed: {failed}" if failed else "")
+    )

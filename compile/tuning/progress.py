@@ -1,0 +1,89 @@
+"""Tells how far tuning is: events for whoever shows them, and a plain printer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+from mobilenet_tvm.compile.tuning.measure import Failure, Measurement
+from mobilenet_tvm.schedules.workload import Workload
+
+
+@dataclass(frozen=True)
+class Event:
+    """One candidate was tried.
+
+    Parameters
+    ----------
+    workload : Workload
+        The layer.
+    decision : object
+        The candidate.
+    outcome : Measurement or Failure
+        What came of it.
+    best : float or None
+        The layer's shortest time so far, in seconds.
+    layer, layers : int
+        The layer's place, from 1, and how many there are.
+    trials, most_trials : int
+        How many candidates were tried, and how many may be.
+    seconds : float
+        Since the start.
+    seconds_left : float
+        At this rate, at most.
+    total : float or None
+        The best times of all layers, each as often as it is called, in seconds; None before all
+        have one.
+    """
+
+    workload: Workload
+    decision: Any
+    outcome: Measurement | Failure
+    best: float | None
+    layer: int
+    layers: int
+    trials: int
+    most_trials: int
+    seconds: float
+    seconds_left: float
+    total: float | None
+
+
+def line_printer(
+    stream: TextIO, peak_gflops: float | None = None, every: float = 2.0
+) -> Callable[[Event], None]:
+    """Return a function that prints an event now and then, and each failure.
+
+    Parameters
+    ----------
+    stream : file
+        A terminal or a log.
+    peak_gflops : float, optional
+        What the machine can do, for the share of it.
+    every : float
+        Seconds between lines.
+    """
+    last = float("-inf")
+
+    def show(event: Event) -> None:
+        nonlocal last
+        failed = isinstance(event.outcome, Failure)
+        now = time.monotonic()
+        if not failed and now - last < every and event.trials < event.most_trials:
+            return
+        last = now
+        text = f"{event.trials}/{event.most_trials} trials, layer {event.layer}/{event.layers} "
+        text += f"{event.workload}: "
+        if isinstance(event.outcome, Failure):
+            text += f"{event.outcome.kind}: {event.outcome.reason} ({event.decision})"
+        elif event.best:
+            gflops = 1e-9 * event.workload.flops / event.best
+            text += f"best {1e6 * event.best:.1f} us, {gflops:.1f} GFLOP/s"
+            text += f", {gflops / peak_gflops:.0%} of peak" if peak_gflops else ""
+        text += f"; all layers {1e3 * event.total:.3f} ms" if event.total else ""
+        stream.write(f"{text}; {event.seconds_left:.0f} s left\n")
+        stream.flush()
+
+    return show

@@ -1,0 +1,169 @@
+"""Measures candidates on this machine, one at a time, in a process of its own on cores of its own.
+
+Nothing is built meanwhile: a build on the other core of a 2-core machine made single measurements
+up to 45 % longer, and their spread two to five times as wide.
+
+A board takes the place of this runner: whatever implements MetaSchedule's `Runner` and knows the
+builder's artifacts can, such as one over TVM's RPC.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tvm.ir.utils import derived_object
+from tvm.s_tir import meta_schedule
+from tvm.support.popen_pool import PopenPoolExecutor
+
+from mobilenet_tvm.compile.tuning.builder import Artifact, ignore_interrupts, one_line
+from mobilenet_tvm.compile.tuning.measure import Failure, Measurement, Parameters, measure
+from mobilenet_tvm.compile.tuning.task import Task
+from mobilenet_tvm.runtime.threads import Threads
+from mobilenet_tvm.schedules.workload import Workload
+from mobilenet_tvm.targets.errors import UserError
+from mobilenet_tvm.targets.host import architecture, cpu_features
+from mobilenet_tvm.targets.target import Target
+
+#: A candidate that runs longer is given up, in seconds.
+TIMEOUT = 10.0
+
+_threads: Threads | None = None
+
+
+def start(threads: int) -> None:
+    """Prepare a measuring process: its cores, and how many threads share a layer."""
+    global _threads
+    ignore_interrupts()
+    if hasattr(os, "sched_setaffinity"):
+        # The last ones: the first core usually serves interrupts.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
+    _threads = Threads(threads)
+
+
+def measure_here(
+    path: str, workload: Workload, decision: Any, parameters: Parameters, reference: Path
+) -> Measurement | Failure:
+    """Measure a candidate with the number of threads that the process was started with."""
+    assert _threads is not None  # noqa: S101
+    outcome = _threads.call(measure, path, workload, decision, parameters, reference)
+    assert isinstance(outcome, Measurement | Failure)  # noqa: S101
+    return outcome
+
+
+def require_native(target: Target) -> None:
+    """Make sure that this machine can run a target's code.
+
+    Raises
+    ------
+    UserError
+        If it cannot.
+    """
+    missing = set(target.required_features) - cpu_features()
+    if target.architecture != architecture() or missing:
+        raise UserError(
+            f"this machine cannot run code for '{target.name}', so it cannot measure it; "
+            "tune on such a machine, or for --target native"
+        )
+
+
+@derived_object
+class _Done(meta_schedule.runner.PyRunnerFuture):  # type: ignore[misc]
+    """A result that is there."""
+
+    def __init__(self, outcome: Measurement | Failure) -> None:
+        super().__init__()
+        self._outcome = outcome
+
+    def done(self) -> bool:
+        """Tell that it is there."""
+        return True
+
+    def result(self) -> meta_schedule.runner.RunnerResult:
+        """Return it as MetaSchedule wants it."""
+        if isinstance(self._outcome, Failure):
+            return meta_schedule.runner.RunnerResult(None, self._outcome.reason)
+        return meta_schedule.runner.RunnerResult([self._outcome.seconds], None)
+
+
+# TVM's LocalRunner gives its functions the shapes of the arguments only: it cannot pack weights
+# for a decision, check a result, or hand each one over before the batch has ended.
+@derived_object
+class Runner(meta_schedule.runner.PyRunner):  # type: ignore[misc]
+    """Measures batches of candidates while nothing else of the tuner runs.
+
+    Parameters
+    ----------
+    artifacts : dict of str to Artifact
+        The builder's.
+    threads : int
+        How many threads share a layer.
+    folder : Path
+        For the default decisions' results.
+    on_outcome : callable
+        Gets the task, the decision's number and the outcome as soon as it is there.
+    timeout : float
+        Seconds after which a candidate counts as hung.
+    """
+
+    def __init__(
+        self,
+        artifacts: dict[str, Artifact],
+        threads: int,
+        folder: Path,
+        on_outcome: Callable[[Task, int, Measurement | Failure], None],
+        timeout: float = TIMEOUT,
+    ) -> None:
+        super().__init__()
+        self._artifacts = artifacts
+        self._folder = folder
+        self._on_outcome = on_outcome
+        self._pool = PopenPoolExecutor(
+            max_workers=1, timeout=timeout, initializer=start, initargs=(threads,)
+        )
+        #: How long measuring took.
+        self.seconds = 0.0
+
+    def run(
+        self, runner_inputs: Sequence[meta_schedule.runner.RunnerInput]
+    ) -> list[meta_schedule.runner.RunnerFuture]:
+        """Measure a batch, one candidate after the other."""
+        futures = []
+        for given in runner_inputs:
+            path = str(given.artifact_path)
+            outcome = self.outcome(path)
+            artifact = self._artifacts[path]
+            self._on_outcome(artifact.task, artifact.number, outcome)
+            futures.append(_Done(outcome))
+        return futures
+
+    def outcome(self, path: str) -> Measurement | Failure:
+        """Measure one library that the builder made."""
+        began = time.perf_counter()
+        artifact = self._artifacts[path]
+        space = artifact.task.space
+        # The default decision comes first in its layer, so it is the reference.
+        reference = self._folder / f"{abs(hash(space.key)):x}.npy"
+        decision = space.decisions[artifact.number]
+        job = self._pool.submit(
+            measure_here, path, space.workload, decision, artifact.parameters, reference
+        )
+        try:
+            outcome = job.result()
+        except TimeoutError:
+            return Failure("hung", "the candidate did not end in time")
+        except ChildProcessError:
+            return Failure("crashed", "the candidate killed its process")
+        except Exception as error:
+            return Failure("error", one_line(error))
+        finally:
+            self.seconds += time.perf_counter() - began
+        assert isinstance(outcome, Measurement | Failure)  # noqa: S101
+        return outcome
+
+    def close(self) -> None:
+        """End the process."""
+        self._pool.shutdown()

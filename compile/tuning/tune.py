@@ -1,0 +1,289 @@
+"""Tunes layers: from workloads and a number of trials to the best decision of each."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mobilenet_tvm.compile.tuning.builder import Build, Builder
+from mobilenet_tvm.compile.tuning.cost_model import CostModel
+from mobilenet_tvm.compile.tuning.measure import Failure, Measurement
+from mobilenet_tvm.compile.tuning.progress import Event
+from mobilenet_tvm.compile.tuning.runner import TIMEOUT, Runner, require_native
+from mobilenet_tvm.compile.tuning.search import search
+from mobilenet_tvm.compile.tuning.space import Space
+from mobilenet_tvm.compile.tuning.task import Task
+from mobilenet_tvm.schedules import operators
+from mobilenet_tvm.schedules.workload import Workload
+from mobilenet_tvm.targets.target import Target
+
+#: Earlier measurements of layers: decisions and their seconds.
+Known = Mapping[Workload, Sequence[tuple[Any, float]]]
+#: Gets each measured candidate, as soon as it is measured.
+OnResult = Callable[[Workload, Any, Measurement], None]
+
+#: Seconds for a candidate where nothing is known of the machine.
+_SECONDS_PER_TRIAL = 0.2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be tuned.
+
+    Parameters
+    ----------
+    workload : Workload
+        A layer.
+    count : int
+        How often it is called.
+    decisions : int
+        The size of its space.
+    known : int
+        How many of them are known.
+    """
+
+    workload: Workload
+    count: int
+    decisions: int
+    known: int
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What tuning has found.
+
+    Parameters
+    ----------
+    tasks : list of Task
+        One per layer.
+    seconds : float
+        How long it took.
+    build, measure : float
+        Seconds of it in which candidates were built and measured; the rest is the search.
+    """
+
+    tasks: list[Task]
+    seconds: float
+    build: float
+    measure: float
+
+    @property
+    def trials(self) -> int:
+        """How many candidates were tried."""
+        return sum(len(task.outcomes) for task in self.tasks)
+
+    @property
+    def default_total(self) -> float:
+        """Seconds of all calls of all layers by default, as far as they were measured."""
+        return sum(task.count * task.default.seconds for task in self.tasks if task.default)
+
+    @property
+    def best_total(self) -> float:
+        """The same with the best decisions."""
+        return sum(t.count * t.times[t.best].seconds for t in self.tasks if t.default)
+
+    @property
+    def search(self) -> float:
+        """Seconds that went into neither building nor measuring."""
+        return self.seconds - self.build - self.measure
+
+
+def plan(layers: Mapping[Workload, int], target: Target, known: Known | None = None) -> list[Plan]:
+    """Tell what `tune` would do, without doing it; parameters as there."""
+    return [
+        Plan(task.workload, task.count, len(task.space.decisions), len(task.known))
+        for task in _tasks(layers, target, known or {})
+    ]
+
+
+def seconds_needed(plans: Sequence[Plan], trials: int, time_limit: float | None = None) -> float:
+    """Estimate how long tuning takes at most, in seconds."""
+    possible = min(trials, sum(plan.decisions - plan.known for plan in plans))
+    return min(possible * _SECONDS_PER_TRIAL, time_limit or float("inf"))
+
+
+def tune(
+    layers: Mapping[Workload, int],
+    target: Target,
+    *,
+    trials: int = 500,
+    time_limit: float | None = None,
+    threads: int = 1,
+    seed: int = 0,
+    known: Known | None = None,
+    transfer: Mapping[Target, Known] | None = None,
+    on_result: OnResult | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    build: Build = operators.build,
+    timeout: float = TIMEOUT,
+) -> Tuned:
+    """Find a good decision for each layer by measuring on this machine.
+
+    Parameters
+    ----------
+    layers : mapping of Workload to int
+        The layers, and how often each is called.
+    target : Target
+        The machine to compile for; this one must be able to run it.
+    trials : int
+        How many candidates are measured.
+    time_limit : float, optional
+        No batch starts after so many seconds.
+    threads : int
+        How many threads share a layer.
+    seed : int
+        The same seed and times give the same candidates in the same order.
+    known : mapping, optional
+        Earlier measurements on this machine: not repeated, but learnt from.
+    transfer : mapping, optional
+        Earlier measurements for other targets or layers, which are only learnt from; what is
+        there for this target's layers belongs into `known`.
+    on_result : callable, optional
+        Gets each measured candidate as soon as it is measured, so that an interrupted run
+        loses nothing. At the end it gets, for layers that have gained, the default decision and
+        the best once more, measured in turns: these times are the last word.
+    on_event : callable, optional
+        Gets each candidate, failed ones too.
+    build : callable
+        Makes a decision's function.
+    timeout : float
+        Seconds after which a running candidate counts as hung.
+
+    Returns
+    -------
+    Tuned
+        The best decision of each layer; the default one unless another is faster.
+
+    Raises
+    ------
+    UserError
+        If this machine cannot run the target's code.
+    KeyboardInterrupt
+        If interrupted; `on_result` has had what was measured.
+    """
+    require_native(target)
+    run = _Run(_tasks(layers, target, known or {}), trials, time_limit, on_result, on_event)
+    model = CostModel(seed)
+    for other, measured in (transfer or {}).items():
+        for workload, decisions in measured.items():
+            if other == target and workload in layers:
+                continue
+            space = Space(workload, other, [decision for decision, _ in decisions])
+            model.learn(space, _by_number(space, decisions))
+    for task in run.tasks:
+        model.add(task.space)
+        model.learn(task.space, task.known)
+    with tempfile.TemporaryDirectory(prefix="mobilenet-tvm-tune-") as folder:
+        builder = Builder(run.tasks, build, Path(folder), run.tried)
+        runner = Runner(builder.artifacts, threads, Path(folder), run.tried, timeout)
+        try:
+            search(run.tasks, model, builder, runner, trials=trials, left=run.left, seed=seed)
+            _confirm(run, builder, runner)
+        finally:
+            builder.close()
+            runner.close()
+    return Tuned(run.tasks, run.elapsed, builder.seconds, runner.seconds)
+
+
+class _Run:
+    """What one call of `tune` knows so far."""
+
+    def __init__(
+        self,
+        tasks: list[Task],
+        trials: int,
+        time_limit: float | None,
+        on_result: OnResult | None,
+        on_event: Callable[[Event], None] | None,
+    ) -> None:
+        self.tasks = tasks
+        self.trials = trials
+        self._limit = time_limit or float("inf")
+        self._on_result = on_result
+        self._on_event = on_event
+        self._start = time.perf_counter()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self._start
+
+    def left(self) -> int:
+        """Return how many candidates may still be tried; none once the time is up."""
+        tried = sum(len(task.outcomes) for task in self.tasks)
+        return max(0, self.trials - tried) if self.elapsed < self._limit else 0
+
+    def tried(self, task: Task, number: int, outcome: Measurement | Failure) -> None:
+        """Keep a candidate's outcome, and tell who wants to know."""
+        task.outcomes[number] = outcome
+        decision = task.space.decisions[number]
+        if isinstance(outcome, Measurement) and self._on_result:
+            self._on_result(task.workload, decision, outcome)
+        if self._on_event:
+            self._on_event(self._event(task, decision, outcome))
+
+    def confirmed(self, task: Task, number: int, measurement: Measurement) -> None:
+        """Keep a time that was measured again."""
+        task.confirmed[number] = measurement
+        if self._on_result:
+            self._on_result(task.workload, task.space.decisions[number], measurement)
+
+    def _event(self, task: Task, decision: Any, outcome: Measurement | Failure) -> Event:
+        done = sum(len(other.outcomes) for other in self.tasks)
+        times = [other.times for other in self.tasks]
+        total = None
+        if all(times):
+            total = sum(t.count * t.times[t.best].seconds for t in self.tasks)
+        left = self.elapsed / done * max(0, self.trials - done)
+        return Event(
+            workload=task.workload,
+            decision=decision,
+            outcome=outcome,
+            best=task.times[task.best].seconds if task.times else None,
+            layer=self.tasks.index(task) + 1,
+            layers=len(self.tasks),
+            trials=done,
+            most_trials=self.trials,
+            seconds=self.elapsed,
+            seconds_left=min(left, max(0.0, self._limit - self.elapsed)),
+            total=total,
+        )
+
+
+def _tasks(layers: Mapping[Workload, int], target: Target, known: Known) -> list[Task]:
+    """Return the layers as tasks, those with most work first, for runs of few trials."""
+    tasks = []
+    for workload, count in layers.items():
+        measured = known.get(workload, ())
+        space = Space(workload, target, [decision for decision, _ in measured])
+        tasks.append(Task(space, count, _by_number(space, measured)))
+    return sorted(tasks, key=lambda task: -task.count * task.workload.flops)
+
+
+def _by_number(space: Space, measured: Sequence[tuple[Any, float]]) -> dict[int, float]:
+    """Return the shortest time of each decision."""
+    seconds: dict[int, float] = {}
+    for decision, time_ in sorted(measured, key=lambda pair: -pair[1]):
+        seconds[space.decisions.index(decision)] = time_
+    return seconds
+
+
+def _confirm(run: _Run, builder: Any, runner: Any) -> None:
+    """Measure the best of each layer again, in turns with the default.
+
+    The shortest of many times is partly luck, and a machine's speed drifts.
+    """
+    paths = {(id(a.task), a.number): path for path, a in builder.artifacts.items()}
+    for task in run.tasks:
+        if task.default is None or task.best == 0:
+            continue
+        numbers = (0, task.best)
+        again = [[runner.outcome(paths[id(task), number]) for number in numbers] for _ in "12"]
+        for number, outcomes in zip(numbers, zip(*again, strict=True), strict=True):
+            times = [outcome for outcome in outcomes if isinstance(outcome, Measurement)]
+            if times:
+                run.confirmed(task, number, min(times, key=lambda m: m.seconds))

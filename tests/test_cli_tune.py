@@ -1,0 +1,124 @@
+"""The command `tune`, as users call it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from mobilenet_tvm.compile.source import ModelOptions
+from mobilenet_tvm.compile.tuning.layers import find_layers, select
+from mobilenet_tvm.schedules.workload import GlobalPool, Pointwise, Workload
+from mobilenet_tvm.targets.errors import WrongUseError
+from mobilenet_tvm.targets.presets import native
+
+COMMAND = [sys.executable, "-m", "mobilenet_tvm.compile.cli", "tune", "--model", "v3-small"]
+SMALL = ["--resolution", "32", "--alpha", "0.5"]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_tune_prints_a_row_per_layer_and_progress_elsewhere() -> None:
+    result = run(*SMALL, "--layers", "global_pool", "--trials", "4", "--json")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["trials"] == 4
+    assert {row["workload"].split()[0] for row in found["layers"]} == {"global_pool"}
+    assert found["best_seconds"] <= found["default_seconds"]
+    assert "4/4 trials" in result.stderr
+    assert "of peak" in result.stderr
+
+
+def test_tune_prints_a_table_with_sums_and_shares() -> None:
+    result = run(*SMALL, "--layers", "global_pool", "--trials", "2")
+    assert result.returncode == 0, result.stderr
+    head, *_, sums, shares = result.stdout.splitlines()
+    assert head.split()[:3] == ["calls", "default", "us"]
+    assert "by default" in sums
+    assert "building" in shares
+    assert "measuring" in shares
+
+
+def test_a_dry_run_measures_nothing_and_tells_the_spaces() -> None:
+    result = run(*SMALL, "--dry-run", "--json")
+    found = json.loads(result.stdout)
+    assert result.stderr == ""
+    assert all(row["decisions"] > 0 for row in found["layers"])
+    assert found["seconds_at_most"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--layers", "conv9d"], 2, "no layer's name contains 'conv9d'"),
+        (["--trials", "0"], 2, "--trials"),
+        (["--target", "toaster"], 2, "unknown target 'toaster'"),
+    ],
+)
+def test_wrong_use_is_one_line(arguments: list[str], status: int, message: str) -> None:
+    result = run(*SMALL, *arguments)
+    assert result.returncode == status
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_so_and_leaves_no_process(number: int, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "--trials", "10000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert process.stderr is not None
+    assert "trials" in process.stderr.readline()
+    # As a terminal does: the whole process group gets it.
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.splitlines()[-1] == "error: interrupted"
+    assert "Traceback" not in errors
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    assert not list(tmp_path.glob("mobilenet-tvm-*"))
+
+
+def test_layers_of_several_models_are_counted_together() -> None:
+    options = ModelOptions(resolution=32, alpha=0.5)
+    once = find_layers(["v1"], native(), options)
+    assert find_layers(["v1", "v1"], native(), options) == Counter(
+        {layer: 2 * count for layer, count in once.items()}
+    )
+
+
+POOL, DENSE = GlobalPool(1, 49, 96), Pointwise(1, 96, 1000)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "chosen"),
+    [
+        ([], [POOL, DENSE]),
+        (["pool"], [POOL]),
+        (["1x*x1000", "pool"], [POOL, DENSE]),
+        (["pointwise 1x96"], [DENSE]),
+    ],
+)
+def test_patterns_choose_layers(patterns: list[str], chosen: list[Workload]) -> None:
+    assert list(select(Counter({POOL: 1, DENSE: 2}), patterns)) == chosen
+
+
+def test_a_pattern_without_layers_is_refused() -> None:
+    with pytest.raises(WrongUseError, match="one is 'global_pool 1x49x96'"):
+        select(Counter({POOL: 1}), ["conv"])

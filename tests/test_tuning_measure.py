@@ -1,0 +1,191 @@
+"""Spaces, features and measuring, piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mobilenet_tvm.compile.tuning.features import features, matrix
+from mobilenet_tvm.compile.tuning.measure import (
+    check,
+    random_arguments,
+    time_until_stable,
+    tolerance,
+)
+from mobilenet_tvm.compile.tuning.space import Space, key_of, number_in, number_of
+from mobilenet_tvm.schedules import operators
+from mobilenet_tvm.schedules.workload import (
+    Convolution,
+    Depthwise,
+    DepthwisePointwise,
+    GlobalPool,
+    Pointwise,
+    Step,
+    Workload,
+)
+from mobilenet_tvm.targets.presets import PRESETS
+from mobilenet_tvm.targets.target import Target
+
+BIAS, ADD = Step("add_channel"), Step("add")
+WINDOW = ((3, 3), (1, 1), (1, 1, 1, 1))
+WORKLOADS: list[Workload] = [
+    Pointwise(49, 24, 40, (BIAS, ADD)),
+    Pointwise(1, 64, 1000, (BIAS,)),
+    Depthwise(1, 7, 7, 24, *WINDOW, (BIAS,)),
+    DepthwisePointwise(Depthwise(1, 8, 8, 16, *WINDOW, (BIAS,)), 24, (BIAS, ADD)),
+    Convolution(1, 16, 16, 3, 16, (3, 3), (2, 2), (0, 0, 1, 1), True, (BIAS,)),
+    GlobalPool(1, 49, 96),
+]
+each_workload = pytest.mark.parametrize("workload", WORKLOADS, ids=str)
+each_target = pytest.mark.parametrize("target", PRESETS.values(), ids=list(PRESETS))
+
+
+@each_workload
+@each_target
+def test_decisions_are_unique_and_begin_with_the_default(
+    workload: Workload, target: Target
+) -> None:
+    decisions = operators.decisions(workload, target)
+    assert decisions[0] == operators.default(workload, target)
+    assert len(set(decisions)) == len(decisions)
+
+
+@each_workload
+def test_every_decision_makes_a_function(workload: Workload) -> None:
+    for decision in operators.decisions(workload, PRESETS["x86"])[::7]:
+        func = operators.build(workload, decision, PRESETS["x86"])
+        assert func.params
+
+
+def test_a_ragged_pixel_tile_is_not_unrolled_and_blocks_are_whole() -> None:
+    for decision in operators.decisions(Pointwise(49, 24, 40), PRESETS["x86"]):
+        assert 49 % decision.tile_m == 0 or decision.unroll_k == 1
+        assert -(-49 // decision.tile_m) % decision.block_m == 0
+
+
+def test_a_candidate_tells_its_decision_and_its_layer() -> None:
+    space = Space(WORKLOADS[0], PRESETS["x86"])
+    for number in (0, 5, len(space.decisions) - 1):
+        candidate = space.candidates[number]
+        assert number_of(candidate) == number_in(candidate.sch.mod) == number
+        assert key_of(candidate.sch.mod) == space.key
+
+
+def test_decisions_from_elsewhere_join_the_space() -> None:
+    default = operators.default(WORKLOADS[0], PRESETS["x86"])
+    other = operators.default(WORKLOADS[0], PRESETS["arm64"])
+    space = Space(WORKLOADS[0], PRESETS["x86"], [other, default])
+    assert space.decisions[-1] == other
+    assert space.decisions.count(default) == 1
+
+
+@each_workload
+def test_features_tell_decisions_apart(workload: Workload) -> None:
+    table = matrix(Space(workload, PRESETS["x86"]))
+    assert len(np.unique(np.nan_to_num(table, nan=-1), axis=0)) == len(table)
+
+
+def test_features_are_numbers_without_what_does_not_apply() -> None:
+    found = features(
+        GlobalPool(1, 49, 96), operators.default(WORKLOADS[-1], PRESETS["x86"]), PRESETS["x86"]
+    )
+    assert "tile_m" not in found
+    assert all(np.isfinite(value) for value in found.values())
+
+
+@each_workload
+def test_arguments_fit_the_function_and_only_weights_stay(workload: Workload) -> None:
+    target = PRESETS["x86"]
+    decision = operators.default(workload, target)
+    func = operators.build(workload, decision, target)
+    parameters = [(p.name, tuple(int(e) for e in p.ty.shape)) for p in func.params]
+    arrays, weights = random_arguments(workload, decision, parameters)
+    assert [array.shape for array in arrays] == [shape for _, shape in parameters]
+    assert np.isnan(arrays[-1]).all()
+    names = [parameters[index][0] for index in weights]
+    assert not {"data", parameters[-1][0]} & set(names)
+    assert not any(name.startswith("add_") and "channel" not in name for name in names)
+    assert all(name in ("weight", "taps") or "channel" in name for name in names)
+
+
+def test_arguments_are_the_same_for_all_decisions() -> None:
+    workload, target = WORKLOADS[0], PRESETS["x86"]
+    inputs = []
+    for decision in operators.decisions(workload, target)[:2]:
+        func = operators.build(workload, decision, target)
+        parameters = [(p.name, tuple(int(e) for e in p.ty.shape)) for p in func.params]
+        inputs.append(random_arguments(workload, decision, parameters)[0])
+    np.testing.assert_array_equal(inputs[0][0], inputs[1][0])
+    np.testing.assert_array_equal(inputs[0][3], inputs[1][3])
+
+
+def test_a_result_is_compared_with_the_first(tmp_path: Path) -> None:
+    reference = tmp_path / "reference.npy"
+    right = np.array([1.0, -8.0], np.float32)
+    assert check(right, reference, 1e-5) is None
+    assert check(right + np.float32(7e-5), reference, 1e-5) is None
+    failure = check(right + np.float32(9e-5), reference, 1e-5)
+    assert failure is not None
+    assert failure.kind == "wrong"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_result_that_is_not_finite_is_wrong_even_if_it_is_the_first(
+    value: float, tmp_path: Path
+) -> None:
+    reference = tmp_path / "reference.npy"
+    assert check(np.array([1.0, value], np.float32), reference, 1.0) is not None
+    assert not reference.exists()
+
+
+def test_sums_in_another_order_are_within_the_tolerance_and_a_lost_term_is_not() -> None:
+    layer = Pointwise(4, 960, 8)
+    rng = np.random.default_rng(0)
+    data = rng.standard_normal((4, 960), np.float32)
+    weight = rng.standard_normal((960, 8), np.float32) * np.float32(960**-0.5)
+    exact = data.astype(np.float64) @ weight.astype(np.float64)
+    total = np.zeros((4, 8), np.float32)
+    for k in range(960):
+        total += data[:, k, None] * weight[k]
+    allowed = tolerance(layer, exact.size) * max(1.0, np.abs(exact).max())
+    assert np.abs(total - exact).max() < allowed
+    lost = data[:, 1:].astype(np.float64) @ weight[1:].astype(np.float64)
+    assert np.abs(lost - exact).max() > 10 * allowed
+
+
+def series(*rounds: Sequence[float]) -> Callable[[int], list[float]]:
+    """Return a function that returns given times, then the last of them again and again."""
+    left = list(rounds)
+
+    def run(repeats: int) -> list[float]:
+        times = left.pop(0) if len(left) > 1 else left[0]
+        return [times[i % len(times)] for i in range(repeats)]
+
+    return run
+
+
+def test_a_steady_candidate_takes_few_rounds() -> None:
+    measured = time_until_stable(series([1e-3]))
+    assert measured.seconds == measured.minimum == 1e-3
+    assert measured.spread == 0
+    assert measured.repeats == 20
+
+
+def test_outliers_are_seen_but_do_not_count() -> None:
+    measured = time_until_stable(series([1e-3, 3e-3, 3e-3]))
+    assert measured.seconds == 1e-3
+    assert measured.spread == pytest.approx(2.0)
+
+
+def test_a_candidate_that_gets_faster_is_timed_on() -> None:
+    falling = [[1e-3 * 0.9**i] for i in range(8)]
+    measured = time_until_stable(series(*falling))
+    assert measured.seconds < 1e-3 * 0.9**6
+    assert measured.repeats > 20
+
+
+def test_a_slow_candidate_is_timed_a_few_times_only() -> None:
+    assert time_until_stable(series([0.3])).repeats == 12

@@ -1,0 +1,209 @@
+"""The search on invented times: nothing is built, nothing runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from tvm.ir.utils import derived_object
+from tvm.s_tir import meta_schedule
+
+from mobilenet_tvm.compile.tuning.cost_model import CostModel
+from mobilenet_tvm.compile.tuning.measure import Failure, Measurement
+from mobilenet_tvm.compile.tuning.search import BATCH, predicted_best, search
+from mobilenet_tvm.compile.tuning.space import Space, key_of, number_in
+from mobilenet_tvm.compile.tuning.task import Task
+from mobilenet_tvm.schedules import operators
+from mobilenet_tvm.schedules.workload import Depthwise, GlobalPool, Pointwise, Step, Workload
+from mobilenet_tvm.targets.presets import PRESETS
+
+X86 = PRESETS["x86"]
+POOL = GlobalPool(1, 49, 96)
+DENSE = Pointwise(196, 96, 576, (Step("add_channel"),))
+DEPTHWISE = Depthwise(1, 14, 14, 64, (3, 3), (1, 1), (1, 1, 1, 1))
+
+Seconds = Callable[[Task, int], float | None]
+
+
+@derived_object
+class NoBuilder(meta_schedule.builder.PyBuilder):
+    """Names candidates instead of building them."""
+
+    def build(self, build_inputs: Sequence[Any]) -> list[Any]:
+        """Return the layer and the decision's number as the path."""
+        names = [f"{key_of(i.mod)}|{number_in(i.mod)}" for i in build_inputs]
+        return [meta_schedule.builder.BuilderResult(name, None) for name in names]
+
+
+@derived_object
+class Result(meta_schedule.runner.PyRunnerFuture):
+    """An invented time."""
+
+    def __init__(self, seconds: float | None) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def done(self) -> bool:
+        """Tell that it is there."""
+        return True
+
+    def result(self) -> Any:
+        """Return it."""
+        seconds = None if self.seconds is None else [self.seconds]
+        return meta_schedule.runner.RunnerResult(seconds, None if seconds else "failed")
+
+
+@derived_object
+class NoRunner(meta_schedule.runner.PyRunner):
+    """Invents times, and keeps the order of the candidates."""
+
+    def __init__(self, tasks: Sequence[Task], seconds: Seconds) -> None:
+        super().__init__()
+        self.tasks = {task.space.key: task for task in tasks}
+        self.seconds = seconds
+        self.order: list[tuple[Workload, int]] = []
+
+    def run(self, runner_inputs: Sequence[Any]) -> list[Any]:
+        """Invent the times of a batch."""
+        results = []
+        for given in runner_inputs:
+            key, _, number = str(given.artifact_path).rpartition("|")
+            task = self.tasks[key]
+            seconds = self.seconds(task, int(number))
+            failed = Failure("error", "failed")
+            task.outcomes[int(number)] = Measurement(seconds, seconds, 0, 1) if seconds else failed
+            self.order.append((task.workload, int(number)))
+            results.append(Result(seconds))
+        return results
+
+
+def by_tile(task: Task, number: int) -> float:
+    """Invent a time that grows with the distance from one decision's tile."""
+    decision = task.space.decisions[number]
+    tile = [getattr(decision, part, 0) for part in ("tile_m", "tile_x", "tile_n", "tile_c")]
+    return 1e-4 * (1 + abs(sum(tile) - 24) / 24) * task.workload.flops / DENSE.flops
+
+
+def run(
+    layers: dict[Workload, int],
+    seconds: Seconds = by_tile,
+    trials: int = 60,
+    seed: int = 0,
+    known: dict[int, float] | None = None,
+    left: Callable[[list[Task]], int] | None = None,
+) -> tuple[list[Task], list[tuple[Workload, int]]]:
+    tasks = [Task(Space(layer, X86), count, known or {}) for layer, count in layers.items()]
+    model = CostModel(seed)
+    for task in tasks:
+        model.add(task.space)
+        model.learn(task.space, task.known)
+    runner = NoRunner(tasks, seconds)
+
+    def remaining() -> int:
+        return left(tasks) if left else trials - sum(len(task.outcomes) for task in tasks)
+
+    search(tasks, model, NoBuilder(), runner, trials=trials, left=remaining, seed=seed)
+    return tasks, runner.order
+
+
+LAYERS: dict[Workload, int] = {DENSE: 1, DEPTHWISE: 4, POOL: 1}
+
+
+def test_the_default_decision_is_the_first_of_each_layer() -> None:
+    _, order = run(LAYERS)
+    for layer in LAYERS:
+        assert next(number for workload, number in order if workload == layer) == 0
+
+
+def test_no_candidate_is_tried_twice_and_no_more_than_asked_for() -> None:
+    for trials in (1, 7, 30):
+        _, order = run(LAYERS, trials=trials)
+        assert len(set(order)) == len(order) == trials
+
+
+def test_the_seed_decides_the_order() -> None:
+    first, again, other = (run(LAYERS, seed=seed)[1] for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_the_model_finds_what_chance_does_not() -> None:
+    (task,), _ = run({DENSE: 1}, trials=40)
+    best = min(by_tile(task, number) for number in range(len(task.space.decisions)))
+    assert task.times[task.best].seconds <= 1.05 * best
+
+
+def test_trials_go_where_they_save_most() -> None:
+    heavy = Pointwise(196, 96, 512)
+    tasks, _ = run({DENSE: 1, heavy: 20}, trials=28)
+    few, many = (len(task.outcomes) for task in tasks)
+    assert many > 2 * few
+
+
+def test_a_space_that_is_measured_wholly_ends_the_layer() -> None:
+    (task,), order = run({POOL: 1}, trials=100)
+    assert len(order) == len(operators.decisions(POOL, X86))
+    assert task.ended == "all decisions measured"
+
+
+def test_a_layer_ends_when_no_gain_is_expected() -> None:
+    (task,), order = run({DENSE: 1}, lambda _, number: 1e-4 if number == 0 else 1e-3, trials=300)
+    assert task.ended == "no gain expected"
+    assert len(order) < 60
+
+
+def test_a_layer_whose_default_fails_is_given_up() -> None:
+    (task,), order = run({DENSE: 1}, lambda *_: None)
+    assert task.ended == "the default decision failed"
+    assert len(order) <= BATCH
+
+
+def test_no_batch_starts_when_the_time_is_up() -> None:
+    tasks, order = run(LAYERS, left=lambda tasks: 0 if len(tasks[0].outcomes) else 100)
+    assert [len(task.outcomes) > 0 for task in tasks] == [True, False, False]
+    assert {task.ended for task in tasks} == {"no trials or time left"}
+    assert len(order) <= BATCH
+
+
+def test_of_what_is_known_only_the_best_is_measured_again() -> None:
+    known = {5: 3e-4, 9: 1e-4, 11: 2e-4}
+    _, order = run({DENSE: 1}, known=known)
+    numbers = [number for _, number in order]
+    assert numbers[:2] == [0, 9]
+    assert set(numbers) & known.keys() == {9}
+
+
+def test_another_targets_times_help_from_the_first_batch_on() -> None:
+    space = Space(DENSE, PRESETS["x86-avx512"])
+    elsewhere = Task(space, 1)
+    model = CostModel(0)
+    model.learn(space, {n: by_tile(elsewhere, n) for n in range(len(space.decisions))})
+    task = Task(Space(DENSE, X86), 1)
+    model.add(task.space)
+    numbers = range(len(task.space.decisions))
+    scores = model.scores(task.space, numbers)
+    assert scores is not None
+    promised = [by_tile(task, int(n)) for n in np.argsort(-scores)[:4]]
+    assert max(promised) < np.median([by_tile(task, n) for n in numbers])
+
+
+def test_without_a_prediction_all_is_drawn() -> None:
+    rng = np.random.default_rng(0)
+    chosen = predicted_best(range(100), None, 8, rng)
+    assert len(set(chosen)) == 8
+    assert chosen != sorted(chosen)[:8] or chosen[-1] > 8
+
+
+def test_a_share_is_drawn_beside_the_best_predicted() -> None:
+    scores = np.arange(100.0)
+    chosen = predicted_best(range(100), scores, 8, np.random.default_rng(0))
+    assert chosen[:6] == [99, 98, 97, 96, 95, 94]
+    assert len(set(chosen)) == 8
+
+
+def test_less_than_a_batch_may_be_left() -> None:
+    assert sorted(predicted_best([3, 5], np.array([1.0, 2.0]), 8, np.random.default_rng(0))) == [
+        3,
+        5,
+    ]
