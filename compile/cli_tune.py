@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,6 +43,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="Threads that share a layer.",
 )
+@click.option(
+    "--log",
+    "log_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The tuning log to write.  [default: your own log of the target]",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--dry-run", is_flag=True, help="Say what would be tuned, and how long it may take.")
 @shape_options
@@ -53,42 +60,64 @@ def tune(
     time_limit: float | None,
     patterns: tuple[str, ...],
     threads: int,
+    log_path: Path | None,
     seed: int,
     dry_run: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Search the fastest schedule of each layer by measuring on this machine."""
+    """Search the fastest schedule of each layer by measuring on this machine.
+
+    Each trial is kept beside the log, so that another run goes on where this one ends.
+    """
     from mobilenet_tvm.compile.peak import measure_peak
     from mobilenet_tvm.compile.source import ModelOptions
     from mobilenet_tvm.compile.tuning.layers import find_layers, select
     from mobilenet_tvm.compile.tuning.progress import line_printer
+    from mobilenet_tvm.compile.tuning.records import Records
     from mobilenet_tvm.compile.tuning.runner import require_native
     from mobilenet_tvm.compile.tuning.tune import plan, seconds_needed
     from mobilenet_tvm.compile.tuning.tune import tune as run
+    from mobilenet_tvm.compile.tuning_log import user_log
+    from mobilenet_tvm.targets.host import machine_name
     from mobilenet_tvm.targets.presets import get_target
 
     machine = get_target(target)
     layers = select(find_layers(models, machine, ModelOptions(**given(options))), patterns)
+    records = Records(log_path or user_log(machine), machine, threads, machine_name())
     if dry_run:
-        plans = plan(layers, machine)
+        plans = plan(layers, machine, records.known)
         _print_plan(plans, seconds_needed(plans, trials, time_limit), as_json)
         return
     require_native(machine)
     peak = measure_peak(threads, machine.cpu).gflops
-    tuned = run(
-        layers,
-        machine,
-        trials=trials,
-        time_limit=time_limit,
-        threads=threads,
-        seed=seed,
-        on_event=line_printer(sys.stderr, peak),
-    )
+    last_word = {}
+    try:
+        tuned = run(
+            layers,
+            machine,
+            trials=trials,
+            time_limit=time_limit,
+            threads=threads,
+            seed=seed,
+            known=records.known,
+            transfer=records.transfer,
+            on_result=records.add,
+            on_event=line_printer(sys.stderr, peak),
+        )
+        last_word = {
+            task.workload: (task.decision, task.times[task.best])
+            for task in tuned.tasks
+            if task.times
+        }
+    finally:
+        records.settle(last_word)
     if as_json:
-        print_json({"target": machine.name, "threads": threads, "peak_gflops": peak} | _dict(tuned))
+        facts = {"target": machine.name, "threads": threads, "peak_gflops": peak}
+        print_json(facts | {"log": str(records.log.path)} | _dict(tuned))
     else:
         _print_table(tuned, peak)
+        click.echo(f"log: {records.log.path}, {len(records.log.records)} layers")
 
 
 def _print_plan(plans: list[Plan], seconds: float, as_json: bool) -> None:

@@ -145,6 +145,33 @@ class TuningLog:
         UserError
             If the file cannot be written, or is no tuning log; it is then as it was.
         """
+        return self._rewrite(
+            lambda records: [*records, *(r for log in others for r in log.records)]
+        )
+
+    def prune(self) -> Counter[str]:
+        """Sort the file and drop what is beaten or damaged; see `merge`."""
+        return self.merge()
+
+    def settle(self, records: Iterable[Record]) -> None:
+        """Let records take the place of all others of their layers, devices and threads.
+
+        Parameters
+        ----------
+        records : iterable of Record
+            Of a later measurement, which is believed even where it is longer.
+
+        Raises
+        ------
+        UserError
+            As `merge` does.
+        """
+        new = list(records)
+        said = {_contest(record) for record in new}
+        self._rewrite(lambda old: [*(r for r in old if _contest(r) not in said), *new])
+
+    def _rewrite(self, choose: Callable[[list[Record]], list[Record]]) -> Counter[str]:
+        """Replace the file's records; return how many lines were dropped, by reason."""
         dropped: Counter[str] = Counter()
 
         def rewrite(path: Path) -> None:
@@ -156,7 +183,7 @@ class TuningLog:
                 dropped.update(line.reason for line in self.skipped if line not in kept)
                 if set(dropped) - {TORN} and not self.records:
                     raise UserError(f"{self.path}: holds no record; is it a tuning log?")
-                records = [*self.records, *(r for log in others for r in log.records)]
+                records = choose(self.records)
                 best = sorted(_unbeaten(records), key=_order)
                 # What the same row says twice is no loss.
                 dropped["beaten"] = len({r.to_json() for r in records}) - len(best)
@@ -166,10 +193,6 @@ class TuningLog:
 
         self._write(rewrite)
         return +dropped
-
-    def prune(self) -> Counter[str]:
-        """Sort the file and drop what is beaten or damaged; see `merge`."""
-        return self.merge()
 
     def _load(self) -> None:
         self.records, self.skipped = [], []
@@ -228,7 +251,7 @@ def _unbeaten(records: Iterable[Record]) -> list[Record]:
     for record in records:
         if record.source == "static" and _layer(record) in measured:
             continue
-        contest = (*_layer(record), record.device, record.threads)
+        contest = _contest(record)
         if contest not in best or _rank(record) < _rank(best[contest]):
             best[contest] = record
     return list(best.values())
@@ -236,6 +259,11 @@ def _unbeaten(records: Iterable[Record]) -> list[Record]:
 
 def _layer(record: Record) -> tuple[str, ...]:
     return record.target, record.workload, record.dtype, record.layout
+
+
+def _contest(record: Record) -> tuple[Any, ...]:
+    """Return what two records have in common whose times compare."""
+    return (*_layer(record), record.device, record.threads)
 
 
 def _rank(record: Record) -> tuple[float, str]:

@@ -37,9 +37,9 @@ class Record:
     decision : mapping of str to int or bool
         By name, as in `vars` of a decision.
     microseconds : float
-        Median of the measurement.
+        First decile of the runs: other processes only ever add time.
     spread : float
-        From the first to the last decile, as a share of the median.
+        How much longer the median run took, as a share of that.
     threads : int
         That it was measured with.
     target : str

@@ -10,6 +10,8 @@ from pathlib import Path
 
 _CPUS = Path("/sys/devices/system/cpu")
 _CPUINFO = Path("/proc/cpuinfo")
+# The firmware's name of a board, where it describes one.
+_BOARD = Path("/proc/device-tree/model")
 
 # Numbers of the auxiliary vector's entries, from Linux' include/uapi/linux/auxvec.h.
 _AT_HWCAP = 16
@@ -46,6 +48,27 @@ def architecture() -> str:
     if sys.maxsize < 2**32:
         return {"x86_64": "i386", "aarch64": "arm"}.get(machine, machine)
     return machine
+
+
+def machine_name() -> str:
+    """Return what people call this machine: the board's name, or the CPU's model.
+
+    Returns
+    -------
+    str
+        Such as ``"Raspberry Pi 4 Model B Rev 1.4"`` or ``"AMD EPYC, family 25, model 17"``.
+    """
+    board = _read(_BOARD).strip("\0\n ")
+    if board:
+        return board
+    facts = dict(re.findall(r"^(model name|cpu family|model)\s*: (.+)$", _read(_CPUINFO), re.M))
+    name = facts.get("model name")
+    if not name:
+        return architecture()
+    numbers = [
+        f"{k.removeprefix('cpu ')} {facts[k]}" for k in ("cpu family", "model") if k in facts
+    ]
+    return ", ".join([name.strip(), *numbers])
 
 
 def cpu_features() -> frozenset[str]:

@@ -150,3 +150,25 @@ def _loader_path(folder: Path) -> str:
     (folder / "mobilenet_tvm").mkdir()
     (folder / "mobilenet_tvm" / "targets").symlink_to(Path(host.__file__).parent)
     return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("board", "cpuinfo", "name"),
+    [
+        ("Raspberry Pi 4 Model B Rev 1.4\0", "", "Raspberry Pi 4 Model B Rev 1.4"),
+        (
+            "",
+            "cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n",
+            "AMD EPYC, family 25, model 17",
+        ),
+        ("", "", host.architecture()),
+    ],
+    ids=["board", "x86", "unknown"],
+)
+def test_machine_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, board: str, cpuinfo: str, name: str
+) -> None:
+    for attribute, text in (("_BOARD", board), ("_CPUINFO", cpuinfo)):
+        (tmp_path / attribute).write_text(text)
+        monkeypatch.setattr(host, attribute, tmp_path / attribute)
+    assert host.machine_name() == name

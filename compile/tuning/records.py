@@ -1,0 +1,121 @@
+"""Keeps what tuning finds: every trial in a file of its own, each layer's best in the log."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from mobilenet_tvm.compile.tuning.measure import Measurement
+from mobilenet_tvm.compile.tuning.tune import Known
+from mobilenet_tvm.compile.tuning_log import Record, TuningLog
+from mobilenet_tvm.schedules import operators
+from mobilenet_tvm.schedules.workload import Workload, parse
+from mobilenet_tvm.targets.presets import PRESETS
+from mobilenet_tvm.targets.target import Target
+
+_TRIALS = ".trials.jsonl"
+
+
+class Records:
+    """The records of one run of the tuner, and of those before it.
+
+    Every trial is written as soon as it is measured, and a layer's best when it is beaten. So a
+    killed run loses nothing, and the next one goes on where it stopped.
+
+    Parameters
+    ----------
+    path : Path
+        The log, which need not exist; the trials are in `<name>.trials.jsonl` beside it.
+    target : Target
+        What is tuned for.
+    threads : int
+        How many share a layer.
+    device : str
+        Where it is measured.
+    """
+
+    def __init__(self, path: Path, target: Target, threads: int, device: str) -> None:
+        self.log = TuningLog(path, target)
+        self.trials = _read(_trials_beside(path), target)
+        self._target = target
+        self._threads = threads
+        self._device = device
+        self._best: dict[Workload, Record] = {}
+
+    @property
+    def known(self) -> Known:
+        """Earlier trials on this device with as many threads: not to be repeated."""
+        return _known(
+            [r for r in self.trials.records if (r.device, r.threads) == self._here], self._target
+        )
+
+    @property
+    def transfer(self) -> dict[Target, Known]:
+        """Earlier trials elsewhere, and for other targets, from which the cost model can learn."""
+        found = {
+            self._target: _known(
+                [r for r in self.trials.records if (r.device, r.threads) != self._here],
+                self._target,
+            )
+        }
+        for path in sorted(self.log.path.parent.glob(f"*{_TRIALS}")):
+            other = PRESETS.get(path.name.removesuffix(_TRIALS))
+            if other is not None and other.preset != self._target.preset:
+                found[other] = _known(_read(path, other).records, other)
+        return found
+
+    @property
+    def _here(self) -> tuple[str, int]:
+        return self._device, self._threads
+
+    def add(self, workload: Workload, decision: Any, measurement: Measurement) -> None:
+        """Write a trial, and the log if it is the layer's best of this run."""
+        record = self._record(workload, decision, measurement)
+        self.trials.append(record)
+        best = self._best.get(workload)
+        if best is None or record.microseconds < best.microseconds:
+            self._best[workload] = record
+            self.log.append(record)
+
+    def settle(self, last_word: dict[Workload, tuple[Any, Measurement]] | None = None) -> None:
+        """Leave one record per layer in the log: the best of this run.
+
+        Parameters
+        ----------
+        last_word : dict, optional
+            Best decisions as they were measured again at the end; the shortest of many times
+            is partly luck.
+        """
+        for workload, (decision, measurement) in (last_word or {}).items():
+            self._best[workload] = self._record(workload, decision, measurement)
+        if self._best:
+            self.log.settle(self._best.values())
+
+    def _record(self, workload: Workload, decision: Any, measurement: Measurement) -> Record:
+        return Record.of(
+            workload,
+            decision,
+            self._target,
+            microseconds=1e6 * measurement.seconds,
+            spread=measurement.spread,
+            threads=self._threads,
+            device=self._device,
+        )
+
+
+def _trials_beside(path: Path) -> Path:
+    return path.with_name(path.name.removesuffix(".jsonl") + _TRIALS)
+
+
+def _read(path: Path, target: Target) -> TuningLog:
+    return TuningLog.read(path, target) if path.exists() else TuningLog(path, target)
+
+
+def _known(records: list[Record], target: Target) -> Known:
+    found: dict[Workload, list[tuple[Any, float]]] = defaultdict(list)
+    for record in records:
+        workload = parse(record.workload)
+        decision = operators.decision(workload, record.decision, target)
+        found[workload].append((decision, 1e-6 * record.microseconds))
+    return found
