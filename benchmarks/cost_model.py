@@ -2,7 +2,8 @@
 
 Measures every decision of some layers once on this machine, then lets both searches choose among
 those times, so that they differ in nothing but their choices. The default decision is left out:
-it would hide how either starts.
+it would hide how either starts. With earlier trials of other layers, or for another target, a
+third search starts from what the cost model learnt of them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections import defaultdict
 from pathlib import Path
 
 import click
@@ -25,16 +27,19 @@ from mobilenet_tvm.compile.tuning.runner import Runner
 from mobilenet_tvm.compile.tuning.search import BATCH, predicted_best
 from mobilenet_tvm.compile.tuning.space import Space
 from mobilenet_tvm.compile.tuning.task import Task
+from mobilenet_tvm.compile.tuning_log import TuningLog
 from mobilenet_tvm.schedules import operators
-from mobilenet_tvm.schedules.workload import Depthwise, Pointwise, Step, Workload
+from mobilenet_tvm.schedules.workload import Depthwise, Pointwise, Step, Workload, parse
 from mobilenet_tvm.targets.presets import get_target
 
 RELU6 = (Step("add_channel"), Step("clip", (0.0, 6.0)))
-#: Of MobileNetV2: wide, narrow, depthwise.
+HARD_SWISH = (Step("add_channel"), Step("hard_swish"))
+#: Of MobileNetV3-Large: wide, narrow, depthwise. The model's settings were chosen on three layers
+#: of MobileNetV2.
 LAYERS: list[Workload] = [
-    Pointwise(196, 96, 576, RELU6),
-    Pointwise(784, 144, 32, (Step("add_channel"),)),
-    Depthwise(1, 112, 112, 96, (3, 3), (2, 2), (0, 0, 1, 1), RELU6),
+    Pointwise(196, 112, 672, HARD_SWISH),
+    Pointwise(784, 120, 40, (Step("add_channel"), Step("add"))),
+    Depthwise(1, 28, 28, 240, (3, 3), (2, 2), (1, 1, 1, 1), HARD_SWISH),
 ]
 
 
@@ -68,12 +73,35 @@ def measure_all(space: Space) -> dict[int, float]:
     return {n: o.seconds for n, o in task.outcomes.items() if isinstance(o, Measurement)}
 
 
+def earlier_trials(path: Path) -> list[tuple[Space, dict[int, float]]]:
+    """Return the trials in a file named `<preset>.trials.jsonl`, but for those of `LAYERS`."""
+    target = get_target(path.name.partition(".")[0])
+    by_layer: dict[Workload, dict[object, float]] = defaultdict(dict)
+    for record in TuningLog.read(path, target).records:
+        workload = parse(record.workload)
+        if workload not in LAYERS:
+            decision = operators.decision(workload, record.decision, target)
+            by_layer[workload][decision] = 1e-6 * record.microseconds
+    found = []
+    for workload, times in by_layer.items():
+        space = Space(workload, target, times)
+        found.append((space, {space.decisions.index(d): s for d, s in times.items()}))
+    return found
+
+
 def best_so_far(
-    space: Space, seconds: dict[int, float], trials: int, seed: int, learns: bool
+    space: Space,
+    seconds: dict[int, float],
+    trials: int,
+    seed: int,
+    learns: bool,
+    earlier: list[tuple[Space, dict[int, float]]],
 ) -> list[float]:
     """Return, after each trial, the best throughput as a share of the space's best."""
     rng = np.random.default_rng(seed)
     model = CostModel(seed)
+    for other, times in earlier:
+        model.learn(other, times)
     model.add(space)
     untried = [number for number in seconds if number != 0]
     limit = min(seconds[number] for number in untried)
@@ -94,9 +122,18 @@ def best_so_far(
 @click.option("--trials", default=64, show_default=True)
 @click.option("--seeds", default=5, show_default=True)
 @click.option("--times", type=click.Path(path_type=Path), help="Keeps the measured times.")
+@click.option(
+    "--earlier",
+    type=click.Path(path_type=Path, exists=True),
+    multiple=True,
+    help="Trials to start from: <preset>.trials.jsonl; repeatable.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def main(name: str, trials: int, seeds: int, times: Path | None, as_json: bool) -> None:
-    """Print how near both searches come to the best decision of three layers."""
+def main(
+    name: str, trials: int, seeds: int, times: Path | None, earlier: tuple[Path, ...], as_json: bool
+) -> None:
+    """Print how near the searches come to the best decision of three layers."""
+    learnt = [known for path in earlier for known in earlier_trials(path)]
     target = get_target(name)
     kept: dict[str, dict[str, float]] = {}
     if times and times.exists():
@@ -112,11 +149,18 @@ def main(name: str, trials: int, seeds: int, times: Path | None, as_json: bool) 
         curves = {
             search: np.array(
                 [
-                    best_so_far(space, seconds, trials, seed, search == "model")
+                    best_so_far(
+                        space,
+                        seconds,
+                        trials,
+                        seed,
+                        search != "random",
+                        learnt if search == "transfer" else [],
+                    )
                     for seed in range(seeds)
                 ]
             )
-            for search in ("model", "random")
+            for search in ("model", "random", "transfer")[: 3 if learnt else 2]
         }
         checkpoints = [n for n in (8, 16, 24, 32, 48, 64, 96, 128) if n <= curves["model"].shape[1]]
         rows.append(
@@ -143,11 +187,12 @@ def main(name: str, trials: int, seeds: int, times: Path | None, as_json: bool) 
             f"of the best, the median one at {row['median_of_space']:.1%}"
         )
         for n in row["model"]:
-            model, random = row["model"][n], row["random"][n]
-            print(
-                f"  after {n:>3} trials: model {model['mean']:.1%} (worst {model['worst']:.1%}), "
-                f"random {random['mean']:.1%} (worst {random['worst']:.1%})"
+            searches = (name for name in ("model", "random", "transfer") if name in row)
+            shown = (
+                f"{name} {row[name][n]['mean']:.1%} (worst {row[name][n]['worst']:.1%})"
+                for name in searches
             )
+            print(f"  after {n:>3} trials: {', '.join(shown)}")
 
 
 if __name__ == "__main__":

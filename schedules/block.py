@@ -110,14 +110,17 @@ def _rows(workload: Block, target: Target) -> int:
     """Return the most rows per band that leave a band for each of some threads."""
     depthwise = workload.halves.depthwise
     row_bytes = 4 * depthwise.width * depthwise.channels
-    height = depthwise.output[0]
     fitting = [
         rows
-        for rows in divisors(height, MOST_ROWS)
-        if height // rows >= FEWEST_BANDS
-        and _band_height(workload, rows) * row_bytes <= SHARE_OF_CACHE * target.l2_bytes
+        for rows in _bands(depthwise.output[0])
+        if _band_height(workload, rows) * row_bytes <= SHARE_OF_CACHE * target.l2_bytes
     ]
     return max(fitting, default=1)
+
+
+def _bands(height: int) -> list[int]:
+    """Return the rows that a band may have: a library may be run with any number of threads."""
+    return [rows for rows in divisors(height, MOST_ROWS) if height // rows >= FEWEST_BANDS] or [1]
 
 
 def _band_height(workload: Block, rows: int) -> int:
@@ -144,7 +147,7 @@ def space(workload: Block, target: Target) -> dict[str, list[Any]]:
     """Return the candidates for each part of a decision."""
     halves = depthwise_pointwise.space(workload.halves, target)
     return {
-        "rows": divisors(workload.halves.depthwise.output[0], MOST_ROWS),
+        "rows": _bands(workload.halves.depthwise.output[0]),
         "first": stem.space(workload.first, target)["tile"],
         **halves,
     }

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from mobilenet_tvm.compile.source import ModelOptions
 from mobilenet_tvm.compile.tuning.layers import find_layers, select
+from mobilenet_tvm.compile.tuning_log import TuningLog
 from mobilenet_tvm.schedules.workload import GlobalPool, Pointwise, Workload
 from mobilenet_tvm.targets.errors import WrongUseError
 from mobilenet_tvm.targets.presets import native
@@ -42,11 +44,12 @@ def test_tune_prints_a_row_per_layer_and_progress_elsewhere() -> None:
 def test_tune_prints_a_table_with_sums_and_shares() -> None:
     result = run(*SMALL, "--layers", "global_pool", "--trials", "2")
     assert result.returncode == 0, result.stderr
-    head, *_, sums, shares = result.stdout.splitlines()
+    head, *_, sums, shares, log = result.stdout.splitlines()
     assert head.split()[:3] == ["calls", "default", "us"]
     assert "by default" in sums
     assert "building" in shares
     assert "measuring" in shares
+    assert log.startswith("log: ")
 
 
 def test_a_dry_run_measures_nothing_and_tells_the_spaces() -> None:
@@ -93,6 +96,55 @@ def test_an_interrupted_run_says_so_and_leaves_no_process(number: int, tmp_path:
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
     assert not list(tmp_path.glob("mobilenet-tvm-*"))
+
+
+def test_a_killed_run_loses_nothing_and_the_next_goes_on(tmp_path: Path) -> None:
+    log, trials = tmp_path / "log.jsonl", tmp_path / "log.trials.jsonl"
+    process = subprocess.Popen(
+        [*COMMAND, *SMALL, "--trials", "10000", "--log", str(log)],
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    while not trials.exists() or trials.read_text().count("\n") < 12:
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    measured = TuningLog.read(trials)
+    assert len(measured.records) >= 12
+    assert not measured.skipped
+    for record in measured.records:
+        best = TuningLog.read(log).best(record.workload)
+        assert best is not None
+        assert best.microseconds <= record.microseconds
+    plan = json.loads(run(*SMALL, "--dry-run", "--json", "--log", str(log)).stdout)
+    assert sum(row["known"] for row in plan["layers"]) == len(measured.records)
+    again = run(*SMALL, "--trials", "5", "--log", str(log))
+    assert again.returncode == 0, again.stderr
+
+
+def test_a_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = run(*SMALL, "--layers", "global_pool", "--log", str(tmp_path / "file" / "log.jsonl"))
+    assert result.returncode == 1
+    assert "cannot be written" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+
+
+def test_compile_uses_what_was_tuned(tmp_path: Path) -> None:
+    log, output = tmp_path / "log.jsonl", tmp_path / "small.so"
+    tuned = run(*SMALL, "--layers", "global_pool", "--trials", "6", "--log", str(log))
+    assert f"log: {log}, " in tuned.stdout
+    command = [*COMMAND[:3], "compile", "--target", "native", *COMMAND[4:], *SMALL]
+    compiled = subprocess.run(
+        [*command, "--tuning-log", str(log), "-o", str(output), "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(compiled.stdout)
+    assert 0 < found["tuned_layers"] < found["layers"]
 
 
 def test_layers_of_several_models_are_counted_together() -> None:

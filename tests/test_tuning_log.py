@@ -250,6 +250,7 @@ def test_absurd_sizes_are_refused_at_once(tmp_path: Path) -> None:
         (WORKLOADS[3], {"tile_c": 64}),
         (WORKLOADS[4], {"tile_c": 5}),
         (WORKLOADS[5], {"rows": 3}),  # does not divide the height
+        (WORKLOADS[5], {"rows": 7}),  # too few bands for four threads
         (WORKLOADS[5], {"first_x": 3}),
     ],
     ids=lambda value: value if isinstance(value, dict) else operators.operator(value),

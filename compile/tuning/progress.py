@@ -51,6 +51,14 @@ class Event:
     total: float | None
 
 
+#: Longer names of layers are cut, so that a line fits a terminal.
+_NAME = 44
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _NAME else f"{name[: _NAME - 3]}..."
+
+
 def line_printer(
     stream: TextIO, peak_gflops: float | None = None, every: float = 2.0
 ) -> Callable[[Event], None]:
@@ -74,16 +82,16 @@ def line_printer(
         if not failed and now - last < every and event.trials < event.most_trials:
             return
         last = now
-        text = f"{event.trials}/{event.most_trials} trials, layer {event.layer}/{event.layers} "
-        text += f"{event.workload}: "
+        text = f"{event.trials}/{event.most_trials} trials, {event.seconds_left:.0f} s left"
+        text += f"; all layers {1e3 * event.total:.3f} ms" if event.total else ""
+        text += f"; {_short(str(event.workload))} ({event.layer}/{event.layers}): "
         if isinstance(event.outcome, Failure):
             text += f"{event.outcome.kind}: {event.outcome.reason} ({event.decision})"
         elif event.best:
             gflops = 1e-9 * event.workload.flops / event.best
             text += f"best {1e6 * event.best:.1f} us, {gflops:.1f} GFLOP/s"
             text += f", {gflops / peak_gflops:.0%} of peak" if peak_gflops else ""
-        text += f"; all layers {1e3 * event.total:.3f} ms" if event.total else ""
-        stream.write(f"{text}; {event.seconds_left:.0f} s left\n")
+        stream.write(f"{text}\n")
         stream.flush()
 
     return show
