@@ -17,6 +17,7 @@ import click
 from mobilenet_tvm.compile.cli_logs import logs, warn_of_skipped
 from mobilenet_tvm.compile.cli_options import given, model_options, threads_option
 from mobilenet_tvm.compile.cli_output import json_option, print_facts, print_json
+from mobilenet_tvm.compile.cli_report import report
 from mobilenet_tvm.compile.cli_tune import tune
 from mobilenet_tvm.targets.errors import UserError, WrongUseError
 
@@ -192,7 +193,7 @@ def bench(file: Path, threads: int | None, rounds: int, as_json: bool) -> None:
 def profile(file: Path, threads: int | None, rounds: int, as_json: bool) -> None:
     """Measure each layer: time, GFLOP/s, bytes, share of this machine's peak, schedule."""
     from mobilenet_tvm.compile.peak import measure_peak
-    from mobilenet_tvm.compile.report import layer_table
+    from mobilenet_tvm.compile.profile_table import layer_table
     from mobilenet_tvm.runtime import load
     from mobilenet_tvm.runtime.profile import profile as run
 
@@ -371,6 +372,7 @@ def _tensors(tensors: Sequence[Any]) -> str:
 
 
 cli.add_command(tune)
+cli.add_command(report)
 
 if __name__ == "__main__":
     main()

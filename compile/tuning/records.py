@@ -37,7 +37,7 @@ class Records:
 
     def __init__(self, path: Path, target: Target, threads: int, device: str) -> None:
         self.log = TuningLog(path, target)
-        self.trials = _read(_trials_beside(path), target)
+        self.trials = read_trials(path, target)
         self._target = target
         self._threads = threads
         self._device = device
@@ -104,11 +104,25 @@ class Records:
         )
 
 
-def _trials_beside(path: Path) -> Path:
-    return path.with_name(path.name.removesuffix(".jsonl") + _TRIALS)
+def read_trials(path: Path, target: Target | None = None) -> TuningLog:
+    """Read the trials beside a log, in the order of measuring; none where there is no file.
+
+    Parameters
+    ----------
+    path : Path
+        The log.
+    target : Target, optional
+        Whose trials to use. Without it, those of any preset.
+
+    Raises
+    ------
+    UserError
+        If they cannot be read.
+    """
+    return _read(path.with_name(path.name.removesuffix(".jsonl") + _TRIALS), target)
 
 
-def _read(path: Path, target: Target) -> TuningLog:
+def _read(path: Path, target: Target | None) -> TuningLog:
     return TuningLog.read(path, target) if path.exists() else TuningLog(path, target)
 
 

@@ -1,0 +1,168 @@
+"""Reads what `mobilenet-tvm profile --json` and `benchmarks/peers.py --json` print."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mobilenet_tvm.compile.peak import Peak
+from mobilenet_tvm.targets.errors import UserError
+
+T = TypeVar("T")
+
+_PROFILE = "'mobilenet-tvm profile --json'"
+_PEERS = "'benchmarks/peers.py --json'"
+
+
+@dataclass(frozen=True)
+class ProfiledCall:
+    """One call of a network.
+
+    Parameters
+    ----------
+    workload : str
+        What it computes; of a call without a schedule of ours, its function's name.
+    microseconds : float
+        Median, in the network.
+    flops, bytes : int
+        What it computes and moves.
+    decision : str
+        The schedule's, as `name=value` words.
+    source : str
+        Of the decision: a tuning log's record, `default`, or empty where nothing is decided.
+    """
+
+    workload: str
+    microseconds: float
+    flops: int
+    bytes: int
+    decision: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A network's calls in their order, and the peak of the machine that ran it."""
+
+    file: str
+    threads: int
+    peak: Peak
+    calls: tuple[ProfiledCall, ...]
+
+
+@dataclass(frozen=True)
+class PeerRow:
+    """One network's latencies.
+
+    Parameters
+    ----------
+    model : str
+        The network.
+    threads : int
+        That each runtime had.
+    milliseconds : mapping of str to (float, float)
+        Least and median by runtime.
+    missing : mapping of str to str
+        Why a runtime was not measured.
+    """
+
+    model: str
+    threads: int
+    milliseconds: Mapping[str, tuple[float, float]]
+    missing: Mapping[str, str]
+
+
+def read_profile(path: Path) -> Profile:
+    """Read a profile.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, or is none.
+    """
+    return _read(path, _profile, _PROFILE)
+
+
+def read_peers(path: Path) -> tuple[PeerRow, ...]:
+    """Read the latencies of several runtimes.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, or holds none.
+    """
+    return _read(path, _peers, _PEERS)
+
+
+def _read(path: Path, make: Callable[[Any], T], made_by: str) -> T:
+    try:
+        return make(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); give what {made_by} printed"
+        ) from None
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
+        raise UserError(f"{path}: is not what {made_by} prints; make it again") from None
+
+
+def _profile(found: Any) -> Profile:
+    peak = Peak(_positive(found["peak"]["gflops"]), _positive(found["peak"]["gbytes"]))
+    calls = tuple(map(_call, found["calls"]))
+    if not calls:
+        raise ValueError("no calls")
+    return Profile(_text(found["file"]), _count(found["threads"]), peak, calls)
+
+
+def _call(row: Any) -> ProfiledCall:
+    return ProfiledCall(
+        workload=_text(row["workload"]),
+        microseconds=_positive(row["microseconds"]),
+        flops=_count(row["flops"], least=0),
+        bytes=_count(row["bytes"], least=0),
+        decision=_text(row["decision"]),
+        source=_text(row["source"]),
+    )
+
+
+def _peers(found: Any) -> tuple[PeerRow, ...]:
+    rows = tuple(map(_peer_row, found["rows"]))
+    if not rows:
+        raise ValueError("no rows")
+    return rows
+
+
+def _peer_row(row: Any) -> PeerRow:
+    return PeerRow(
+        model=_text(row["model"]),
+        threads=_count(row["threads"]),
+        milliseconds={
+            _text(name): (_positive(times["least"]), _positive(times["median"]))
+            for name, times in row["milliseconds"].items()
+        },
+        missing={_text(name): _text(reason) for name, reason in row["missing"].items()},
+    )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("no text")
+    return value
+
+
+def _count(value: Any, least: int = 1) -> int:
+    if type(value) is not int or not least <= value < 1e15:
+        raise ValueError("no count")
+    return value
+
+
+def _positive(value: Any) -> float:
+    # JSON knows NaN and infinity, and true is an int.
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError("no number")
+    if not (math.isfinite(value) and 0 < value < 1e12):
+        raise ValueError("no positive number")
+    return float(value)

@@ -1,0 +1,332 @@
+"""Assembles the page: headline, charts and the table of layers, in one file without references."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
+
+from mobilenet_tvm.compile.locked_file import locked, replace_text
+from mobilenet_tvm.compile.report import charts
+from mobilenet_tvm.compile.report.data import OTHER, Layer, Report
+from mobilenet_tvm.compile.report.json_files import PeerRow
+from mobilenet_tvm.compile.report.markup import (
+    microseconds,
+    milliseconds,
+    percent,
+    tag,
+    text,
+)
+from mobilenet_tvm.targets.errors import UserError
+
+#: In the order in which they are shown; each has a colour in page.css.
+OPERATORS = (
+    "pointwise",
+    "depthwise",
+    "depthwise_pointwise",
+    "block",
+    "conv2d",
+    "global_pool",
+    OTHER,
+)
+#: What peers.py calls this project.
+_OURS = "mobilenet-tvm"
+#: Nothing is fetched, whatever a file of the user's says.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+
+def render(report: Report) -> str:
+    """Return the page: HTML that is well-formed XML too."""
+    layers = list(enumerate(report.layers, 1))
+    sections = [
+        _stacks(report, layers),
+        _roofline(report, layers),
+        _curves(layers),
+        _peers(report.peers),
+        _table(report, layers),
+    ]
+    title = " ".join(["Tuning report", *report.names])
+    written = f"Written by mobilenet-tvm {version('mobilenet-tvm')}."
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", text(title)),
+        tag("style", _beside("page.css")),
+    )
+    main = tag("main", _header(report), *filter(None, sections), tag("footer", tag("p", written)))
+    page = tag("html", head, tag("body", main, tag("script", _beside("page.js"))), lang="en")
+    return f"<!DOCTYPE html>\n{page}\n"
+
+
+def write(report: Report, path: Path) -> None:
+    """Write the page in one step.
+
+    Raises
+    ------
+    UserError
+        If it cannot be written; the file is then as it was.
+    """
+    try:
+        with locked(path.parent):
+            replace_text(path, render(report))
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); choose another with --output"
+        ) from None
+
+
+def _beside(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
+def _header(report: Report) -> str:
+    facts = []
+    if report.setting:
+        facts += [
+            ("Target", report.setting.target),
+            ("Device", report.setting.device),
+            ("Threads", str(report.setting.threads)),
+        ]
+        if report.setting.source == "static":
+            facts.append(("Times", "estimated by llvm-mca"))
+        if not report.setting.target:
+            facts.append(("Times", "medians in the model, from profiles"))
+    if report.peak:
+        facts.append(
+            ("Peak", f"{report.peak.gflops:.1f} GFLOP/s, {report.peak.gbytes:.1f} GB/s from memory")
+        )
+    days = dict.fromkeys(date[:16].replace("T", " ") for date in report.dates)
+    facts += [
+        ("Models", ", ".join(report.names)),
+        ("Measured", f"{' to '.join(days)} UTC" if days else ""),
+        ("Versions", ", ".join(report.versions)),
+        ("Not shown", f"{report.elsewhere} records of other settings" if report.elsewhere else ""),
+    ]
+    listed = [tag("div", tag("dt", name), tag("dd", text(value))) for name, value in facts if value]
+    heading = tag("h1", "Tuning report")
+    return tag("header", heading, _tiles(report), tag("dl", *listed) if listed else "")
+
+
+def _tiles(report: Report) -> str:
+    """Return the figures that matter most."""
+    if not report.layers:
+        return ""
+    figures = []
+    if report.compared:
+        calls = sum(layer.calls for layer in report.compared)
+        what = f"{calls} calls" if report.weighted else "each layer once"
+        figures += [
+            (f"{milliseconds(report.default_total)} ms", f"by default, {what}"),
+            (f"{milliseconds(report.tuned_total)} ms", f"tuned, {what}"),
+            (percent(report.gain), "gain"),
+        ]
+    compared = len(report.compared)
+    label = "layers"
+    if compared < len(report.layers):
+        label += f", {compared} with times by default and tuned"
+    if compared:
+        label += f", {sum(map(_is_changed, report.compared))} with another decision than by default"
+    figures += [(str(len(report.layers)), label), (str(report.trials), "trials")]
+    return tag(
+        "ul",
+        *(tag("li", tag("strong", value), tag("span", label)) for value, label in figures),
+        class_="tiles",
+    )
+
+
+def _is_changed(layer: Layer) -> bool:
+    decisions = {timing.decision for timing in (layer.default, layer.tuned) if timing}
+    return len(decisions) > 1
+
+
+def _stacks(report: Report, layers: charts.Numbered) -> str:
+    compared = [(n, layer) for n, layer in layers if layer.gain is not None]
+    if not compared:
+        return ""
+    by_operator = sorted(compared, key=lambda item: OPERATORS.index(item[1].operator))
+    totals = (("By default", report.default_total), ("Tuned", report.tuned_total))
+    groups = {
+        name: [layer for _, layer in group]
+        for name, group in groupby(by_operator, key=lambda item: item[1].operator)
+    }
+    rows = [_operator_row(name, members, report.tuned_total) for name, members in groups.items()]
+    head = ["operator", "layers", "calls", "default ms", "tuned ms", "gain", "of the time"]
+    cells = [tag("th", name, scope="col", **_number_class(n > 0)) for n, name in enumerate(head)]
+    table = tag("table", tag("thead", tag("tr", *cells)), tag("tbody", *rows), class_="operators")
+    note = (
+        "Each layer as often as the models call it."
+        if report.weighted
+        else "Each layer once: without --model or --profile, calls are not known."
+    )
+    return _section(
+        "Time per layer",
+        f"{note} A part is one layer; it leads to its row in the table.",
+        tag("figure", charts.stacks(by_operator, totals)),
+        tag("div", table, class_="scroll"),
+    )
+
+
+def _operator_row(name: str, layers: Iterable[Layer], whole: float) -> str:
+    layers = list(layers)
+    part = Report(None, tuple(layers))
+    cells = [
+        str(len(layers)),
+        str(sum(layer.calls for layer in layers)),
+        milliseconds(part.default_total),
+        milliseconds(part.tuned_total),
+        percent(part.gain),
+        percent(part.tuned_total / whole),
+    ]
+    head = tag("th", charts.swatch(name), text(name), scope="row")
+    return tag("tr", head, *(tag("td", cell, class_="number") for cell in cells))
+
+
+def _roofline(report: Report, layers: charts.Numbered) -> str:
+    drawn = [
+        (n, layer)
+        for n, layer in layers
+        if (layer.default or layer.tuned) and layer.flops and layer.bytes
+    ]
+    if not drawn:
+        return ""
+    operators = {layer.operator for _, layer in drawn}
+    shapes = tag(
+        "p",
+        tag("span", "", class_="mark hollow"),
+        "by default ",
+        tag("span", "", class_="mark"),
+        "tuned",
+        class_="shapes",
+    )
+    note = (
+        "Bytes are those of data, weights and output, each counted once, whether from memory or a "
+        "cache; a layer above the line of memory found its data in a cache."
+    )
+    return _section(
+        "Roofline",
+        note,
+        charts.legend(name for name in OPERATORS if name in operators),
+        shapes,
+        tag(
+            "figure",
+            tag("p", "GFLOP/s", class_="axis"),
+            charts.roofline(drawn, report.peak),
+            tag("p", "floating-point operations per byte", class_="axis across"),
+        ),
+    )
+
+
+def _curves(layers: charts.Numbered) -> str:
+    drawn = [charts.curve(n, layer) for n, layer in layers if len(layer.trials) > 1]
+    if not drawn:
+        return ""
+    rest = [charts.link(n, str(n)) for n, layer in layers if len(layer.trials) == 1]
+    alone = f"Only the default was measured of: {', '.join(rest)}." if rest else ""
+    return _section(
+        "Tuning curves",
+        "Microseconds against trials: each trial a point, the best so far a line, the default "
+        "dashed. Slow trials are cut. Below the name: default and tuned as they were measured "
+        "last.",
+        tag("div", *drawn, class_="curves"),
+        tag("p", alone, class_="note") if alone else "",
+    )
+
+
+def _peers(rows: Sequence[PeerRow]) -> str:
+    if not rows:
+        return ""
+    figures = [
+        tag("figure", tag("figcaption", text(_case(row))), charts.peers(row, _OURS))
+        for row in rows
+        if row.milliseconds
+    ]
+    missing: defaultdict[str, list[PeerRow]] = defaultdict(list)
+    for row in rows:
+        for name, reason in row.missing.items():
+            missing[f"{name}: {reason}"].append(row)
+    notes = [
+        what if len(cases) == len(rows) else f"{'; '.join(map(_case, cases))}: {what}"
+        for what, cases in missing.items()
+    ]
+    absent = [tag("p", "Not measured:"), tag("ul", *(tag("li", text(note)) for note in notes))]
+    return _section(
+        "Beside other runtimes",
+        "Milliseconds of a run: the bar and the number are the least, the line ends at the median.",
+        tag("div", *figures, class_="peers") if figures else "",
+        tag("div", *absent, class_="note") if notes else "",
+    )
+
+
+def _case(row: PeerRow) -> str:
+    return f"{row.model}, {row.threads} thread" + "s" * (row.threads > 1)
+
+
+def _table(report: Report, layers: charts.Numbered) -> str:
+    if not layers:
+        return ""
+    in_network = any(layer.profiled for _, layer in layers)
+    head = ["no.", "layer", "calls", "default µs", "tuned µs", "gain", "GFLOP/s"]
+    head += ["of peak"] * bool(report.peak) + ["spread"]
+    head += ["in the model µs"] * in_network + ["decision"]
+    texts = ("layer", "decision")
+    cells = [tag("th", name, scope="col", **_number_class(name not in texts)) for name in head]
+    rows = [_row(n, layer, report, in_network) for n, layer in layers]
+    table = tag(
+        "table", tag("thead", tag("tr", *cells)), tag("tbody", *rows), class_="sortable layers"
+    )
+    return _section(
+        "Layers",
+        "GFLOP/s, share of peak, spread (the median above the first decile) and decision are those "
+        "of the tuned layer.",
+        # Shown by the script alone.
+        tag("p", "A click on a head sorts.", class_="note scripted", hidden="hidden"),
+        tag("div", table, class_="scroll"),
+    )
+
+
+def _row(position: int, layer: Layer, report: Report, in_network: bool) -> str:
+    default, tuned = layer.default, layer.tuned
+    speed = layer.gflops(tuned) if tuned and layer.flops else None
+    name = tag("th", charts.swatch(layer.operator), text(layer.workload), scope="row")
+    cells = [
+        _cell(position, str(position)),
+        name,
+        _cell(layer.calls, str(layer.calls)),
+        _time(default.microseconds if default else None),
+        _time(tuned.microseconds if tuned else None),
+        _share(layer.gain),
+        _cell(speed, f"{speed:.1f}" if speed else ""),
+    ]
+    if report.peak:
+        cells.append(_share(speed / report.peak.gflops if speed else None))
+    cells.append(_share(tuned.spread if tuned else None))
+    if in_network:
+        cells.append(_time(layer.profiled))
+    cells.append(tag("td", text(tuned.decision) if tuned else "", class_="decision"))
+    return tag("tr", *cells, id=f"layer-{position}")
+
+
+def _time(value: float | None) -> str:
+    return _cell(value, microseconds(value))
+
+
+def _share(value: float | None) -> str:
+    return _cell(value, "" if value is None else percent(value))
+
+
+def _cell(value: float | None, shown: str) -> str:
+    """Return a cell of a number; the script sorts by the value behind it."""
+    sorts = {} if value is None else {"data_value": f"{value:.6g}"}
+    return tag("td", shown if sorts else "-", class_="number", **sorts)
+
+
+def _number_class(is_number: bool) -> dict[str, str]:
+    return {"class_": "number"} if is_number else {}
+
+
+def _section(heading: str, note: str, *content: str) -> str:
+    return tag("section", tag("h2", heading), tag("p", note, class_="note"), *content)

@@ -1,0 +1,259 @@
+"""The command `report` and its page, as a browser would read it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+from xml.etree import ElementTree
+
+import pytest
+from report_records import LOG, TRIALS, profile
+
+from mobilenet_tvm.compile.cli import main
+from mobilenet_tvm.compile.report import page as page_module
+from mobilenet_tvm.compile.report.data import OTHER
+from mobilenet_tvm.compile.report.page import OPERATORS
+from mobilenet_tvm.compile.source import ModelOptions
+from mobilenet_tvm.compile.tuning.layers import find_layers
+from mobilenet_tvm.compile.tuning_log import Record, user_log
+from mobilenet_tvm.schedules import operators
+from mobilenet_tvm.schedules.workload import Workload
+from mobilenet_tvm.targets.presets import native
+
+SMALL = ["--resolution", "32", "--alpha", "0.35"]
+PEERS = {
+    "peak_gflops": {"1": 117.0},
+    "rows": [
+        {
+            "model": 'v2"><script src="http://example.com/x.js">',
+            "threads": 2,
+            "milliseconds": {
+                "mobilenet-tvm": {"least": 3.04, "median": 3.1},
+                "ONNX Runtime": {"least": 3.58, "median": 3.7},
+            },
+            "missing": {"ncnn": "its output <differs>"},
+        }
+    ],
+}
+
+
+def run(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as exit_:
+        main(["report", *map(str, arguments)])
+    output, error = capfd.readouterr()
+    return int(exit_.value.code or 0), output, error
+
+
+def write(path: Path, records: Sequence[Record]) -> Path:
+    path.write_text("".join(f"{record.to_json()}\n" for record in records))
+    return path
+
+
+def read(page: Path) -> ElementTree.Element:
+    """Parse a page; that it is XML too finds each unclosed element and each stray sign."""
+    return ElementTree.fromstring(page.read_text(encoding="utf-8"))  # noqa: S314
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    write(tmp_path / "x86.trials.jsonl", TRIALS)
+    return write(tmp_path / "x86.jsonl", LOG)
+
+
+def test_the_page_names_every_layer_and_loads_nothing(
+    log: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    peers = tmp_path / "peers.json"
+    peers.write_text(json.dumps(PEERS))
+    page = tmp_path / "page.html"
+    status, output, error = run(
+        capfd, "--log", log, "--peers", peers, "--peak", 118, 23.5, "-o", page
+    )
+    assert (status, error) == (0, "")
+    assert "2 layers, 4 trials, 0.013 ms by default, 0.010 ms tuned" in output
+    root = read(page)
+    for element in root.iter():
+        assert element.tag != "link"
+        assert element.get("src") is None
+        assert element.get("href", "#").startswith("#")
+        assert not [name for name in element.attrib if name.startswith("on")]
+    assert not re.search(r"url\(|@import|fetch|XMLHttp", page.read_text())
+    words = "".join(root.itertext())
+    for record in LOG:
+        assert record.workload in words
+    assert PEERS["rows"][0]["model"] in words  # type: ignore[index]
+    assert "its output <differs>" in words
+    headings = [element.text for element in root.iter("h2")]
+    assert headings == [
+        "Time per layer",
+        "Roofline",
+        "Tuning curves",
+        "Beside other runtimes",
+        "Layers",
+    ]
+
+
+def test_links_lead_to_rows(log: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.html"
+    run(capfd, "--log", log, "-o", page)
+    root = read(page)
+    targets = {element.get("href") for element in root.iter("a")}
+    assert targets == {f"#{row.get('id')}" for row in root.iter("tr") if row.get("id")}
+    assert len(targets) == 2
+
+
+def test_cells_hold_the_numbers(
+    log: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.html"
+    run(capfd, "--log", log, "--peak", 5, 2, "-o", page)
+    (row,) = [row for row in read(page).iter("tr") if row.get("id") == "layer-1"]
+    cells = ["".join(cell.itertext()) for cell in row]
+    speed = 2 * 196 * 96 * 576 / 8.4e3
+    assert cells[:2] == ["1", "pointwise 196x96x576"]
+    assert cells[2:6] == ["1", "10.5", "8.40", "20.0 %"]
+    assert cells[6:9] == [f"{speed:.1f}", f"{100 * speed / 5:.1f} %", "1.0 %"]
+    assert cells[9].startswith("lanes=")
+
+
+def test_a_curve_never_rises(log: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.html"
+    run(capfd, "--log", log, "-o", page)
+    (path,) = [path for path in read(page).iter("path") if path.get("class") == "best"]
+    drawn = str(path.get("d"))
+    # SVG counts from the top: a lower time is a larger number.
+    first = float(drawn.partition(" ")[2].partition("H")[0])
+    heights = [first, *map(float, re.findall(r"V([0-9.]+)", drawn))]
+    assert heights == sorted(heights)
+    assert len(heights) == 2
+    assert drawn.endswith("H174")
+
+
+def test_hostile_text_is_text(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    device = '<img src="http://example.com/a.png" onerror=alert(1)> & "CPU\''
+    line = LOG[0].to_json().replace('"a CPU"', json.dumps(device))
+    (tmp_path / "x86.jsonl").write_text(f"{line}\n")
+    calls = [{"workload": "</style><b>&\u0000\ud800", "microseconds": 1.0, "source": ""}]
+    file = profile(tmp_path / "profile.json", calls)
+    page = tmp_path / "page.html"
+    status, _, error = run(capfd, "--log", tmp_path / "x86.jsonl", "--profile", file, "-o", page)
+    assert (status, error) == (0, "")
+    root = read(page)
+    assert device in "".join(root.itertext())
+    assert "</style><b>&\ufffd\ufffd" in "".join(root.itertext())
+    assert not [*root.iter("img"), *root.iter("b")]
+
+
+def test_torn_trials_are_counted_and_left_out(
+    log: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    trials = tmp_path / "x86.trials.jsonl"
+    trials.write_text("nonsense\n" + trials.read_text()[:-40])
+    status, output, error = run(capfd, "--log", log, "-o", tmp_path / "page.html", "--json")
+    assert status == 0
+    assert "x86.trials.jsonl: skipped 2 of 7 lines" in error
+    found = json.loads(output)
+    assert (found["layers"], found["trials"]) == (2, 4)
+
+
+def test_a_log_without_trials_makes_a_page(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = write(tmp_path / "mine.jsonl", LOG)
+    page = tmp_path / "page.html"
+    assert run(capfd, "--log", log, "-o", page)[0] == 0
+    headings = [element.text for element in read(page).iter("h2")]
+    assert headings == ["Roofline", "Layers"]
+
+
+def test_peers_alone_make_a_page(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "peers.json").write_text(json.dumps(PEERS))
+    page = tmp_path / "page.html"
+    assert run(capfd, "--peers", tmp_path / "peers.json", "-o", page)[0] == 0
+    assert [element.text for element in read(page).iter("h2")] == ["Beside other runtimes"]
+
+
+def test_a_model_weights_its_layers_by_calls(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """By default the log is one's own of this machine."""
+    target = native()
+    counts = find_layers(["v1"], target, ModelOptions(resolution=32, alpha=0.25))
+
+    def record(workload: Workload) -> Record:
+        decision = operators.default(workload, target)
+        facts = {"spread": 0.0, "threads": 1, "device": "a CPU"}
+        return Record.of(workload, decision, target, microseconds=10.0, **facts)  # type: ignore[arg-type]
+
+    path = user_log(target)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    trials = write(path.with_name(f"{target.preset}.trials.jsonl"), [*map(record, counts)])
+    try:
+        page = tmp_path / "page.html"
+        options = ["--model", "v1", "--resolution", "32", "--alpha", "0.25", "--json"]
+        status, output, _ = run(capfd, *options, "-o", page)
+    finally:
+        trials.unlink()
+    assert status == 0
+    found = json.loads(output)
+    assert found["layers"] == len(counts)
+    assert found["default_microseconds"] == 10 * counts.total()
+    assert max(counts.values()) > 1
+    words = "".join(read(page).itertext())
+    assert all(str(workload) in words for workload in counts)
+
+
+def test_a_page_is_replaced_in_one_step(
+    log: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "new" / "page.html"
+    for _ in "12":
+        assert run(capfd, "--log", log, "-o", page)[0] == 0
+    assert [path.name for path in page.parent.iterdir()] == ["page.html"]
+
+
+def test_every_operator_has_a_colour_in_light_and_dark() -> None:
+    assert len(OPERATORS) == len(get_args(Workload)) + len([OTHER])
+    style = Path(page_module.__file__).with_name("page.css").read_text(encoding="utf-8")
+    for name in OPERATORS:
+        assert len(re.findall(rf"--{name}: #[0-9a-f]{{6}};", style)) == 2
+        assert f".{name} {{ --color: var(--{name}); }}" in style
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ([], 1, "holds no record; run 'tune' first"),
+        (["--log", "none.jsonl"], 1, "none.jsonl: no such file"),
+        (["--log", "empty.jsonl"], 1, "empty.jsonl: holds no record"),
+        (["--log", "x86.jsonl", "--target", "rpi4"], 1, "x86.jsonl: holds no record"),
+        (["--log", "x86.jsonl", "--threads", "3"], 1, "no record with 3 threads"),
+        (["--log", "x86.jsonl", "--model", "v1", *SMALL], 1, "no record of these layers"),
+        (["--log", "x86.jsonl", "--profile", "empty.jsonl"], 1, "is not what"),
+        (["--log", "x86.jsonl", "--peers", "gone.json"], 1, "gone.json: cannot be read"),
+        (["--log", "x86.jsonl", "-o", "."], 1, "is a folder"),
+        (["--log", "x86.jsonl", "-o", "empty.jsonl/a.html"], 1, "cannot be written"),
+        (["--log", "x86.jsonl", "--alpha", "0.5"], 2, "--alpha says which model is meant"),
+        (["--log", "x86.jsonl", "--peak", "0", "1"], 2, "--peak"),
+        (["--target", "toaster"], 2, "unknown target 'toaster'"),
+    ],
+)
+def test_bad_input_is_one_line(
+    log: Path,
+    arguments: list[str],
+    status: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(log.parent)
+    Path("empty.jsonl").touch()
+    found, output, error = run(capfd, *arguments)
+    assert (found, output) == (status, "")
+    assert message in error
+    lines = [line for line in error.splitlines() if not line.startswith("warning")]
+    assert len(lines) == 1
+    assert not Path("report.html").exists()
