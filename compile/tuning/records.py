@@ -15,6 +15,8 @@ from mobilenet_tvm.targets.presets import PRESETS
 from mobilenet_tvm.targets.target import Target
 
 _TRIALS = ".trials.jsonl"
+#: Trials that the cost model starts from.
+MOST_TRANSFERRED = 200
 
 
 class Records:
@@ -54,16 +56,15 @@ class Records:
     def transfer(self) -> dict[Target, Known]:
         """Earlier trials elsewhere, and for other targets, from which the cost model can learn."""
         found = {
-            self._target: _known(
-                [r for r in self.trials.records if (r.device, r.threads) != self._here],
-                self._target,
-            )
+            self._target: [r for r in self.trials.records if (r.device, r.threads) != self._here]
         }
         for path in sorted(self.log.path.parent.glob(f"*{_TRIALS}")):
             other = PRESETS.get(path.name.removesuffix(_TRIALS))
             if other is not None and other.preset != self._target.preset:
-                found[other] = _known(_read(path, other).records, other)
-        return found
+                found[other] = read_trials(path, other).records
+        # Every n-th: of thousands, the model would learn slowly, and of this run hardly at all.
+        step = 1 + sum(map(len, found.values())) // MOST_TRANSFERRED
+        return {target: _known(records[::step], target) for target, records in found.items()}
 
     @property
     def _here(self) -> tuple[str, int]:
