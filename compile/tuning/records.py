@@ -61,7 +61,7 @@ class Records:
         for path in sorted(self.log.path.parent.glob(f"*{_TRIALS}")):
             other = PRESETS.get(path.name.removesuffix(_TRIALS))
             if other is not None and other.preset != self._target.preset:
-                found[other] = read_trials(path, other).records
+                found[other] = _read(path, other).records
         # Every n-th: of thousands, the model would learn slowly, and of this run hardly at all.
         step = 1 + sum(map(len, found.values())) // MOST_TRANSFERRED
         return {target: _known(records[::step], target) for target, records in found.items()}
