@@ -12,8 +12,13 @@ from mobilenet_tvm.compile.cli_options import given, shape_options
 from mobilenet_tvm.compile.cli_output import json_option, print_json
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from mobilenet_tvm.compile.tuning.task import Task
     from mobilenet_tvm.compile.tuning.tune import Plan, Tuned
+    from mobilenet_tvm.compile.tuning_log import TuningLog
+    from mobilenet_tvm.schedules.workload import Workload
+    from mobilenet_tvm.targets.target import Target
 
 
 @click.command()
@@ -50,6 +55,11 @@ if TYPE_CHECKING:
     help="The tuning log to write.  [default: your own log of the target]",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--static",
+    is_flag=True,
+    help="Estimate by llvm-mca instead of measuring; needs no such machine.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be tuned, and how long it may take.")
 @shape_options
 @json_option
@@ -62,13 +72,16 @@ def tune(
     threads: int,
     log_path: Path | None,
     seed: int,
+    static: bool,
     dry_run: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Search the fastest schedule of each layer by measuring on this machine.
 
-    Each trial is kept beside the log, so that another run goes on where this one ends.
+    Each trial is kept beside the log, so that another run goes on where this one ends. With
+    --static the log gets estimates for one thread, of layers where they are clearly better than
+    the default's; what is measured always goes before them.
     """
     from mobilenet_tvm.compile.peak import measure_peak
     from mobilenet_tvm.compile.source import ModelOptions
@@ -88,6 +101,9 @@ def tune(
     if dry_run:
         plans = plan(layers, machine, records.known)
         _print_plan(plans, seconds_needed(plans, trials, time_limit), as_json)
+        return
+    if static:
+        _rank(layers, machine, trials, records.log, as_json)
         return
     require_native(machine)
     peak = measure_peak(threads, machine.cpu).gflops
@@ -118,6 +134,34 @@ def tune(
     else:
         _print_table(tuned, peak)
         click.echo(f"log: {records.log.path}, {len(records.log.records)} layers")
+
+
+def _rank(
+    layers: Counter[Workload], machine: Target, trials: int, log: TuningLog, as_json: bool
+) -> None:
+    """Do what --static asks for."""
+    from mobilenet_tvm.compile.tuning.static.rank import rank, records
+
+    def show(task: Task, done: int, total: int) -> None:
+        if done % 10 == 0 or done == total:
+            click.echo(f"{done}/{total} estimates, {task.workload}", err=True)
+
+    # A damaged log is said so before the work.
+    log = log.read(log.path, machine) if log.path.exists() else log
+    ranked = rank(layers, machine, trials=trials, on_estimate=show)
+    found = records(ranked, log, machine)
+    if found:
+        log.settle(found)
+    if as_json:
+        facts = {"target": machine.name, "core": machine.core, "replaced": len(found)}
+        print_json(facts | {"log": str(log.path)} | _dict(ranked))
+        return
+    lanes = 2 * machine.fma_per_cycle * machine.lanes
+    _print_table(ranked, machine.clock_ghz * lanes)
+    click.echo(
+        f"estimated for {machine.core}; log: {log.path}, {len(found)} layers replaced, "
+        f"{len(log.records)} in all"
+    )
 
 
 def _print_plan(plans: list[Plan], seconds: float, as_json: bool) -> None:

@@ -35,6 +35,16 @@ class Target:
         Whether the core starts no multiply-add while it loads a vector, at 64 bits a cycle.
     l1d_bytes, l2_bytes : int
         Data caches of one core, in bytes.
+    l1d_ways, l2_ways : int
+        How many lines of the same place they hold.
+    clock_ghz : float
+        Cycles in a nanosecond, of a usual machine.
+    l2_bytes_per_cycle : float
+        What comes from the second-level cache.
+    memory_gb_per_s : float
+        What one core gets from behind it, in 10^9 bytes.
+    core : str
+        LLVM's model of the core, by which static tuning counts cycles; empty where none fits.
     preset : str
         The preset that this is a variant of, by whose name tuning logs go. Default: `name`.
     """
@@ -52,6 +62,12 @@ class Target:
     in_order: bool = False
     l1d_bytes: int = 32 * 1024
     l2_bytes: int = 512 * 1024
+    l1d_ways: int = 4
+    l2_ways: int = 16
+    clock_ghz: float = 1.5
+    l2_bytes_per_cycle: float = 8.0
+    memory_gb_per_s: float = 4.0
+    core: str = ""
     preset: str = ""
 
     def __post_init__(self) -> None:

@@ -1,17 +1,8 @@
 """The inner loops of ARM code, cut out of the assembly and judged by LLVM's machine-code analyser.
 
 No board is needed: llvm-mca (Debian's package llvm) knows how many cycles a loop takes on a
-core. The limit is what the core needs for the multiply-adds alone.
-
-Its models of the two in-order cores are wrong where it matters (LLVM 14 to 19). Both load 128
-bits in one cycle; the cores load 64, and start no multiply-add beside a load of 128. The A55's
-does two 128-bit multiply-adds in a cycle; the core does one. The A53's lets nothing that follows
-a multiply-add end before it, ten cycles later; the core does, and adds to the sum after four. So
-the loops of both are spelled anew, in instructions that cost in the A55's model what the real
-ones cost in the core. Sources: for the A53, github.com/ocxtal/insn_bench_aarch64; for the A55,
-Arm's software optimization guide as github.com/slothy-optimizer/slothy models it; which loads
-start with a multiply-add, docs/developer-guide/arm-a53-a55-dual-issue.md of Tencent's ncnn; one
-multiply-add a cycle on both, github.com/pigirons/cpufp, RK3399 and RK3588.
+core. The limit is what the core needs for the multiply-adds alone. What is wrong with LLVM's models
+of the in-order cores, and how it is mended, is in compile/tuning/static/llvm_mca.py.
 
 A loop that keeps m x n sums in registers cannot do better on an A53 than m n / (m n + 2 (m + n)),
 which is 67 % for 8 x 8 and 65 % for 7 x 8. An A55 starts a load of 64 bits together with a
@@ -22,14 +13,12 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 
 import pytest
-import tvm
-from tvm import tirx
 
-from mobilenet_tvm.compile.codegen import PASS_CONFIG
-from mobilenet_tvm.compile.pipeline import llvm_target
+from mobilenet_tvm.compile.tuning.static.assembly import loops
+from mobilenet_tvm.compile.tuning.static.estimate import assembly
+from mobilenet_tvm.compile.tuning.static.llvm_mca import cycles
 from mobilenet_tvm.schedules import operators
 from mobilenet_tvm.schedules.workload import Pointwise, Step, Workload
 from mobilenet_tvm.targets.presets import PRESETS
@@ -54,67 +43,24 @@ def hot_loop(workload: Workload, cpu: str) -> list[str]:
     """Return the instructions of a layer's loop that has the most multiply-adds by element."""
     machine = PRESETS[cpu]
     func = operators.build(workload, operators.default(workload, machine), machine)
-    lines = assembly(func, cpu).splitlines()
-    labels = {line[:-1]: index for index, line in enumerate(lines) if re.match(r"\.LBB\w+:$", line)}
-    best: list[str] = []
-    for index, line in enumerate(lines):
-        branch = re.search(r"\b(?:b\.\w+|cbn?z|tbn?z)\s.*?(\.LBB\w+)$", line)
-        start = labels.get(branch[1], index) if branch else index
-        body = [part for part in lines[start + 1 : index + 1] if re.match(r"\t[a-z]", part)]
-        inner = any(part.startswith(".LBB") for part in lines[start + 1 : index])
-        if start < index and not inner and count(body) > count(best):
-            best = body
-    return best
-
-
-def assembly(func: tirx.PrimFunc, cpu: str) -> str:
-    with tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG):
-        built = tvm.tirx.build(func, target=llvm_target(PRESETS[cpu]))
-    return str(built.inspect_source("asm"))
+    bodies = [[str(part) for part in body] for body in loops(assembly(func, machine))]
+    return max(bodies, key=count)
 
 
 def count(body: list[str]) -> int:
     return sum("fmla" in line for line in body)
 
 
-def cycles(body: list[str], cpu: str) -> float:
+def cycles_of(body: list[str], cpu: str) -> float:
     """Return the cycles of one iteration."""
-    if cpu in IN_ORDER:
-        body = [line for instruction in body for line in spelled(instruction, cpu)]
-        cpu = "cortex-a55"
-    command = [str(MCA), "-march=aarch64", f"-mcpu={cpu}", "-iterations=200"]
-    result = subprocess.run(
-        command, input="\n".join(body) + "\n", capture_output=True, text=True, check=True
-    )
-    total = re.search(r"Total Cycles:\s+(\d+)", result.stdout)
-    assert total is not None
-    return int(total[1]) / 200
-
-
-def spelled(instruction: str, cpu: str) -> list[str]:
-    """Return what costs in LLVM's model of the A55 as much as an instruction in an in-order core.
-
-    Registers stay, so that what waits for what is the same.
-    """
-    if fmla := re.match(r"\tfmla\t(\S+), (\S+), (v\d+)\.", instruction):
-        # One a cycle, its sum ready after four.
-        return [f"\tmla\t{fmla[1]}, {fmla[2]}, {fmla[3]}.4s"]
-    if pair := re.match(r"\tldp\t(\w+), (\w+), \[(\w+)", instruction):
-        loads = [f"\tldr\t{register}, [{pair[3]}]" for register in pair.groups()[:2]]
-        return [line for load in loads for line in spelled(load, cpu)]
-    if load := re.match(r"\tldu?r\t([sdq])(\d+), \[(\w+)", instruction):
-        kind, register, base = load.groups()
-        if cpu == "cortex-a55" and kind != "q":
-            return [f"\tld1\t{{ v{register}.2s }}, [{base}]"]
-        # A cycle without a multiply-add for each 64 bits.
-        return [f"\tldr\tq{register}, [{base}]"] * (2 if kind == "q" else 1)
-    return [instruction]
+    (found,) = cycles([body], PRESETS[cpu])
+    return found
 
 
 def limit(cpu: str) -> float:
     """Return the multiply-adds that a core can do in a cycle."""
     body = [f"\tfmla\tv{register}.4s, v30.4s, v31.s[0]" for register in range(24)]
-    return count(body) / cycles(body, cpu)
+    return count(body) / cycles_of(body, cpu)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +81,7 @@ def check(workload: Workload, cpu: str, least: float) -> None:
     # Two inputs of a pixel at a time; what is loaded alone costs an in-order core a cycle.
     assert not [line for line in body if re.match(r"\tld\w+\ts\d|\tld1r", line)], "narrow loads"
     assert not [line for line in body if "[sp" in line], "spills"
-    share = count(body) / cycles(body, cpu) / limit(cpu)
+    share = count(body) / cycles_of(body, cpu) / limit(cpu)
     assert share >= least, f"{share:.1%} of the core's limit"
 
 

@@ -1,0 +1,110 @@
+"""How long a layer takes with a decision, by its machine code alone.
+
+The core's cycles are those of the real code: each path through it that `trace` finds, as long as
+llvm-mca says when it is run again and again, as often as it runs. Beside that goes what the caches
+bring, by simulation of every line that the code touches. It starts as a layer in a network does:
+weights in memory, data in the second-level cache as far as they fit.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import tvm
+
+from mobilenet_tvm.compile.codegen import PASS_CONFIG
+from mobilenet_tvm.compile.pipeline import llvm_target
+from mobilenet_tvm.compile.tuning.static.caches import Caches
+from mobilenet_tvm.compile.tuning.static.llvm_mca import cycles
+from mobilenet_tvm.compile.tuning.static.statements import LINE_BYTES
+from mobilenet_tvm.compile.tuning.static.trace import Path, address_of, trace
+from mobilenet_tvm.schedules import operators
+from mobilenet_tvm.schedules.workload import TENSOR_STEPS, Workload
+from mobilenet_tvm.targets.target import Target
+
+#: Paths are judged until they make up this share of all instructions; the rest takes as long per
+#: instruction.
+_SHARE = 0.98
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a layer takes.
+
+    Parameters
+    ----------
+    cycles : float
+        Of the core, if all that it loads were in the first-level cache.
+    l2_cycles : float
+        Until all that comes from the second-level cache is there.
+    memory_cycles : float
+        The same for what comes from behind it.
+    seconds : float
+        In all.
+    """
+
+    cycles: float
+    l2_cycles: float
+    memory_cycles: float
+    seconds: float
+
+
+def estimate(workload: Workload, decision: Any, target: Target) -> Estimate:
+    """Estimate how long a layer takes on one core.
+
+    Parameters
+    ----------
+    workload : Workload
+        The layer.
+    decision : object
+        How it is computed.
+    target : Target
+        With a `core`.
+
+    Raises
+    ------
+    UnknownInstructionError
+        If the code holds what `trace` does not know; the layer cannot be estimated then.
+    UserError
+        If llvm-mca is missing.
+    """
+    func = operators.build(workload, decision, target).with_attr("global_symbol", "main")
+    caches = Caches(target)
+    sizes = [math.prod(int(extent) for extent in p.ty.shape) for p in func.params]
+    steps = [p.name.rpartition("_")[0] for p in func.params]
+    warm = [number for number, step in enumerate(steps) if step in TENSOR_STEPS]
+    # What was written last was touched last.
+    for number in (len(sizes) - 1, *warm, 0):
+        first = address_of(number) // LINE_BYTES
+        caches.touch(range(first, first + -(-4 * sizes[number] // LINE_BYTES)))
+    caches.reset()
+    paths = trace(assembly(func, target), target.architecture, len(sizes), caches.touch)
+    core = _cycles(paths, target)
+    clock = 1e9 * target.clock_ghz
+    l2 = LINE_BYTES * caches.from_l2 / target.l2_bytes_per_cycle
+    memory = LINE_BYTES * caches.from_memory * target.clock_ghz / target.memory_gb_per_s
+    # An in-order core waits for what is not there; another one computes meanwhile.
+    total = core + l2 + memory if target.in_order else max(core, l2, memory)
+    return Estimate(core, l2, memory, total / clock)
+
+
+def assembly(func: tvm.tirx.PrimFunc, target: Target) -> str:
+    """Return a function's machine code as the network would have it, as text."""
+    with tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG):
+        built = tvm.tirx.build(func, target=llvm_target(target))
+    return str(built.inspect_source("asm"))
+
+
+def _cycles(paths: dict[Path, int], target: Target) -> float:
+    total = sum(count * len(path) for path, count in paths.items())
+    chosen, seen = [], 0
+    for path, count in sorted(paths.items(), key=lambda item: -item[1] * len(item[0])):
+        if seen >= _SHARE * total:
+            break
+        chosen.append(path)
+        seen += count * len(path)
+    found = cycles([[str(i) for i in path] for path in chosen], target)
+    known = sum(paths[path] * each for path, each in zip(chosen, found, strict=True))
+    return known * total / seen

@@ -1,0 +1,158 @@
+"""Ranks layers' decisions by their estimates: what `tune` does where nothing can be measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tvm.support.popen_pool import PopenPoolExecutor
+
+from mobilenet_tvm.compile.tuning.builder import ignore_interrupts, one_line
+from mobilenet_tvm.compile.tuning.measure import Failure, Measurement
+from mobilenet_tvm.compile.tuning.space import Space
+from mobilenet_tvm.compile.tuning.static.candidates import candidates
+from mobilenet_tvm.compile.tuning.static.estimate import estimate
+from mobilenet_tvm.compile.tuning.static.llvm_mca import find_llvm_mca
+from mobilenet_tvm.compile.tuning.task import Task
+from mobilenet_tvm.compile.tuning.tune import Tuned
+from mobilenet_tvm.compile.tuning_log import Record, TuningLog
+from mobilenet_tvm.schedules.workload import Depthwise, GlobalPool, Workload
+from mobilenet_tvm.targets.errors import UserError
+from mobilenet_tvm.targets.host import core_count
+from mobilenet_tvm.targets.presets import PRESETS
+from mobilenet_tvm.targets.target import Target
+
+#: A candidate takes the default's place when its estimate is shorter by this share. Of four
+#: pointwise layers and two blocks, measured on a Zen 4 server by benchmarks/static_ranking.py, one
+#: promised more: 8 %, of which it kept 6.5. Others promised 3 % and kept nothing.
+LEAST_GAIN = 0.05
+
+#: Layers whose estimates say nothing of which decision is better: the depthwise layers' there
+#: correlated with their times by -0.03 and -0.11, and pooling was not looked at.
+SKIPPED = (Depthwise, GlobalPool)
+
+#: A candidate that takes longer to compile and estimate is given up, in seconds.
+_TIMEOUT = 60.0
+
+
+def require_model(target: Target) -> None:
+    """Make sure that cycles can be counted for a target.
+
+    Raises
+    ------
+    UserError
+        If llvm-mca is missing or has no model of the core.
+    """
+    if not target.core:
+        known = ", ".join(preset.name for preset in PRESETS.values() if preset.core)
+        raise UserError(
+            f"no model of one core stands for '{target.name}'; static tuning takes {known}"
+        )
+    find_llvm_mca()
+
+
+def rank(
+    layers: Mapping[Workload, int],
+    target: Target,
+    *,
+    trials: int = 500,
+    on_estimate: Callable[[Task, int, int], None] | None = None,
+) -> Tuned:
+    """Find a good decision for each layer without running any.
+
+    Parameters
+    ----------
+    layers : mapping of Workload to int
+        The layers, and how often each is called.
+    target : Target
+        The machine; its `core` is what llvm-mca models.
+    trials : int
+        How many candidates are estimated, evenly shared by the layers; the default of each always.
+    on_estimate : callable, optional
+        Gets a layer with a new outcome, how many candidates are done, and how many there are.
+
+    Returns
+    -------
+    Tuned
+        Its measurements are estimates. The best decision of a layer is the default unless another
+        is shorter by `LEAST_GAIN`; a layer whose default cannot be estimated has none.
+
+    Raises
+    ------
+    UserError
+        If llvm-mca is missing or has no model of the core.
+    """
+    require_model(target)
+    start = time.perf_counter()
+    order = sorted(layers, key=lambda workload: -layers[workload] * workload.flops)
+    tasks = [Task(Space(workload, target), layers[workload]) for workload in order]
+    # Of a layer that is skipped, the default alone, so that sums are of whole networks.
+    single = sum(isinstance(task.workload, SKIPPED) for task in tasks)
+    share = (trials - single) // max(1, len(tasks) - single)
+    pool = PopenPoolExecutor(
+        max_workers=core_count(), timeout=_TIMEOUT, initializer=ignore_interrupts
+    )
+    jobs = []
+    for task in tasks:
+        most = 1 if isinstance(task.workload, SKIPPED) else max(1, share)
+        for decision in candidates(task.workload, target, most):
+            job = pool.submit(estimate, task.workload, decision, target)
+            jobs.append((task, task.space.decisions.index(decision), job))
+    try:
+        for done, (task, number, job) in enumerate(jobs, 1):
+            task.outcomes[number] = _outcome(job)
+            if on_estimate:
+                on_estimate(task, done, len(jobs))
+    finally:
+        for *_, job in jobs:
+            job.cancel()
+        pool.shutdown()
+    for task in tasks:
+        _settle(task)
+    return Tuned(tasks, time.perf_counter() - start, 0.0, 0.0)
+
+
+def records(tuned: Tuned, log: TuningLog, target: Target) -> list[Record]:
+    """Return what a log should say: a record of each layer whose default is replaced.
+
+    Where the log holds an earlier estimate of a layer whose default now stays, the default takes
+    its place.
+    """
+    stated = {record.workload for record in log.records if record.source == "static"}
+    return [
+        Record.of(
+            task.workload,
+            task.decision,
+            target,
+            microseconds=1e6 * task.times[task.best].seconds,
+            spread=0.0,
+            threads=1,
+            device=target.core,
+            source="static",
+        )
+        for task in tuned.tasks
+        if task.default and (task.best != 0 or str(task.workload) in stated)
+    ]
+
+
+def _outcome(job: Any) -> Measurement | Failure:
+    try:
+        seconds = job.result().seconds
+    except UserError:
+        raise
+    except TimeoutError:
+        return Failure("hung", "the estimate did not end in time")
+    except Exception as error:
+        return Failure("error", one_line(error))
+    return Measurement(seconds, seconds, 0.0, 0)
+
+
+def _settle(task: Task) -> None:
+    """Let the default stay unless something is clearly better."""
+    if task.default is None:
+        task.ended = "the default decision cannot be estimated"
+        return
+    best = task.times[task.best].seconds
+    if task.best != 0 and best > (1 - LEAST_GAIN) * task.default.seconds:
+        task.confirmed = {0: task.default}
