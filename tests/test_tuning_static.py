@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from log_files import write_log
+from log_files import workloads, write_log
 
 from mobilenet_tvm.compile.tuning.static.assembly import functions
 from mobilenet_tvm.compile.tuning.static.caches import Caches
@@ -239,10 +239,13 @@ def test_a_target_that_is_no_one_core_is_refused() -> None:
 
 @needs_mca
 def test_the_command_writes_a_log_that_can_be_used(tmp_path: Path) -> None:
-    log = tmp_path / "cortex-a72.jsonl"
+    # An old estimate, in whose place the new one goes.
+    layer = workloads("v3-small", A72, resolution=32)[-1]
+    path = tmp_path / "cortex-a72.jsonl"
+    write_log(path, A72, {layer: operators.default(layer, A72)}, source="static")
     command = [sys.executable, "-m", "mobilenet_tvm.compile.cli", "tune", "--static"]
-    arguments = ["--model", "v3-small", "--resolution", "32", "--layers", "pointwise 1x*x1000"]
-    options = ["--target", "cortex-a72", "--trials", "9", "--log", str(log), "--json"]
+    arguments = ["--model", "v3-small", "--resolution", "32", "--layers", str(layer)]
+    options = ["--target", "cortex-a72", "--trials", "9", "--log", str(path), "--json"]
     result = subprocess.run(
         [*command, *arguments, *options],
         capture_output=True,
@@ -253,4 +256,5 @@ def test_the_command_writes_a_log_that_can_be_used(tmp_path: Path) -> None:
     found = json.loads(result.stdout)
     assert found["core"] == "cortex-a72"
     assert sum(row["trials"] for row in found["layers"]) <= 9
-    assert len(TuningLog.read(log, A72).records) == found["replaced"]
+    assert found["replaced"] >= 1
+    assert A72.core in {record.device for record in TuningLog.read(path, A72).records}
