@@ -49,7 +49,7 @@ def cycles(regions: Sequence[Sequence[str]], target: Target) -> list[float]:
     regions : sequence of sequence of str
         Lines of assembly.
     target : Target
-        `core` names LLVM's model.
+        `core` names LLVM's model; without one, LLVM takes what it has for `cpu`.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def _totals(regions: Sequence[Sequence[str]], target: Target, iterations: int) -
     lines = [
         line for body in regions for line in ("# LLVM-MCA-BEGIN loop", *body, "# LLVM-MCA-END")
     ]
-    core = "cortex-a55" if target.core in _IN_ORDER else target.core
+    core = "cortex-a55" if target.core in _IN_ORDER else target.core or target.cpu
     command = [
         find_llvm_mca(),
         f"-march={target.architecture.replace('_', '-')}",
