@@ -36,11 +36,15 @@ def prefetch_next_panel(
     weight = func.params[1]
     _, inputs, tile_n = (int(size) for size in weight.shape)
     steps = extent(sch, loop)
-    lines = -(-inputs * tile_n // (CACHE_LINE_FLOATS * tiles * steps))
     step = sch.get(loop).loop_var
+    # A tile's share of the panel: some lines per step, or one line for so many steps, a power of
+    # two, which divides by a shift.
+    share = -(-inputs * tile_n // (CACHE_LINE_FLOATS * tiles))
+    lines = -(-share // steps)
+    steps_per_line = 1 << max(0, (steps // share).bit_length() - 1)
 
     def prefetch(line: int) -> tirx.Evaluate:
-        place = ((tile * steps + step) * lines + line) * CACHE_LINE_FLOATS
+        place = (tile * share + step // steps_per_line * lines + line) * CACHE_LINE_FLOATS
         # The last panel's successor lies outside; a prefetch there does nothing.
         element = tirx.BufferLoad(weight, [panel + 1, place // tile_n, place % tile_n])
         address = tirx.call_intrin("handle", "tirx.address_of", element)
