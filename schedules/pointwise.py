@@ -170,7 +170,8 @@ def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimF
     outer, inputs_loop = _schedule(sch, decision, tiles, workload.flops >= PARALLEL_FLOPS, pairs)
     # The tiles that use a panel one after the other; each panel is read from far away once.
     uses = min(decision.block_m, tiles)
-    if uses == 1 or 4 * inputs * outputs <= target.l1d_bytes:
+    # An in-order core has no cycle to spare for it, and fetches what is read in order by itself.
+    if uses == 1 or 4 * inputs * outputs <= target.l1d_bytes or target.in_order:
         return sch.mod["main"]
     index = sch.get(outer).loop_var
     return prefetch_next_panel(sch, inputs_loop, index // uses % panels, index % uses, uses)
