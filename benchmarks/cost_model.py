@@ -9,30 +9,21 @@ third search starts from what the cost model learnt of them.
 from __future__ import annotations
 
 import json
-import sys
-import tempfile
-from collections import defaultdict
 from pathlib import Path
 
 import click
 import numpy as np
-from tvm.s_tir.meta_schedule.builder import BuilderInput
-from tvm.s_tir.meta_schedule.runner import RunnerInput
+from measuring import measure
 
-from mobilenet_tvm.compile.pipeline import llvm_target
-from mobilenet_tvm.compile.tuning.builder import Builder
 from mobilenet_tvm.compile.tuning.cost_model import CostModel
-from mobilenet_tvm.compile.tuning.measure import Measurement
-from mobilenet_tvm.compile.tuning.runner import Runner
+from mobilenet_tvm.compile.tuning.records import known_trials
 from mobilenet_tvm.compile.tuning.search import BATCH, predicted_best
 from mobilenet_tvm.compile.tuning.space import Space
-from mobilenet_tvm.compile.tuning.task import Task
+from mobilenet_tvm.compile.tuning.tune import by_number
 from mobilenet_tvm.compile.tuning_log import TuningLog
-from mobilenet_tvm.schedules import operators
-from mobilenet_tvm.schedules.workload import Depthwise, Pointwise, Step, Workload, parse
+from mobilenet_tvm.schedules.workload import Depthwise, Pointwise, Step, Workload
 from mobilenet_tvm.targets.presets import get_target
 
-RELU6 = (Step("add_channel"), Step("clip", (0.0, 6.0)))
 HARD_SWISH = (Step("add_channel"), Step("hard_swish"))
 #: Of MobileNetV3-Large: wide, narrow, depthwise. The model's settings were chosen on three layers
 #: of MobileNetV2.
@@ -43,49 +34,15 @@ LAYERS: list[Workload] = [
 ]
 
 
-def measure_all(space: Space) -> dict[int, float]:
-    """Return the seconds of every decision that works, by number."""
-    task = Task(space, 1)
-
-    def keep(task: Task, number: int, outcome: object) -> None:
-        task.outcomes[number] = outcome
-        print(
-            f"\r{len(task.outcomes)}/{len(space.decisions)} {space.workload}",
-            end="",
-            file=sys.stderr,
-        )
-
-    with tempfile.TemporaryDirectory() as folder:
-        builder = Builder([task], operators.build, Path(folder), keep)
-        runner = Runner(builder.artifacts, 1, Path(folder), keep)
-        try:
-            for start in range(0, len(space.candidates), 32):
-                batch = space.candidates[start : start + 32]
-                target = llvm_target(space.target)
-                built = builder.build([BuilderInput(c.sch.mod, target) for c in batch])
-                runner.run(
-                    [RunnerInput(b.artifact_path, "cpu", []) for b in built if b.artifact_path]
-                )
-        finally:
-            builder.close()
-            runner.close()
-    print(file=sys.stderr)
-    return {n: o.seconds for n, o in task.outcomes.items() if isinstance(o, Measurement)}
-
-
 def earlier_trials(path: Path) -> list[tuple[Space, dict[int, float]]]:
     """Return the trials in a file named `<preset>.trials.jsonl`, but for those of `LAYERS`."""
     target = get_target(path.name.partition(".")[0])
-    by_layer: dict[Workload, dict[object, float]] = defaultdict(dict)
-    for record in TuningLog.read(path, target).records:
-        workload = parse(record.workload)
-        if workload not in LAYERS:
-            decision = operators.decision(workload, record.decision, target)
-            by_layer[workload][decision] = 1e-6 * record.microseconds
+    earlier = known_trials(TuningLog.read(path, target).records, target)
     found = []
-    for workload, times in by_layer.items():
-        space = Space(workload, target, times)
-        found.append((space, {space.decisions.index(d): s for d, s in times.items()}))
+    for workload, times in earlier.items():
+        if workload not in LAYERS:
+            space = Space(workload, target, [decision for decision, _ in times])
+            found.append((space, by_number(space, times)))
     return found
 
 
@@ -142,7 +99,9 @@ def main(
     for layer in LAYERS:
         space = Space(layer, target)
         if str(layer) not in kept:
-            kept[str(layer)] = {str(n): s for n, s in measure_all(space).items()}
+            kept[str(layer)] = {
+                str(n): s for n, s in measure(space, range(len(space.decisions))).items()
+            }
             if times:
                 times.write_text(json.dumps(kept))
         seconds = {int(number): s for number, s in kept[str(layer)].items()}

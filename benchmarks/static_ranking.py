@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,21 +15,15 @@ from typing import Any
 
 import click
 import numpy as np
-from tvm.s_tir.meta_schedule.builder import BuilderInput
-from tvm.s_tir.meta_schedule.runner import RunnerInput
+from measuring import measure
 from tvm.support.popen_pool import PopenPoolExecutor
 
-from mobilenet_tvm.compile.pipeline import llvm_target
 from mobilenet_tvm.compile.source import ModelOptions
-from mobilenet_tvm.compile.tuning.builder import Builder, one_line
+from mobilenet_tvm.compile.tuning.builder import one_line
 from mobilenet_tvm.compile.tuning.layers import find_layers, select
-from mobilenet_tvm.compile.tuning.measure import Measurement
-from mobilenet_tvm.compile.tuning.runner import Runner
 from mobilenet_tvm.compile.tuning.space import Space
 from mobilenet_tvm.compile.tuning.static.candidates import candidates
 from mobilenet_tvm.compile.tuning.static.estimate import estimate
-from mobilenet_tvm.compile.tuning.task import Task
-from mobilenet_tvm.schedules import operators
 from mobilenet_tvm.targets.host import cache_bytes
 from mobilenet_tvm.targets.presets import get_target
 
@@ -46,30 +39,6 @@ LAYERS = (
     "pointwise 49x160x960",
     "pointwise 1x1280x1000",
 )
-
-
-def measured(space: Space, numbers: Sequence[int]) -> dict[int, float]:
-    """Return the seconds of decisions that work, by number."""
-    task = Task(space, 1)
-
-    def keep(task: Task, number: int, outcome: Any) -> None:
-        task.outcomes[number] = outcome
-
-    with tempfile.TemporaryDirectory() as folder:
-        builder = Builder([task], operators.build, Path(folder), keep)
-        runner = Runner(builder.artifacts, 1, Path(folder), keep)
-        try:
-            for start in range(0, len(numbers), 16):
-                chosen = [space.candidates[number] for number in numbers[start : start + 16]]
-                target = llvm_target(space.target)
-                built = builder.build([BuilderInput(c.sch.mod, target) for c in chosen])
-                runner.run(
-                    [RunnerInput(b.artifact_path, "cpu", []) for b in built if b.artifact_path]
-                )
-        finally:
-            builder.close()
-            runner.close()
-    return {n: o.seconds for n, o in task.outcomes.items() if isinstance(o, Measurement)}
 
 
 def estimated(space: Space, numbers: Sequence[int]) -> dict[int, dict[str, float]]:
@@ -158,7 +127,7 @@ def main(
         drawn = rng.choice(rest, min(others, len(rest)), replace=False)
         chosen += sorted(int(n) for n in drawn)
         if str(layer) not in kept:
-            kept[str(layer)] = {str(n): s for n, s in measured(space, chosen).items()}
+            kept[str(layer)] = {str(n): s for n, s in measure(space, chosen).items()}
             if times:
                 times.write_text(json.dumps(kept))
         seconds = {int(number): s for number, s in kept[str(layer)].items()}

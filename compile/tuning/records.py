@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class Records:
     @property
     def known(self) -> Known:
         """Earlier trials on this device with as many threads: not to be repeated."""
-        return _known(
+        return known_trials(
             [r for r in self.trials.records if (r.device, r.threads) == self._here], self._target
         )
 
@@ -64,7 +65,7 @@ class Records:
                 found[other] = _read(path, other).records
         # Every n-th: of thousands, the model would learn slowly, and of this run hardly at all.
         step = 1 + sum(map(len, found.values())) // MOST_TRANSFERRED
-        return {target: _known(records[::step], target) for target, records in found.items()}
+        return {target: known_trials(records[::step], target) for target, records in found.items()}
 
     @property
     def _here(self) -> tuple[str, int]:
@@ -127,7 +128,8 @@ def _read(path: Path, target: Target | None) -> TuningLog:
     return TuningLog.read(path, target) if path.exists() else TuningLog(path, target)
 
 
-def _known(records: list[Record], target: Target) -> Known:
+def known_trials(records: Sequence[Record], target: Target) -> Known:
+    """Return what records of a target say, by layer."""
     found: dict[Workload, list[tuple[Any, float]]] = defaultdict(list)
     for record in records:
         workload = parse(record.workload)

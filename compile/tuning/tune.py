@@ -173,7 +173,7 @@ def tune(
             if other == target and workload in layers:
                 continue
             space = Space(workload, other, [decision for decision, _ in decisions])
-            model.learn(space, _by_number(space, decisions))
+            model.learn(space, by_number(space, decisions))
     for task in run.tasks:
         model.add(task.space)
         model.learn(task.space, task.known)
@@ -260,11 +260,11 @@ def _tasks(layers: Mapping[Workload, int], target: Target, known: Known) -> list
     for workload, count in layers.items():
         measured = known.get(workload, ())
         space = Space(workload, target, [decision for decision, _ in measured])
-        tasks.append(Task(space, count, _by_number(space, measured)))
+        tasks.append(Task(space, count, by_number(space, measured)))
     return sorted(tasks, key=lambda task: -task.count * task.workload.flops)
 
 
-def _by_number(space: Space, measured: Sequence[tuple[Any, float]]) -> dict[int, float]:
+def by_number(space: Space, measured: Sequence[tuple[Any, float]]) -> dict[int, float]:
     """Return the shortest time of each decision."""
     seconds: dict[int, float] = {}
     for decision, time_ in sorted(measured, key=lambda pair: -pair[1]):
