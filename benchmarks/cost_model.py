@@ -16,14 +16,17 @@ import numpy as np
 from measuring import measure
 
 from mobilenet_tvm.compile.tuning.cost_model import CostModel
+from mobilenet_tvm.compile.tuning.prior import Known
 from mobilenet_tvm.compile.tuning.records import known_trials
 from mobilenet_tvm.compile.tuning.search import BATCH, predicted_best
 from mobilenet_tvm.compile.tuning.space import Space
-from mobilenet_tvm.compile.tuning.tune import by_number
-from mobilenet_tvm.compile.tuning_log import TuningLog
+from mobilenet_tvm.compile.tuning_log import TuningLog, shipped_log
 from mobilenet_tvm.schedules.workload import Depthwise, Pointwise, Step, Workload
 from mobilenet_tvm.targets.presets import get_target
+from mobilenet_tvm.targets.target import Target
 
+#: Trials after which the best so far is printed, mean (worst) of all seeds.
+AFTER = (4, 8, 16, 24, 32, 64)
 HARD_SWISH = (Step("add_channel"), Step("hard_swish"))
 #: Of MobileNetV3-Large: wide, narrow, depthwise. The model's settings were chosen on three layers
 #: of MobileNetV2.
@@ -34,16 +37,20 @@ LAYERS: list[Workload] = [
 ]
 
 
-def earlier_trials(path: Path) -> list[tuple[Space, dict[int, float]]]:
-    """Return the trials in a file named `<preset>.trials.jsonl`, but for those of `LAYERS`."""
-    target = get_target(path.name.partition(".")[0])
-    earlier = known_trials(TuningLog.read(path, target).records, target)
-    found = []
-    for workload, times in earlier.items():
-        if workload not in LAYERS:
-            space = Space(workload, target, [decision for decision, _ in times])
-            found.append((space, by_number(space, times)))
-    return found
+def earlier_trials(target: Target) -> dict[str, dict[Target, Known] | None]:
+    """Return what each search starts from: nothing, shipped trials of other targets, of all."""
+    found: dict[Target, Known] = {}
+    for path in sorted(shipped_log(target).parent.glob("*.trials.jsonl")):
+        other = get_target(path.name.partition(".")[0])
+        known = known_trials(TuningLog.read(path, other).records, other)
+        found[other] = {layer: times for layer, times in known.items() if layer not in LAYERS}
+    others = {other: known for other, known in found.items() if other.preset != target.preset}
+    return {
+        "random": None,
+        "model from nothing": {},
+        "model from other targets": others,
+        "model from all targets": found,
+    }
 
 
 def best_so_far(
@@ -51,22 +58,21 @@ def best_so_far(
     seconds: dict[int, float],
     trials: int,
     seed: int,
-    learns: bool,
-    earlier: list[tuple[Space, dict[int, float]]],
+    earlier: dict[Target, Known] | None,
 ) -> list[float]:
-    """Return, after each trial, the best throughput as a share of the space's best."""
+    """Return, after each trial, the best throughput as a share of the space's best.
+
+    Without earlier trials, not even none, the search is random.
+    """
     rng = np.random.default_rng(seed)
-    model = CostModel(seed)
-    for other, times in earlier:
-        model.learn(other, times)
-    model.add(space)
+    model = CostModel(seed, earlier)
     untried = [number for number in seconds if number != 0]
     limit = min(seconds[number] for number in untried)
     order: list[int] = []
     while len(order) < min(trials, len(seconds) - 1):
-        scores = model.scores(space, untried) if learns else None
+        scores = model.scores(space, untried) if earlier is not None else None
         batch = predicted_best(untried, scores, BATCH, rng)
-        if learns:
+        if earlier is not None:
             model.learn(space, {number: seconds[number] for number in batch})
         order += batch
         untried = [number for number in untried if number not in batch]
@@ -74,24 +80,21 @@ def best_so_far(
     return list(limit / np.minimum.accumulate(times))
 
 
+def trials_to(curve: list[float], share: float) -> int:
+    """Return after how many trials a share of the best is reached; all and one more if never."""
+    return next((n for n, best in enumerate(curve, 1) if best >= share), len(curve) + 1)
+
+
 @click.command()
 @click.option("--target", "name", default="native", show_default=True)
 @click.option("--trials", default=64, show_default=True)
 @click.option("--seeds", default=5, show_default=True)
 @click.option("--times", type=click.Path(path_type=Path), help="Keeps the measured times.")
-@click.option(
-    "--earlier",
-    type=click.Path(path_type=Path, exists=True),
-    multiple=True,
-    help="Trials to start from: <preset>.trials.jsonl; repeatable.",
-)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def main(
-    name: str, trials: int, seeds: int, times: Path | None, earlier: tuple[Path, ...], as_json: bool
-) -> None:
+def main(name: str, trials: int, seeds: int, times: Path | None, as_json: bool) -> None:
     """Print how near the searches come to the best decision of three layers."""
-    learnt = [known for path in earlier for known in earlier_trials(path)]
     target = get_target(name)
+    searches = earlier_trials(target)
     kept: dict[str, dict[str, float]] = {}
     if times and times.exists():
         kept = json.loads(times.read_text())
@@ -99,42 +102,28 @@ def main(
     for layer in LAYERS:
         space = Space(layer, target)
         if str(layer) not in kept:
-            kept[str(layer)] = {
-                str(n): s for n, s in measure(space, range(len(space.decisions))).items()
-            }
+            measured = measure(space, range(len(space.decisions)))
+            kept[str(layer)] = {str(number): s for number, s in measured.items()}
             if times:
                 times.write_text(json.dumps(kept))
         seconds = {int(number): s for number, s in kept[str(layer)].items()}
-        curves = {
-            search: np.array(
-                [
-                    best_so_far(
-                        space,
-                        seconds,
-                        trials,
-                        seed,
-                        search != "random",
-                        learnt if search == "transfer" else [],
-                    )
-                    for seed in range(seeds)
-                ]
-            )
-            for search in ("model", "random", "transfer")[: 3 if learnt else 2]
-        }
-        checkpoints = [n for n in (8, 16, 24, 32, 48, 64, 96, 128) if n <= curves["model"].shape[1]]
+        shortest = min(seconds.values())
+        found = {}
+        for search, earlier in searches.items():
+            curves = [best_so_far(space, seconds, trials, seed, earlier) for seed in range(seeds)]
+            table = np.array(curves)
+            found[search] = {
+                "mean": {n: float(table[:, n - 1].mean()) for n in AFTER if n <= table.shape[1]},
+                "worst": {n: float(table[:, n - 1].min()) for n in AFTER if n <= table.shape[1]},
+                "trials_to_99": float(np.mean([trials_to(curve, 0.99) for curve in curves])),
+            }
         rows.append(
             {
                 "layer": str(layer),
                 "decisions": len(seconds),
-                "median_of_space": float(min(seconds.values()) / np.median(list(seconds.values()))),
-                "default": min(seconds.values()) / seconds[0],
-                **{
-                    search: {
-                        n: {"mean": float(c[:, n - 1].mean()), "worst": float(c[:, n - 1].min())}
-                        for n in checkpoints
-                    }
-                    for search, c in curves.items()
-                },
+                "median_of_space": float(shortest / np.median(list(seconds.values()))),
+                "default": shortest / seconds[0],
+                "searches": found,
             }
         )
     if as_json:
@@ -145,13 +134,14 @@ def main(
             f"{row['layer']}: {row['decisions']} decisions, the default at {row['default']:.1%} "
             f"of the best, the median one at {row['median_of_space']:.1%}"
         )
-        for n in row["model"]:
-            searches = (name for name in ("model", "random", "transfer") if name in row)
+        for search, result in row["searches"].items():
             shown = (
-                f"{name} {row[name][n]['mean']:.1%} (worst {row[name][n]['worst']:.1%})"
-                for name in searches
+                f"{n}: {share:.1%} ({result['worst'][n]:.1%})"
+                for n, share in result["mean"].items()
             )
-            print(f"  after {n:>3} trials: {', '.join(shown)}")
+            print(
+                f"  {search:<30} {', '.join(shown)}; 99% after {result['trials_to_99']:.0f} trials"
+            )
 
 
 if __name__ == "__main__":

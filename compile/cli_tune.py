@@ -117,7 +117,7 @@ def tune(
             threads=threads,
             seed=seed,
             known=records.known,
-            transfer=records.transfer,
+            earlier=records.earlier,
             on_result=records.add,
             on_event=line_printer(sys.stderr, peak),
         )

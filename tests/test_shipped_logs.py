@@ -11,7 +11,9 @@ from mobilenet_tvm.compile.tuning.layers import find_layers
 from mobilenet_tvm.compile.tuning_log import TuningLog, shipped_log
 from mobilenet_tvm.targets.presets import PRESETS
 
-LOGS = sorted(shipped_log(PRESETS["x86"]).parent.glob("*.jsonl"))
+FILES = sorted(shipped_log(PRESETS["x86"]).parent.glob("*.jsonl"))
+LOGS = [path for path in FILES if not path.name.endswith(".trials.jsonl")]
+TRIALS = [path for path in FILES if path not in LOGS]
 
 
 @pytest.mark.parametrize("path", LOGS, ids=lambda path: path.stem)
@@ -24,6 +26,13 @@ def test_every_line_can_be_used_and_is_in_order(path: Path, tmp_path: Path) -> N
     copy.write_text(path.read_text())
     assert not TuningLog(copy, target).prune()
     assert copy.read_text() == path.read_text()
+
+
+@pytest.mark.parametrize("path", TRIALS, ids=lambda path: path.stem)
+def test_every_trial_can_be_used(path: Path) -> None:
+    trials = TuningLog.read(path, PRESETS[path.name.partition(".")[0]])
+    assert len(trials.records) > 1000
+    assert not trials.skipped
 
 
 @pytest.mark.parametrize("target", ["x86", "x86-avx512"])

@@ -73,14 +73,21 @@ def test_trials_elsewhere_are_not_known_but_learnt_from(
     records(tmp_path, threads, device).add(LAYERS[0], FIRST, took(3))
     run = records(tmp_path)
     assert run.known == {}
-    assert run.transfer == {X86: {LAYERS[0]: [(FIRST, 3e-6)]}}
+    assert (FIRST, 3e-6) in run.earlier[X86][LAYERS[0]]
 
 
 def test_trials_for_another_target_are_learnt_from(tmp_path: Path) -> None:
     decision = operators.default(LAYERS[0], AVX512)
     other = Records(tmp_path / "x86-avx512.jsonl", AVX512, 1, "a CPU")
     other.add(LAYERS[0], decision, took(3))
-    assert records(tmp_path).transfer[AVX512] == {LAYERS[0]: [(decision, 3e-6)]}
+    assert (decision, 3e-6) in records(tmp_path).earlier[AVX512][LAYERS[0]]
+
+
+def test_shipped_trials_are_learnt_from(tmp_path: Path) -> None:
+    run = records(tmp_path)
+    assert run.known == {}
+    assert {X86, AVX512} <= set(run.earlier)
+    assert all(len(layers) > 50 for layers in run.earlier.values() if layers)
 
 
 def test_a_torn_trial_is_skipped(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from tvm.ir.utils import derived_object
 from tvm.s_tir import meta_schedule
 
-from mobilenet_tvm.compile.tuning.cost_model import CostModel
+from mobilenet_tvm.compile.tuning.cost_model import MODELS, CostModel
 from mobilenet_tvm.compile.tuning.measure import Failure, Measurement
 from mobilenet_tvm.compile.tuning.search import BATCH, predicted_best, search
 from mobilenet_tvm.compile.tuning.space import Space, key_of, number_in
@@ -96,7 +96,6 @@ def run(
     tasks = [Task(Space(layer, X86), count, known or {}) for layer, count in layers.items()]
     model = CostModel(seed)
     for task in tasks:
-        model.add(task.space)
         model.learn(task.space, task.known)
     runner = NoRunner(tasks, seconds)
 
@@ -174,18 +173,43 @@ def test_of_what_is_known_only_the_best_is_measured_again() -> None:
     assert set(numbers) & known.keys() == {9}
 
 
-def test_another_targets_times_help_from_the_first_batch_on() -> None:
-    space = Space(DENSE, PRESETS["x86-avx512"])
-    elsewhere = Task(space, 1)
-    model = CostModel(0)
-    model.learn(space, {n: by_tile(elsewhere, n) for n in range(len(space.decisions))})
+def test_another_targets_trials_help_from_the_first_batch_on() -> None:
+    elsewhere = Task(Space(DENSE, PRESETS["x86-avx512"]), 1)
+    decisions = elsewhere.space.decisions
+    trials = [(decision, by_tile(elsewhere, n)) for n, decision in enumerate(decisions)]
+    model = CostModel(0, {PRESETS["x86-avx512"]: {DENSE: trials}})
     task = Task(Space(DENSE, X86), 1)
-    model.add(task.space)
     numbers = range(len(task.space.decisions))
     scores = model.scores(task.space, numbers)
     assert scores is not None
-    promised = [by_tile(task, int(n)) for n in np.argsort(-scores)[:4]]
+    promised = [by_tile(task, int(n)) for n in np.argsort(-scores[0])[:4]]
     assert max(promised) < np.median([by_tile(task, n) for n in numbers])
+
+
+def test_misleading_earlier_trials_are_unlearnt() -> None:
+    space = Space(DENSE, X86)
+    task = Task(space, 1)
+    times = [by_tile(task, number) for number in range(len(space.decisions))]
+    # The slower a decision is, the faster it was elsewhere.
+    lies = [(decision, 1 / s) for decision, s in zip(space.decisions, times, strict=True)]
+    model = CostModel(0, {X86: {DENSE: lies}})
+    model.learn(space, {n: times[n] for n in range(0, len(times), 4)})
+    unseen = [n for n in range(len(times)) if n % 4]
+    scores = model.scores(space, unseen)
+    assert scores is not None
+    promised = [times[unseen[i]] for i in np.argsort(-scores.mean(axis=0))[:4]]
+    assert max(promised) < np.median(times)
+
+
+def test_nothing_is_predicted_before_anything_is_known() -> None:
+    space = Space(DENSE, X86)
+    model = CostModel(0)
+    model.learn(space, {})
+    assert model.scores(space, [0, 1]) is None
+    model.learn(space, {0: 1e-5, 1: 2e-5})
+    scores = model.scores(space, [0, 1, 2])
+    assert scores is not None
+    assert scores.shape == (MODELS, 3)
 
 
 def test_without_a_prediction_all_is_drawn() -> None:
@@ -196,14 +220,21 @@ def test_without_a_prediction_all_is_drawn() -> None:
 
 
 def test_a_share_is_drawn_beside_the_best_predicted() -> None:
-    scores = np.arange(100.0)
+    scores = np.arange(100.0)[np.newaxis]
     chosen = predicted_best(range(100), scores, 8, np.random.default_rng(0))
     assert chosen[:6] == [99, 98, 97, 96, 95, 94]
     assert len(set(chosen)) == 8
 
 
+def test_models_choose_in_turn_and_nothing_twice() -> None:
+    scores = np.array([np.arange(100.0), -np.arange(100.0), np.arange(100.0)])
+    chosen = predicted_best(range(100), scores, 8, np.random.default_rng(0))
+    assert chosen[:6] == [99, 0, 98, 97, 1, 96]
+    assert len(set(chosen)) == 8
+
+
 def test_less_than_a_batch_may_be_left() -> None:
-    assert sorted(predicted_best([3, 5], np.array([1.0, 2.0]), 8, np.random.default_rng(0))) == [
+    assert sorted(predicted_best([3, 5], np.array([[1.0, 2.0]]), 8, np.random.default_rng(0))) == [
         3,
         5,
     ]

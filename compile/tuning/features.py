@@ -9,11 +9,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import tvm
-from tvm.ir.utils import derived_object
-from tvm.s_tir import meta_schedule
 
-from mobilenet_tvm.compile.tuning.space import Space, key_of, number_of
+from mobilenet_tvm.compile.tuning.space import Space
 from mobilenet_tvm.schedules import block, depthwise, operators, pointwise, stem
 from mobilenet_tvm.schedules.workload import (
     TENSOR_STEPS,
@@ -26,6 +23,8 @@ from mobilenet_tvm.schedules.workload import (
     Workload,
 )
 from mobilenet_tvm.targets.target import Target
+
+Table = np.ndarray[Any, np.dtype[np.float32]]
 
 _KINDS: tuple[type, ...] = (
     Block,
@@ -207,38 +206,13 @@ def _columns() -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def matrix(space: Space) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return the features of a space, [decisions, features]; NaN where one does not apply."""
-    rows = [features(space.workload, decision, space.target) for decision in space.decisions]
+def table(rows: Sequence[dict[str, float]]) -> Table:
+    """Return candidates' features as numbers, [candidates, features]; NaN for what is absent."""
     return np.array([[row.get(name, np.nan) for name in _columns()] for row in rows], np.float32)
 
 
 # TVM's PerStoreFeature looks at the loops of the scheduled function, which here exist only once a
 # candidate is built: 5 ms each, where a whole space takes as long this way.
-@derived_object
-class FeatureExtractor(meta_schedule.feature_extractor.PyFeatureExtractor):  # type: ignore[misc]
-    """Looks the features of candidates up, computed once for each space.
-
-    Attributes
-    ----------
-    spaces : dict of str to Space
-        All spaces of which candidates may come, by key.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.spaces: dict[str, Space] = {}
-        self._rows: dict[str, list[tvm.runtime.Tensor]] = {}
-
-    def extract_from(
-        self,
-        context: meta_schedule.TuneContext,
-        candidates: Sequence[meta_schedule.MeasureCandidate],
-    ) -> list[tvm.runtime.Tensor]:
-        """Return one row of features per candidate, all of the context's space."""
-        key = key_of(context.mod)
-        if key not in self._rows:
-            table = matrix(self.spaces[key])
-            self._rows[key] = [tvm.runtime.tensor(row[np.newaxis]) for row in table]
-        rows = self._rows[key]
-        return [rows[number_of(candidate)] for candidate in candidates]
+def matrix(space: Space) -> Table:
+    """Return the features of a space, [decisions, features]."""
+    return table([features(space.workload, d, space.target) for d in space.decisions])

@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from mobilenet_tvm.compile.tuning.measure import Measurement
-from mobilenet_tvm.compile.tuning.tune import Known
-from mobilenet_tvm.compile.tuning_log import Record, TuningLog
+from mobilenet_tvm.compile.tuning.prior import Known
+from mobilenet_tvm.compile.tuning_log import Record, TuningLog, shipped_log
 from mobilenet_tvm.schedules import operators
 from mobilenet_tvm.schedules.workload import Workload, parse
 from mobilenet_tvm.targets.presets import PRESETS
 from mobilenet_tvm.targets.target import Target
 
 _TRIALS = ".trials.jsonl"
-#: Trials that the cost model starts from.
-MOST_TRANSFERRED = 200
 
 
 class Records:
@@ -54,18 +52,21 @@ class Records:
         )
 
     @property
-    def transfer(self) -> dict[Target, Known]:
-        """Earlier trials elsewhere, and for other targets, from which the cost model can learn."""
-        found = {
-            self._target: [r for r in self.trials.records if (r.device, r.threads) != self._here]
-        }
-        for path in sorted(self.log.path.parent.glob(f"*{_TRIALS}")):
+    def earlier(self) -> dict[Target, Known]:
+        """Trials elsewhere, for other targets, or shipped: what the cost model starts from."""
+        found: dict[Target, list[Record]] = defaultdict(list)
+        found[self._target] = [
+            r for r in self.trials.records if (r.device, r.threads) != self._here
+        ]
+        folders = dict.fromkeys([self.log.path.parent, shipped_log(self._target).parent])
+        for path in [path for folder in folders for path in sorted(folder.glob(f"*{_TRIALS}"))]:
             other = PRESETS.get(path.name.removesuffix(_TRIALS))
-            if other is not None and other.preset != self._target.preset:
-                found[other] = _read(path, other).records
-        # Every n-th: of thousands, the model would learn slowly, and of this run hardly at all.
-        step = 1 + sum(map(len, found.values())) // MOST_TRANSFERRED
-        return {target: known_trials(records[::step], target) for target, records in found.items()}
+            if other is None or path == self.trials.path:
+                continue
+            # The machine's own description is nearer to what was measured than the preset's.
+            other = self._target if other.preset == self._target.preset else other
+            found[other] += _read(path, other).records
+        return {target: known_trials(records, target) for target, records in found.items()}
 
     @property
     def _here(self) -> tuple[str, int]:

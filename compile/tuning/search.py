@@ -12,6 +12,7 @@ from tvm.s_tir import meta_schedule
 
 from mobilenet_tvm.compile.pipeline import llvm_target
 from mobilenet_tvm.compile.tuning.cost_model import CostModel
+from mobilenet_tvm.compile.tuning.features import Table
 from mobilenet_tvm.compile.tuning.metaschedule import tune_context
 from mobilenet_tvm.compile.tuning.space import number_of
 from mobilenet_tvm.compile.tuning.task import Task
@@ -31,7 +32,7 @@ BELIEVED = 5
 
 def predicted_best(
     untried: Sequence[int],
-    scores: np.ndarray[Any, Any] | None,
+    scores: Table | None,
     count: int,
     rng: np.random.Generator,
 ) -> list[int]:
@@ -42,17 +43,18 @@ def predicted_best(
     untried : sequence of int
         Numbers of decisions.
     scores : ndarray, optional
-        What the model predicts for each; higher is faster.
+        What each model predicts for each, [models, untried]; higher is faster. They choose in turn.
     count : int
         How many to choose.
     rng : Generator
         For the share that is drawn at random; all are where nothing is predicted.
     """
-    if scores is None:
-        chosen: list[int] = []
-    else:
-        exploited = count - int(EXPLORED * count)
-        chosen = [untried[i] for i in np.argsort(-scores, kind="stable")[:exploited]]
+    chosen: list[int] = []
+    if scores is not None:
+        orders = [iter(np.argsort(-model, kind="stable")) for model in scores]
+        for turn in range(min(count - int(EXPLORED * count), len(untried))):
+            order = orders[turn % len(orders)]
+            chosen.append(next(untried[i] for i in order if untried[i] not in chosen))
     others = sorted(set(untried) - set(chosen))
     drawn = rng.permutation(len(others))[: count - len(chosen)]
     return chosen + [others[i] for i in drawn]
@@ -155,7 +157,7 @@ class WholeSpaceSearch(meta_schedule.search_strategy.PySearchStrategy):  # type:
             scores is not None
             and self._batches >= BELIEVED
             and not self._improved
-            and scores.max() < PROMISED
+            and scores.mean(axis=0).max() < PROMISED
         ):
             task.ended = "no gain expected"
             return []
@@ -213,8 +215,8 @@ def search(
         num_trials_per_iter=BATCH,
         builder=builder,
         runner=runner,
-        # The searches themselves tell the model: TVM's callback would train it after each batch.
+        # The searches themselves tell the cost model.
         measure_callbacks=[],
         database=None,
-        cost_model=model.xgb,
+        cost_model=None,
     )

@@ -12,6 +12,7 @@ from typing import Any
 from mobilenet_tvm.compile.tuning.builder import Build, Builder
 from mobilenet_tvm.compile.tuning.cost_model import CostModel
 from mobilenet_tvm.compile.tuning.measure import Failure, Measurement
+from mobilenet_tvm.compile.tuning.prior import Known
 from mobilenet_tvm.compile.tuning.progress import Event
 from mobilenet_tvm.compile.tuning.runner import TIMEOUT, Runner, require_native
 from mobilenet_tvm.compile.tuning.search import search
@@ -21,8 +22,6 @@ from mobilenet_tvm.schedules import operators
 from mobilenet_tvm.schedules.workload import Workload
 from mobilenet_tvm.targets.target import Target
 
-#: Earlier measurements of layers: decisions and their seconds.
-Known = Mapping[Workload, Sequence[tuple[Any, float]]]
 #: Gets each measured candidate, as soon as it is measured.
 OnResult = Callable[[Workload, Any, Measurement], None]
 
@@ -115,7 +114,7 @@ def tune(
     threads: int = 1,
     seed: int = 0,
     known: Known | None = None,
-    transfer: Mapping[Target, Known] | None = None,
+    earlier: Mapping[Target, Known] | None = None,
     on_result: OnResult | None = None,
     on_event: Callable[[Event], None] | None = None,
     build: Build = operators.build,
@@ -139,9 +138,8 @@ def tune(
         The same seed and times give the same candidates in the same order.
     known : mapping, optional
         Earlier measurements on this machine: not repeated, but learnt from.
-    transfer : mapping, optional
-        Earlier measurements for other targets or layers, which are only learnt from; what is
-        there for this target's layers belongs into `known`.
+    earlier : mapping, optional
+        Measurements on other machines, for other targets or layers, which are only learnt from.
     on_result : callable, optional
         Gets each measured candidate as soon as it is measured, so that an interrupted run
         loses nothing. At the end it gets, for layers that have gained, the default decision and
@@ -167,15 +165,8 @@ def tune(
     """
     require_native(target)
     run = _Run(_tasks(layers, target, known or {}), trials, time_limit, on_result, on_event)
-    model = CostModel(seed)
-    for other, measured in (transfer or {}).items():
-        for workload, decisions in measured.items():
-            if other == target and workload in layers:
-                continue
-            space = Space(workload, other, [decision for decision, _ in decisions])
-            model.learn(space, by_number(space, decisions))
+    model = CostModel(seed, earlier)
     for task in run.tasks:
-        model.add(task.space)
         model.learn(task.space, task.known)
     with tempfile.TemporaryDirectory(prefix="mobilenet-tvm-tune-") as folder:
         builder = Builder(run.tasks, build, Path(folder), run.tried)
