@@ -113,6 +113,38 @@ def keep_in_registers(sch: s_tir.Schedule, unrolled: Sequence[Any], vectorized: 
     sch.vectorize(vectorized)
 
 
+def sum_in_registers(
+    sch: s_tir.Schedule,
+    block: SBlockRV,
+    start: LoopRV,
+    unrolled: Sequence[LoopRV],
+    tile: Sequence[LoopRV],
+    lanes: int,
+) -> None:
+    """Hold a tile's sums in registers while what is summed passes by.
+
+    Parameters
+    ----------
+    sch : Schedule
+        Changed in place.
+    block : SBlockRV
+        Adds to the sums.
+    start : LoopRV
+        The outermost loop over what is summed: before it, the sums are cleared.
+    unrolled : sequence of LoopRV
+        Inner ones of these loops.
+    tile : sequence of LoopRV
+        The tile's, inside all of these, channels last.
+    lanes : int
+        Length of a vector; divides the tile's channels.
+    """
+    vector, lane = sch.split(tile[-1], [None, lanes])
+    keep_in_registers(sch, [*unrolled, *tile[:-1], vector], lane)
+    init = sch.decompose_reduction(block, start)
+    *cleared, lane = sch.get_loops(init)[-len(tile) - 1 :]
+    keep_in_registers(sch, cleared, lane)
+
+
 def load_in_pairs(sch: s_tir.Schedule, block: SBlockRV, loop: LoopRV) -> list[LoopRV]:
     """Split a loop into pairs, and load both elements of a pair at once.
 

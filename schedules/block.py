@@ -254,6 +254,6 @@ def build(workload: Block, decision: Decision, target: Target) -> tirx.PrimFunc:
     sch.compute_at(total, c_tiles, preserve_unit_loops=True)
     for pad in sch.get_producers(total):
         sch.compute_at(pad, y)
-    stem.sum_in_registers(sch, lanes)
+    stem.hold_sums(sch, lanes)
     keep_in_registers(sch, [x_tile, c_vector], c_lane)
     return sch.mod["main"]

@@ -16,6 +16,7 @@ from mobilenet_tvm.schedules.base import (
     epilogue_stage,
     keep_in_registers,
     padded,
+    sum_in_registers,
 )
 from mobilenet_tvm.schedules.workload import Depthwise
 from mobilenet_tvm.targets.target import Target
@@ -190,12 +191,8 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int) -> None:
         sch.compute_inline(block)
 
     *_, ty, tx, tc, ry, rx = sch.get_loops(total)
-    vector, lane = sch.split(tc, [None, lanes])
-    sch.reorder(ry, rx, ty, tx, vector, lane)
-    keep_in_registers(sch, [ry, rx, ty, tx, vector], lane)
-    init = sch.decompose_reduction(total, ry)
-    *_, ty, tx, vector, lane = sch.get_loops(init)
-    keep_in_registers(sch, [ty, tx, vector], lane)
+    sch.reorder(ry, rx, ty, tx, tc)
+    sum_in_registers(sch, total, ry, [ry, rx], [ty, tx, tc], lanes)
     keep_in_registers(sch, [y_tile, x_tile, c_vector], c_lane)
 
 

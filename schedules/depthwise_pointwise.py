@@ -18,6 +18,7 @@ from mobilenet_tvm.schedules.base import (
     epilogue_stage,
     keep_in_registers,
     load_in_pairs,
+    sum_in_registers,
 )
 from mobilenet_tvm.schedules.workload import DepthwisePointwise
 from mobilenet_tvm.targets.target import Target
@@ -212,16 +213,12 @@ def schedule_halves(
 
     sch.compute_at(product, c_panels, preserve_unit_loops=True)
     *_, row, column, k = sch.get_loops(product)
-    vector, lane = sch.split(column, [None, decision.lanes])
-    sch.reorder(k, row, vector, lane)
+    sch.reorder(k, row, column)
     unrolled = []
     if pairs:
         k, k_inner = sch.split(k, [None, 4])
         unrolled = load_in_pairs(sch, product, k_inner)
-    keep_in_registers(sch, [*unrolled, row, vector], lane)
-    init = sch.decompose_reduction(product, k)
-    *_, row, vector, lane = sch.get_loops(init)
-    keep_in_registers(sch, [row, vector], lane)
+    sum_in_registers(sch, product, k, unrolled, [row, column], decision.lanes)
     keep_in_registers(sch, [x_tile, c_vector], c_lane)
 
     sch.compute_at(middle, x_tiles, preserve_unit_loops=True)
@@ -235,8 +232,5 @@ def schedule_halves(
         sch.compute_inline(block)
     *_, ty, tx, tc, ry, rx = sch.get_loops(filtered)
     sch.reorder(ry, rx, ty, tx, tc)
-    keep_in_registers(sch, [ry, rx, ty, tx], tc)
-    init = sch.decompose_reduction(filtered, ry)
-    *_, tx, tc = sch.get_loops(init)
-    keep_in_registers(sch, [tx], tc)
+    sum_in_registers(sch, filtered, ry, [ry, rx], [ty, tx, tc], lanes)
     return band

@@ -17,6 +17,7 @@ from mobilenet_tvm.schedules.base import (
     epilogue_stage,
     keep_in_registers,
     load_in_pairs,
+    sum_in_registers,
 )
 from mobilenet_tvm.schedules.prefetch import prefetch_next_panel
 from mobilenet_tvm.schedules.workload import Pointwise
@@ -199,13 +200,9 @@ def _schedule(
 
     *_, row, column, k = sch.get_loops(product)
     k_outer, k_inner = sch.split(k, [None, decision.unroll_k])
-    vector, lane = sch.split(column, [None, decision.lanes])
-    sch.reorder(k_outer, k_inner, row, vector, lane)
+    sch.reorder(k_outer, k_inner, row, column)
     unrolled = load_in_pairs(sch, product, k_inner) if pairs else [k_inner]
-    keep_in_registers(sch, [*unrolled, row, vector], lane)
-    init = sch.decompose_reduction(product, k_outer)
-    *_, row, vector, lane = sch.get_loops(init)
-    keep_in_registers(sch, [row, vector], lane)
+    sum_in_registers(sch, product, k_outer, unrolled, [row, column], decision.lanes)
     vector, lane = sch.split(n_tile, [None, decision.lanes])
     keep_in_registers(sch, [m_tile, vector], lane)
     return outer, k_outer

@@ -17,6 +17,7 @@ from mobilenet_tvm.schedules.base import (
     extent,
     keep_in_registers,
     padded,
+    sum_in_registers,
 )
 from mobilenet_tvm.schedules.workload import Convolution
 from mobilenet_tvm.targets.target import Target
@@ -180,23 +181,19 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int) -> None:
         # A few padded rows per thread stay in the first-level cache.
         sch.compute_at(pad, rows)
 
-    sum_in_registers(sch, lanes)
+    hold_sums(sch, lanes)
     keep_in_registers(sch, [x_tile, c_vector], c_lane)
 
 
-def sum_in_registers(sch: s_tir.Schedule, lanes: int) -> None:
+def hold_sums(sch: s_tir.Schedule, lanes: int) -> None:
     """Hold a tile's sums in registers while the taps and inputs pass by."""
     total = sch.get_sblock("conv2d")
     *_, tx, tc, ry, rx, rc = sch.get_loops(total)
     inputs = extent(sch, rc)
     few = inputs if inputs <= MOST_UNROLLED_INPUTS else divisor_at_most(inputs, 4)
     rc_outer, rc_inner = sch.split(rc, [None, few])
-    vector, lane = sch.split(tc, [None, lanes])
-    sch.reorder(ry, rc_outer, rx, rc_inner, tx, vector, lane)
-    keep_in_registers(sch, [rx, rc_inner, tx, vector], lane)
-    init = sch.decompose_reduction(total, ry)
-    *_, tx, vector, lane = sch.get_loops(init)
-    keep_in_registers(sch, [tx, vector], lane)
+    sch.reorder(ry, rc_outer, rx, rc_inner, tx, tc)
+    sum_in_registers(sch, total, ry, [rx, rc_inner], [tx, tc], lanes)
 
 
 def lanes_of(workload: Convolution, target: Target) -> int:
