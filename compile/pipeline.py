@@ -100,25 +100,6 @@ class Lowered:
         return sum(int(allocation.args[0].values[0]) for allocation in allocations)
 
 
-def layers(model: onnx.ModelProto, target: Target) -> list[Layer]:
-    """Return the layers with schedules of their own, in the order in which a network calls them.
-
-    Parameters
-    ----------
-    model : onnx.ModelProto
-        A checked model with static inputs.
-    target : Target
-        The machine that the code is for: it decides which layers are fused.
-    """
-    with llvm_target(target), tvm.transform.PassContext(opt_level=3):
-        mod = to_relax(model)
-        for step in graph_passes():
-            mod = step(mod)
-        lowering = LowerLayers(mod, target, operators.default)
-        lowering.run()
-    return lowering.calls
-
-
 def lower(
     model: onnx.ModelProto,
     target: Target,
@@ -148,26 +129,59 @@ def lower(
     UserError
         If a node cannot be compiled, or the folder cannot be written.
     """
-
-    def phase(name: str, mod: tvm.IRModule, steps: list[Pass]) -> tvm.IRModule:
-        for step in steps:
-            mod = step(mod)
-        if dump is not None:
-            _write(dump / f"{name}.py", mod.script(show_meta=False))
-        return mod
-
+    write = _Dump(dump)
     with llvm_target(target), tvm.transform.PassContext(opt_level=3):
-        mod = phase("1-imported", to_relax(model), [])
-        mod = phase("2-graph", mod, graph_passes())
-        lowering = LowerLayers(mod, target, decide)
-        mod = phase("3-layers", lowering.run(), [])
+        lowering, mod = _lower_layers(model, target, decide, write)
         # What is no layer of its own is fused by TVM and scheduled by rule.
-        mod = schedule_module(phase("4-fused", mod, fusion_passes()), target)
+        mod = schedule_module(write.after("4-fused", _run(fusion_passes(), mod)), target)
         for layer in lowering.layers:
             mod[layer.name] = layer.func
-        mod = phase("5-scheduled", mod, [])
-        mod = phase("6-planned", mod, memory_passes())
+        write.after("5-scheduled", mod)
+        mod = write.after("6-planned", _run(memory_passes(), mod))
     return Lowered(mod, lowering.calls)
+
+
+def layers(model: onnx.ModelProto, target: Target) -> list[Layer]:
+    """Return the layers with schedules of their own, in the order in which a network calls them.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        A checked model with static inputs.
+    target : Target
+        The machine that the code is for: it decides which layers are fused.
+    """
+    with llvm_target(target), tvm.transform.PassContext(opt_level=3):
+        lowering, _ = _lower_layers(model, target, operators.default, _Dump(None))
+    return lowering.calls
+
+
+def _lower_layers(
+    model: onnx.ModelProto, target: Target, decide: Decide, write: _Dump
+) -> tuple[LowerLayers, tvm.IRModule]:
+    mod = write.after("1-imported", to_relax(model))
+    mod = write.after("2-graph", _run(graph_passes(), mod))
+    lowering = LowerLayers(mod, target, decide)
+    return lowering, write.after("3-layers", lowering.run())
+
+
+def _run(passes: list[Pass], mod: tvm.IRModule) -> tvm.IRModule:
+    for step in passes:
+        mod = step(mod)
+    return mod
+
+
+class _Dump:
+    """Writes the module after each phase, in TVM's script, if there is a folder for it."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+
+    def after(self, phase: str, mod: tvm.IRModule) -> tvm.IRModule:
+        """Write and return the module."""
+        if self._folder is not None:
+            _write(self._folder / f"{phase}.py", mod.script(show_meta=False))
+        return mod
 
 
 def _write(path: Path, text: str) -> None:
