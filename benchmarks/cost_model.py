@@ -33,7 +33,7 @@ HARD_SWISH = (Step("add_channel"), Step("hard_swish"))
 LAYERS: list[Workload] = [
     Pointwise(196, 112, 672, HARD_SWISH),
     Pointwise(784, 120, 40, (Step("add_channel"), Step("add"))),
-    Depthwise(1, 28, 28, 240, (3, 3), (2, 2), (1, 1, 1, 1), HARD_SWISH),
+    Depthwise(1, 56, 56, 72, (3, 3), (1, 1), (1, 1, 1, 1), (Step("add_channel"), Step("relu"))),
 ]
 
 
