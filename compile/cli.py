@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,9 @@ from mobilenet_tvm.compile.cli_output import json_option, print_facts, print_jso
 from mobilenet_tvm.compile.cli_report import report
 from mobilenet_tvm.compile.cli_tune import tune
 from mobilenet_tvm.targets.errors import UserError, WrongUseError
+
+if TYPE_CHECKING:
+    from mobilenet_tvm.runtime import Metadata
 
 #: Largest difference from ONNX Runtime, as a share of the output's range.
 TOLERANCE = 1e-4
@@ -142,7 +145,7 @@ def compile_command(
             f"{metadata.target['triple']})",
             "weights": metadata.weights,
             "layers": f"{metadata.layers} in {metadata.extra['functions']} functions",
-            "tuned": f"{metadata.tuned_layers} of {metadata.layers} layers",
+            "tuned": _tuned(metadata),
             "memory": f"{metadata.extra['activation_bytes'] / 1e6:.1f} MB between layers, "
             f"{sum(call['bytes'] for call in metadata.extra['calls']) / 1e6:.1f} MB moved",
             "time": f"{artifact.seconds:.1f} s",
@@ -365,6 +368,12 @@ def targets(as_json: bool) -> None:
         others = [alias for alias, name in ALIASES.items() if name == target.name]
         also = f" (also: {', '.join(others)})" if others else ""
         click.echo(f"{target.name:<12} {target.description}{also}")
+
+
+def _tuned(metadata: Metadata) -> str:
+    estimated = sum(call["source"] == "static" for call in metadata.extra["calls"])
+    by_estimates = f", {estimated} of them by estimates" if estimated else ""
+    return f"{metadata.tuned_layers} of {metadata.layers} layers{by_estimates}"
 
 
 def _tensors(tensors: Sequence[Any]) -> str:

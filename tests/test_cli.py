@@ -187,6 +187,14 @@ def test_compile_and_profile_say_what_is_tuned(
     assert re.search(r" measured  conv2d 1x32x32x3->8 k3x3 ", output)
 
 
+def test_compile_says_which_decisions_are_estimates(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = ["compile", "--target", "cortex-a55", "--model", "v2", "-o", tmp_path / "m.so"]
+    _, output, _ = run(capfd, *command)
+    assert re.search(r"^tuned    (\d+) of \d+ layers, \1 of them by estimates$", output, re.M)
+
+
 def test_ones_own_log_is_used_unless_told_otherwise(
     log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
