@@ -1,0 +1,1 @@
+"""Boards that are somewhere else, over TVM's RPC: to serve as one, and to use one."""

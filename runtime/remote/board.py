@@ -1,0 +1,166 @@
+"""A session on a board: what a client may call, in a process of the session's own.
+
+TVM's runtime library speaks the protocol and calls the functions that are registered here. Those
+named as TVM's own server names them let TVM's clients use the board too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm_ffi
+
+from mobilenet_tvm.runtime.bench import measure
+from mobilenet_tvm.runtime.cache import cache_folder
+from mobilenet_tvm.runtime.library import load_artifact
+from mobilenet_tvm.runtime.model import Array, Model, load
+from mobilenet_tvm.runtime.profile import profile
+from mobilenet_tvm.runtime.remote.info import BoardInfo
+from mobilenet_tvm.runtime.remote.marks import PREFIX, USER_ERROR
+from mobilenet_tvm.targets.errors import UserError
+
+#: Uploaded files are kept for later sessions up to so many bytes together.
+_MOST_UPLOADED = 256 << 20
+
+
+def serve_session(connection: int, info: BoardInfo, folder: Path) -> None:
+    """Do what a client asks for until it closes the connection.
+
+    Parameters
+    ----------
+    connection : int
+        File descriptor of the socket, behind the handshake; it is closed.
+    info : BoardInfo
+        What this board is.
+    folder : Path
+        For files of this session only.
+    """
+    for name, function in _functions(info, folder).items():
+        tvm_ffi.register_global_func(name, _marking_user_errors(function), override=True)
+    loop = tvm_ffi.get_global_func("rpc.ServerLoop")
+    # In another thread, as `threads` lets a forked process's first thread have no workers.
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(loop, connection).result()
+
+
+def _functions(info: BoardInfo, folder: Path) -> dict[str, Callable[..., Any]]:
+    def path_of(name: str) -> Path:
+        uploaded = uploads() / Path(name).name
+        return uploaded if uploaded.exists() else folder / Path(name).name
+
+    @lru_cache(1)
+    def model(name: str, threads: int) -> Model:
+        return load(path_of(name), threads or None)
+
+    return {
+        "tvm.rpc.server.workpath": lambda name: str(folder / Path(name).name),
+        "tvm.rpc.server.load_module": lambda name: load_artifact(path_of(name)),
+        f"{PREFIX}info": lambda: json.dumps(info.to_dict()),
+        f"{PREFIX}has": has_upload,
+        f"{PREFIX}store": store_upload,
+        f"{PREFIX}load": lambda name, threads: _callable(model(name, threads)),
+        f"{PREFIX}threads": lambda name, threads: model(name, threads).threads,
+        f"{PREFIX}bench": lambda name, threads, rounds: json.dumps(
+            measure(model(name, threads), rounds=rounds).seconds.tolist()
+        ),
+        f"{PREFIX}profile": lambda name, threads, rounds: json.dumps(
+            [
+                (call.function, call.seconds.tolist())
+                for call in profile(model(name, threads), rounds)
+            ]
+        ),
+    }
+
+
+def uploads() -> Path:
+    """Return the folder of uploaded files, which all boards of a user on a machine share.
+
+    Each is named by the SHA-256 of its contents, with the suffix that the client gave it.
+    """
+    folder = cache_folder() / "uploads"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def has_upload(name: str) -> bool:
+    """Tell whether a file was uploaded, and remember that it is still in use."""
+    try:
+        os.utime(uploads() / Path(name).name)
+    except OSError:
+        return False
+    return True
+
+
+def store_upload(name: str, contents: bytes) -> None:
+    """Keep an uploaded file.
+
+    Raises
+    ------
+    UserError
+        If it is damaged, or there is no room.
+    """
+    path = uploads() / Path(name).name
+    if hashlib.sha256(contents).hexdigest() != path.stem:
+        raise UserError(f"{name}: the file arrived damaged; upload it again")
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            file.write(contents)
+        Path(file.name).replace(path)
+    except OSError as error:
+        Path(file.name).unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def prune_uploads(most: int = _MOST_UPLOADED) -> None:
+    """Remove the files that were not used for longest, until the others are small enough."""
+    files = sorted(_sizes(uploads()), reverse=True)
+    total = 0
+    for _, size, path in files:
+        total += size
+        if total > most:
+            path.unlink(missing_ok=True)
+
+
+def _sizes(folder: Path) -> Iterator[tuple[float, int, Path]]:
+    for path in folder.iterdir():
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            continue
+        yield status.st_mtime, status.st_size, path
+
+
+def _callable(model: Model) -> Any:
+    """Return a function from the bytes of a model's inputs to those of its outputs, in order."""
+
+    def call(*inputs: bytes) -> bytes:
+        arrays = [
+            np.frombuffer(data, info.dtype).reshape(info.shape)
+            for data, info in zip(inputs, model.inputs, strict=True)
+        ]
+        result = model(*arrays)
+        outputs: list[Array] = list(result.values()) if isinstance(result, dict) else [result]
+        return b"".join(output.tobytes() for output in outputs)
+
+    return tvm_ffi.convert(_marking_user_errors(call))
+
+
+def _marking_user_errors(function: Callable[..., Any]) -> Callable[..., Any]:
+    def marked(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except UserError as error:
+            raise RuntimeError(f"{USER_ERROR}{error}") from None
+        except Exception as error:
+            raise RuntimeError(f"{type(error).__name__}: {error}") from None
+
+    return marked

@@ -1,0 +1,71 @@
+"""Listens for connections; where others than this machine can make them, with a warning."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import logging
+import socket
+from collections.abc import Iterable
+
+from mobilenet_tvm.runtime.address import join_host_port
+from mobilenet_tvm.targets.errors import UserError
+
+_LOGGER = logging.getLogger(__name__)
+
+LOOPBACK = "127.0.0.1"
+
+
+def listen(host: str, ports: Iterable[int]) -> socket.socket:
+    """Listen for connections, and warn where others than this machine can make them.
+
+    Parameters
+    ----------
+    host : str
+        The address.
+    ports : iterable of int
+        They are tried in turn; 0 is any free one.
+
+    Returns
+    -------
+    socket
+        Listening at the first port that is free.
+
+    Raises
+    ------
+    UserError
+        If that is not possible.
+    """
+    ports = list(ports)
+    for port in ports:
+        try:
+            listener = _listen(host, port)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and port != ports[-1]:
+                continue
+            raise UserError(
+                f"{join_host_port(host, port)}: cannot be listened at ({error.strerror}); "
+                "give another --host or --port"
+            ) from None
+        where = join_host_port(host, listener.getsockname()[1])
+        if not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
+            _LOGGER.warning(
+                "warning: TVM's RPC has no authentication: whoever reaches %s can run code here as "
+                "this user; an SSH tunnel to loopback is safe (see the README)",
+                where,
+            )
+        return listener
+    raise ValueError("no ports")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(128)
+    except OSError:
+        listener.close()
+        raise
+    return listener

@@ -1,0 +1,81 @@
+"""Reaches a board's loopback through the system's ssh."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mobilenet_tvm.runtime.address import Address
+from mobilenet_tvm.runtime.remote.errors import NoBoard
+
+#: The port of the board's loopback at which it serves.
+PORT = 9090
+
+_TIMEOUT = 30.0
+
+
+@contextmanager
+def tunnel(place: Address) -> Iterator[int]:
+    """Keep a tunnel open to the board's loopback.
+
+    Parameters
+    ----------
+    place : Address
+        Whom to log in as, where.
+
+    Yields
+    ------
+    int
+        The port of this machine's loopback that leads there.
+
+    Raises
+    ------
+    NoBoard
+        If ssh cannot log in without a question, or set the tunnel up.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    command = ["ssh", "-N", "-o", "BatchMode=yes", "-o", "ExitOnForwardFailure=yes"]
+    command += ["-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=10"]
+    command += ["-L", f"127.0.0.1:{port}:127.0.0.1:{PORT}"]
+    if place.port:
+        command += ["-p", str(place.port)]
+    command.append(f"{place.user}@{place.host}" if place.user else place.host)
+    with tempfile.TemporaryFile() as complaints:
+        try:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=complaints
+            )
+        except OSError:
+            raise NoBoard("there is no ssh here; install OpenSSH's client") from None
+        try:
+            deadline = time.monotonic() + _TIMEOUT
+            while not _listens(port):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    complaints.seek(0)
+                    said = complaints.read().decode(errors="replace").strip().splitlines()
+                    raise NoBoard(
+                        f"ssh does not reach {place} ({said[-1] if said else 'no answer'}); "
+                        f"'{' '.join(command[:1] + command[-1:])}' has to work without a question"
+                    )
+                time.sleep(0.05)
+            yield port
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _listens(port: int) -> bool:
+    """Tell whether something listens at a port of the loopback, without connecting to it."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False

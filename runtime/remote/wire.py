@@ -1,0 +1,192 @@
+"""TVM's RPC as far as Python speaks it here: the handshake of a session, a tracker's messages.
+
+The sessions themselves are spoken by TVM's runtime library on both ends, and trackers are TVM's
+own. Numbers are little-endian int32 throughout.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from contextlib import suppress
+from types import TracebackType
+from typing import Any
+
+# From TVM's python/tvm/rpc/base.py.
+SESSION_MAGIC, MISMATCH = 0xFF271, 0xFF271 + 2
+_TRACKER_MAGIC = 0x2F271
+_SUCCESS, _PUT, _REQUEST, _UPDATE_INFO, _SUMMARY, _PENDING = 0, 3, 4, 5, 6, 7
+
+#: A tracker's messages and a session's keys are short; what is longer is something else's.
+_LONGEST_MESSAGE, _LONGEST_KEY = 1 << 24, 1 << 12
+
+_INT = struct.Struct("<i")
+
+
+class WrongPeerError(OSError):
+    """What is at the other end speaks another protocol."""
+
+
+def receive(connection: socket.socket, size: int) -> bytes:
+    """Read so many bytes.
+
+    Raises
+    ------
+    OSError
+        If the connection ends before, or its time is up.
+    """
+    parts = []
+    while size:
+        part = connection.recv(min(size, 1 << 16))
+        if not part:
+            raise ConnectionResetError("the connection was closed")
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def receive_int(connection: socket.socket) -> int:
+    """Read a number."""
+    return int(_INT.unpack(receive(connection, _INT.size))[0])
+
+
+def send_int(connection: socket.socket, value: int) -> None:
+    """Write a number."""
+    connection.sendall(_INT.pack(value))
+
+
+def receive_text(connection: socket.socket, longest: int = _LONGEST_KEY) -> str:
+    """Read a text behind its length in bytes."""
+    size = receive_int(connection)
+    if not 0 <= size <= longest:
+        raise WrongPeerError(f"a message of {size} bytes")
+    try:
+        return receive(connection, size).decode()
+    except UnicodeDecodeError:
+        raise WrongPeerError("a message that is no text") from None
+
+
+def send_text(connection: socket.socket, text: str) -> None:
+    """Write a text behind its length in bytes."""
+    encoded = text.encode()
+    connection.sendall(_INT.pack(len(encoded)) + encoded)
+
+
+class TrackerLink:
+    """A connection to a tracker.
+
+    Parameters
+    ----------
+    host, port : str, int
+        Where it listens.
+    timeout : float
+        Seconds after which it counts as gone.
+
+    Raises
+    ------
+    OSError
+        From here and from every method: if the tracker cannot be reached, does not answer in
+        time, or is none (`WrongPeerError`).
+    """
+
+    def __init__(self, host: str, port: int, timeout: float = 10.0) -> None:
+        self._socket = socket.create_connection((host, port), timeout)
+        self._timeout = timeout
+        try:
+            send_int(self._socket, _TRACKER_MAGIC)
+            if receive_int(self._socket) != _TRACKER_MAGIC:
+                raise WrongPeerError("not a tracker")
+        except OSError:
+            self.close()
+            raise
+
+    def __enter__(self) -> TrackerLink:
+        """Return the link itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def describe(self, facts: dict[str, Any]) -> None:
+        """Announce facts about the board at this end; later ones replace earlier ones."""
+        self._expect_success(self._ask(_UPDATE_INFO, facts))
+
+    def offer(self, key: str, port: int, match_key: str, host: str | None) -> None:
+        """Offer the board at this end for one session.
+
+        Parameters
+        ----------
+        key : str
+            What kind of board it is.
+        port : int
+            Where it listens.
+        match_key : str
+            What the session's client has to know.
+        host : str, optional
+            Its address; the one that the tracker sees by default.
+        """
+        self._expect_success(self._ask(_PUT, key, [port, match_key], host))
+
+    def offered(self) -> set[str]:
+        """Return the match keys of this end's offers that nobody took yet."""
+        return set(map(str, self._ask(_PENDING)))
+
+    def request(self, key: str, priority: int, timeout: float) -> tuple[str, int, str]:
+        """Wait for a free board and take it.
+
+        Parameters
+        ----------
+        key : str
+            What kind of board.
+        priority : int
+            Of several requests the one with the largest is served first.
+        timeout : float
+            Seconds to wait.
+
+        Returns
+        -------
+        (str, int, str)
+            Host, port and match key.
+        """
+        answer = self._ask(_REQUEST, key, "", priority, timeout=timeout)
+        try:
+            code, (host, port, match_key) = answer
+            self._expect_success(code)
+            return str(host), int(port), str(match_key)
+        except (TypeError, ValueError):
+            raise WrongPeerError(f"unexpected answer {answer!r}") from None
+
+    def summary(self) -> tuple[dict[str, dict[str, int]], list[dict[str, Any]]]:
+        """Return the number of free boards and of waiting requests of each key, and all facts."""
+        answer = self._ask(_SUMMARY)
+        try:
+            code, facts = answer
+            self._expect_success(code)
+            return facts["queue_info"], facts["server_info"]
+        except (KeyError, TypeError, ValueError):
+            raise WrongPeerError(f"unexpected answer {answer!r}") from None
+
+    def close(self) -> None:
+        """End the connection; the tracker forgets what was announced and offered on it."""
+        with suppress(OSError):
+            self._socket.close()
+
+    def _ask(self, code: int, *arguments: Any, timeout: float | None = None) -> Any:
+        self._socket.settimeout(timeout if timeout is not None else self._timeout)
+        send_text(self._socket, json.dumps([code, *arguments]))
+        try:
+            return json.loads(receive_text(self._socket, _LONGEST_MESSAGE))
+        except ValueError:
+            raise WrongPeerError("an answer that is no JSON") from None
+
+    @staticmethod
+    def _expect_success(code: Any) -> None:
+        if code != _SUCCESS:
+            raise WrongPeerError(f"the tracker refused: {code!r}")
