@@ -14,8 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mobilenet_tvm.compile.cli_devices import devices, serve, tracker
 from mobilenet_tvm.compile.cli_logs import logs, warn_of_skipped
-from mobilenet_tvm.compile.cli_options import given, model_options, threads_option
+from mobilenet_tvm.compile.cli_options import (
+    device_option,
+    given,
+    loaded,
+    model_options,
+    threads_option,
+)
 from mobilenet_tvm.compile.cli_output import json_option, print_facts, print_json
 from mobilenet_tvm.compile.cli_report import report
 from mobilenet_tvm.compile.cli_tune import tune
@@ -156,15 +163,22 @@ def compile_command(
 @cli.command()
 @file_argument
 @threads_option
+@device_option
 @click.option("--rounds", type=click.IntRange(1), default=100, show_default=True)
 @json_option
-def bench(file: Path, threads: int | None, rounds: int, as_json: bool) -> None:
-    """Measure the latency of a compiled model on this machine."""
-    from mobilenet_tvm.runtime import load
+def bench(file: Path, threads: int | None, device: str, rounds: int, as_json: bool) -> None:
+    """Measure the latency of a compiled model, here or on a board."""
     from mobilenet_tvm.runtime.bench import measure
+    from mobilenet_tvm.runtime.remote.model import RemoteModel
 
-    model = load(file, threads=threads)
-    latency = measure(model, rounds=rounds)
+    board: dict[str, str] = {}
+    with loaded(file, device, threads) as model:
+        if isinstance(model, RemoteModel):
+            latency = model.measure(rounds)
+            remote = model.measure_calls(min(rounds, 20))
+            board = {"board": str(model.session.board), "call": f"{1e3 * remote.median:.3f}"}
+        else:
+            latency = measure(model, rounds=rounds)
     result = {
         "file": str(file),
         "model": model.metadata.model,
@@ -172,18 +186,22 @@ def bench(file: Path, threads: int | None, rounds: int, as_json: bool) -> None:
         "threads": model.threads,
         **latency.to_dict(),
     }
+    if isinstance(model, RemoteModel):
+        result |= {"board": model.session.board.name, "remote_call_ms": float(board["call"])}
     if as_json:
         print_json(result)
         return
     print_facts(
         {
             "model": f"{model.metadata.model} for {model.metadata.target['name']}",
+            **({"board": board["board"]} if board else {}),
             "threads": str(model.threads),
             "rounds": f"{latency.rounds}, warm caches",
             **{
                 name: f"{1e3 * getattr(latency, name):.3f} ms"
                 for name in ("minimum", "median", "p90", "p99")
             },
+            **({"call": f"{board['call']} ms from here, with inputs and outputs"} if board else {}),
         }
     )
 
@@ -191,24 +209,35 @@ def bench(file: Path, threads: int | None, rounds: int, as_json: bool) -> None:
 @cli.command()
 @file_argument
 @threads_option
+@device_option
 @click.option("--rounds", type=click.IntRange(1), default=30, show_default=True)
 @json_option
-def profile(file: Path, threads: int | None, rounds: int, as_json: bool) -> None:
-    """Measure each layer: time, GFLOP/s, bytes, share of this machine's peak, schedule."""
+def profile(file: Path, threads: int | None, device: str, rounds: int, as_json: bool) -> None:
+    """Measure each layer: time, GFLOP/s, bytes, share of the machine's peak, schedule."""
     from mobilenet_tvm.compile.peak import measure_peak
     from mobilenet_tvm.compile.profile_table import layer_table
-    from mobilenet_tvm.runtime import load
     from mobilenet_tvm.runtime.profile import profile as run
+    from mobilenet_tvm.runtime.remote.model import RemoteModel
 
-    model = load(file, threads=threads)
-    peak = measure_peak(model.threads, model.metadata.target["cpu"])
-    rows = layer_table(run(model, rounds), model.metadata, peak)
+    with loaded(file, device, threads) as model:
+        cpu = model.metadata.target["cpu"]
+        if isinstance(model, RemoteModel):
+            board = model.session.board.name
+            peak = measure_peak(model.threads, cpu, model.session)
+            calls = model.profile(rounds)
+        else:
+            board = None
+            peak = measure_peak(model.threads, cpu)
+            calls = run(model, rounds)
+    rows = layer_table(calls, model.metadata, peak)
     total = sum(row["microseconds"] for row in rows)
     if as_json:
-        print_json({"file": str(file), "threads": model.threads, "peak": vars(peak), "calls": rows})
+        facts = {"file": str(file), **({"board": board} if board else {})}
+        print_json(facts | {"threads": model.threads, "peak": vars(peak), "calls": rows})
         return
     click.echo(
-        f"peak of {model.threads} threads: {peak.gflops:.1f} GFLOP/s, {peak.gbytes:.1f} GB/s"
+        f"peak of {model.threads} threads{f' of {board}' if board else ''}: "
+        f"{peak.gflops:.1f} GFLOP/s, {peak.gbytes:.1f} GB/s"
     )
     click.echo(
         f"{'us':>8} {'%':>5} {'GFLOP/s':>8} {'peak':>5} {'GB/s':>6}  {'tuned':<8}  "
@@ -228,6 +257,7 @@ def profile(file: Path, threads: int | None, rounds: int, as_json: bool) -> None
 @click.option("--model", help="What it was compiled from.  [default: a named model's own name]")
 @model_options
 @threads_option
+@device_option
 @click.option("--inputs", type=click.IntRange(1), default=5, show_default=True)
 @click.option(
     "--tolerance",
@@ -241,6 +271,7 @@ def verify(
     file: Path,
     model: str | None,
     threads: int | None,
+    device: str,
     inputs: int,
     tolerance: float,
     as_json: bool,
@@ -249,11 +280,10 @@ def verify(
     """Compare a compiled model with ONNX Runtime on random inputs."""
     from mobilenet_tvm.compile.source import ModelOptions, resolve_again
     from mobilenet_tvm.compile.verify import verify as compare
-    from mobilenet_tvm.runtime import load
 
-    compiled = load(file, threads=threads)
-    source = resolve_again(compiled.metadata, model, ModelOptions(**given(options)))
-    results = compare(compiled, source.model, inputs)
+    with loaded(file, device, threads) as compiled:
+        source = resolve_again(compiled.metadata, model, ModelOptions(**given(options)))
+        results = compare(compiled, source.model, inputs)
     worst = max(result.error for result in results)
     agrees = worst <= tolerance
     if as_json:
@@ -382,6 +412,9 @@ def _tensors(tensors: Sequence[Any]) -> str:
 
 cli.add_command(tune)
 cli.add_command(report)
+cli.add_command(devices)
+cli.add_command(serve)
+cli.add_command(tracker)
 
 if __name__ == "__main__":
     main()

@@ -1,11 +1,17 @@
-"""Options that several commands share: which model, how many threads."""
+"""Options that several commands share: which model, how many threads, where it runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from mobilenet_tvm.runtime import Model
+    from mobilenet_tvm.runtime.remote.model import RemoteModel
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -72,6 +78,29 @@ def _with(options: Sequence[Callable[[F], F]], command: F) -> F:
 threads_option = click.option(
     "--threads", type=click.IntRange(1, 256), help="Threads to run with.  [default: the fast cores]"
 )
+
+
+device_option = click.option(
+    "--device",
+    default="local",
+    show_default=True,
+    metavar="ADDRESS",
+    help="local, rpc://HOST:PORT, tracker://HOST:PORT/KEY or ssh://[USER@]HOST[:PORT].",
+)
+
+
+@contextmanager
+def loaded(file: Path, device: str, threads: int | None) -> Iterator[Model | RemoteModel]:
+    """Load an artifact where `--device` says, for as long as the context lasts."""
+    from mobilenet_tvm.runtime import connect, load
+    from mobilenet_tvm.runtime.address import Address
+
+    address = Address.parse(device)
+    if address.scheme == "local":
+        yield load(file, threads=threads)
+        return
+    with connect(address) as session:
+        yield session.load(file, threads)
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from mobilenet_tvm.runtime import Model
 from mobilenet_tvm.runtime.bench import random_inputs
+from mobilenet_tvm.runtime.model import BaseModel
 from mobilenet_tvm.targets.errors import UserError
 
 Array = np.ndarray[Any, Any]
@@ -37,12 +37,12 @@ class Comparison:
     same_top: bool
 
 
-def verify(model: Model, reference: onnx.ModelProto, inputs: int = 5) -> list[Comparison]:
+def verify(model: BaseModel, reference: onnx.ModelProto, inputs: int = 5) -> list[Comparison]:
     """Run a compiled model beside ONNX Runtime.
 
     Parameters
     ----------
-    model : Model
+    model : BaseModel
         The compiled model.
     reference : onnx.ModelProto
         What it was compiled from, with the same static shapes.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mobilenet_tvm.runtime.model import Array, Model, empty_aligned
+from mobilenet_tvm.runtime.model import Array, BaseModel, Model, empty_aligned
 
 
 @dataclass(frozen=True)
@@ -91,12 +91,12 @@ def measure(
     return Latency(nanoseconds * 1e-9)
 
 
-def random_inputs(model: Model, seed: int = 0) -> dict[str, Array]:
+def random_inputs(model: BaseModel, seed: int = 0) -> dict[str, Array]:
     """Return an input for each of a model's inputs, which it takes without a copy.
 
     Parameters
     ----------
-    model : Model
+    model : BaseModel
         Gives names, shapes and dtypes.
     seed : int
         Of the random numbers.

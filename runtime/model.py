@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,11 +28,8 @@ _ALIGNMENT = 64
 _CPU, _POOLED = 1, 2
 
 
-class Model:
-    """A compiled model in this process.
-
-    Any Python thread may call it, several at once too. A forked process has none of its
-    parent's threads, so it has to load a model of its own.
+class BaseModel(ABC):
+    """A compiled model, wherever it runs.
 
     Attributes
     ----------
@@ -43,17 +41,12 @@ class Model:
         How many threads work on one call.
     """
 
-    def __init__(self, executable: Any, metadata: Metadata, threads: int) -> None:
+    def __init__(self, metadata: Metadata, threads: int) -> None:
         self.metadata = metadata
         self.inputs = metadata.inputs
         self.outputs = metadata.outputs
-        self._threads = Threads(threads)
-        self.threads = self._threads.count
-        self._executable = executable
+        self.threads = threads
         self._dtypes = [np.dtype(info.dtype) for info in self.inputs]
-        # A virtual machine runs one call at a time. They share the weights, so there are as
-        # many as calls ever ran at once.
-        self._idle = [self._new_machine()]
 
     def __call__(self, /, *arrays: ArrayLike, **named: ArrayLike) -> Any:
         """Run the model.
@@ -77,22 +70,62 @@ class Model:
         UserError
             If an input is missing, unknown, or of another shape or dtype.
         """
-        import tvm_ffi
-
         given: Sequence[ArrayLike] = arrays
         if named or len(arrays) != len(self.inputs):
             given = self._order(arrays, named)
-        tensors = [
-            tvm_ffi.from_dlpack(_prepare(array, info, dtype))
-            for array, info, dtype in zip(given, self.inputs, self._dtypes, strict=True)
-        ]
-        result = self._threads.call(self._run, tensors)
+        results = self._compute(
+            [
+                _prepare(array, info, dtype)
+                for array, info, dtype in zip(given, self.inputs, self._dtypes, strict=True)
+            ]
+        )
         if len(self.outputs) == 1:
-            return np.from_dlpack(result if isinstance(result, tvm_ffi.Tensor) else result[0])
-        return {
-            info.name: np.from_dlpack(tensor)
-            for info, tensor in zip(self.outputs, result, strict=True)
-        }
+            return results[0]
+        return {info.name: array for info, array in zip(self.outputs, results, strict=True)}
+
+    @abstractmethod
+    def _compute(self, inputs: Sequence[Array]) -> Sequence[Array]:
+        """Return the outputs for inputs as generated code needs them."""
+
+    def _order(self, arrays: tuple[ArrayLike, ...], named: dict[str, ArrayLike]) -> list[ArrayLike]:
+        """Put inputs given by position and by name into the model's order."""
+        names = [info.name for info in self.inputs]
+        if len(arrays) > len(names):
+            raise UserError(f"{len(arrays)} inputs given, and the model takes {_list(self.inputs)}")
+        given = dict(zip(names, arrays, strict=False))
+        for name in named:
+            if name not in names:
+                raise UserError(f"no input named '{name}'; the model takes {_list(self.inputs)}")
+            if name in given:
+                raise UserError(f"input '{name}' given both by position and by name; give it once")
+        given |= named
+        missing = [info for info in self.inputs if info.name not in given]
+        if missing:
+            raise UserError(f"missing input: {_list(missing)}")
+        return [given[name] for name in names]
+
+
+class Model(BaseModel):
+    """A compiled model in this process.
+
+    Any Python thread may call it, several at once too. A forked process has none of its
+    parent's threads, so it has to load a model of its own.
+    """
+
+    def __init__(self, executable: Any, metadata: Metadata, threads: int) -> None:
+        self._threads = Threads(threads)
+        super().__init__(metadata, self._threads.count)
+        self._executable = executable
+        # A virtual machine runs one call at a time. They share the weights, so there are as
+        # many as calls ever ran at once.
+        self._idle = [self._new_machine()]
+
+    def _compute(self, inputs: Sequence[Array]) -> Sequence[Array]:
+        import tvm_ffi
+
+        result = self._threads.call(self._run, [tvm_ffi.from_dlpack(array) for array in inputs])
+        results = [result] if isinstance(result, tvm_ffi.Tensor) else result
+        return [np.from_dlpack(tensor) for tensor in results]
 
     def _run(self, tensors: Sequence[Any]) -> Any:
         try:
@@ -128,23 +161,6 @@ class Model:
         if instrument is not None:
             machine["set_instrument"](instrument)
         return machine["main"]
-
-    def _order(self, arrays: tuple[ArrayLike, ...], named: dict[str, ArrayLike]) -> list[ArrayLike]:
-        """Put inputs given by position and by name into the model's order."""
-        names = [info.name for info in self.inputs]
-        if len(arrays) > len(names):
-            raise UserError(f"{len(arrays)} inputs given, and the model takes {_list(self.inputs)}")
-        given = dict(zip(names, arrays, strict=False))
-        for name in named:
-            if name not in names:
-                raise UserError(f"no input named '{name}'; the model takes {_list(self.inputs)}")
-            if name in given:
-                raise UserError(f"input '{name}' given both by position and by name; give it once")
-        given |= named
-        missing = [info for info in self.inputs if info.name not in given]
-        if missing:
-            raise UserError(f"missing input: {_list(missing)}")
-        return [given[name] for name in names]
 
 
 def load(path: str | Path, threads: int | None = None) -> Model:

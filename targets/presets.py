@@ -149,6 +149,8 @@ ALIASES = {
     "rpi5": "cortex-a76",
     "x86_64": "x86",
 }
+#: All features that some target requires.
+RELEVANT_FEATURES = frozenset().union(*(target.required_features for target in _PRESETS))
 #: The part number in an Arm core's main ID register, and the preset for it (source: Arm's manuals).
 _ARM_PARTS = {
     0xD03: "cortex-a53",

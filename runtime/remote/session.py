@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mobilenet_tvm.runtime.address import Address, join_host_port
 from mobilenet_tvm.runtime.library import load_runtime
@@ -36,7 +36,10 @@ from mobilenet_tvm.runtime.remote.info import BoardInfo
 from mobilenet_tvm.runtime.remote.marks import CRASHED, PREFIX, USER_ERROR
 from mobilenet_tvm.runtime.remote.ssh import tunnel
 from mobilenet_tvm.runtime.remote.wire import TrackerLink
-from mobilenet_tvm.targets.errors import WrongUseError
+from mobilenet_tvm.targets.errors import UserError, WrongUseError
+
+if TYPE_CHECKING:
+    from mobilenet_tvm.runtime.remote.model import RemoteModel
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -60,9 +63,9 @@ _claimed: set[int] = set()
 
 
 class Session:
-    """A board, for a while; get it by `Session.open`, and close it.
+    """A board, for a while; get it by `Session.open` or `connect`, and close it.
 
-    One thread at a time may use it. A process can have 32 of them, which is TVM's limit.
+    Its users take turns. A process can have 32 of them, which is TVM's limit.
 
     Attributes
     ----------
@@ -82,6 +85,7 @@ class Session:
         self._functions: dict[str, Any] = {}
         self._uploaded: set[str] = set()
         self._resources = ExitStack()
+        self._turn = threading.RLock()
         self._open = True
         self.board = self._describe()
 
@@ -213,6 +217,38 @@ class Session:
         self._uploaded.add(name)
         return name
 
+    def load(self, path: str | Path, threads: int | None = None) -> RemoteModel:
+        """Load an artifact on the board.
+
+        Parameters
+        ----------
+        path : str or Path
+            The ``.so`` that ``compile`` wrote, on this machine; it is uploaded once.
+        threads : int, optional
+            How many threads work on one call. By default the board's fast physical cores.
+
+        Returns
+        -------
+        RemoteModel
+            Call it with NumPy arrays, as long as the session is open.
+
+        Raises
+        ------
+        UserError
+            If the file is no artifact, or damaged, or compiled for another architecture or a
+            CPU with features that the board's lacks. Nothing of the file has run then.
+        """
+        from mobilenet_tvm.runtime.remote.model import RemoteModel
+
+        if threads is not None and threads < 1:
+            raise UserError(f"threads={threads}; give 1 or more")
+        if not self.native:
+            raise UserError(
+                f"the board at {self.address} runs TVM's own server, which has no models; "
+                "start 'mobilenet-tvm serve' there"
+            )
+        return RemoteModel(self, Path(path), threads)
+
     def load_module(self, name: str) -> Any:
         """Load an uploaded library on the board.
 
@@ -245,19 +281,20 @@ class Session:
         BoardError, BoardCrashed, BoardTimeout, BoardLost
             In the place of what TVM raises.
         """
-        if not self._open:
-            raise BoardLost(f"the session of board {self.board.name} is over; open another")
-        left = self._deadline - time.monotonic()
-        self._limit_silence(max(0.001, left if timeout is None else min(timeout, left)))
-        began = time.monotonic()
-        try:
-            yield
-        except RuntimeError as error:
-            silent = time.monotonic() - began >= self._timeout
-            raise self._translated(str(error), silent) from error
-        except KeyboardInterrupt:
-            self._break()
-            raise
+        with self._turn:
+            if not self._open:
+                raise BoardLost(f"the session of board {self.board.name} is over; open another")
+            left = self._deadline - time.monotonic()
+            self._limit_silence(max(0.001, left if timeout is None else min(timeout, left)))
+            began = time.monotonic()
+            try:
+                yield
+            except RuntimeError as error:
+                silent = time.monotonic() - began >= self._timeout
+                raise self._translated(str(error), silent) from error
+            except KeyboardInterrupt:
+                self._break()
+                raise
 
     def close(self) -> None:
         """Give the board back."""
@@ -319,6 +356,13 @@ class Session:
             triple = _function(self._module, "target.llvm_get_system_triple")
             machine = str(triple()).partition("-")[0] if triple is not None else ""
             return BoardInfo(self.address, architecture=machine)
+
+
+def connect(
+    address: Address | str, priority: int = 1, timeout: float = 3600.0, wait: float = WAIT
+) -> Session:
+    """Take a board, to load models on it; see `Session.open`."""
+    return Session.open(address, priority, timeout, wait)
 
 
 def _open_through_tracker(place: Address, priority: int, timeout: float, wait: float) -> Session:

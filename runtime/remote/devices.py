@@ -1,0 +1,72 @@
+"""What boards a tracker knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mobilenet_tvm.runtime.address import join_host_port, split_host_port
+from mobilenet_tvm.runtime.remote.errors import NoBoard
+from mobilenet_tvm.runtime.remote.info import BoardInfo
+from mobilenet_tvm.runtime.remote.wire import TrackerLink
+
+
+@dataclass(frozen=True)
+class ListedBoard:
+    """A board as a tracker knows it.
+
+    Parameters
+    ----------
+    key : str
+        What kind of board it is.
+    address : str
+        Where it listens, as ``HOST:PORT``.
+    busy : bool, optional
+        Whether a client has it; None where a server of TVM's own does not tell.
+    info : BoardInfo
+        What it says of itself.
+    """
+
+    key: str
+    address: str
+    busy: bool | None
+    info: BoardInfo
+
+
+def list_boards(tracker: str) -> list[ListedBoard]:
+    """Ask a tracker for its boards.
+
+    Parameters
+    ----------
+    tracker : str
+        ``HOST:PORT``.
+
+    Returns
+    -------
+    list of ListedBoard
+        By key, then by name.
+
+    Raises
+    ------
+    NoBoard
+        If there is no tracker.
+    """
+    host, port = split_host_port(tracker)
+    try:
+        with TrackerLink(host, port) as link:
+            _, facts = link.summary()
+    except OSError as error:
+        raise NoBoard(
+            f"no tracker answers at {tracker} ({error}); start one with 'mobilenet-tvm tracker'"
+        ) from None
+    boards = []
+    for fact in facts:
+        where = join_host_port(*fact["addr"])
+        boards.append(
+            ListedBoard(
+                key=fact["key"].partition(":")[2],
+                address=where,
+                busy=fact.get("busy"),
+                info=BoardInfo.from_dict(fact.get("board", {"name": where})),
+            )
+        )
+    return sorted(boards, key=lambda board: (board.key, board.info.name, board.address))

@@ -1,0 +1,115 @@
+"""A model on a board: the same call as for one in this process."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mobilenet_tvm.runtime.bench import Latency, random_inputs
+from mobilenet_tvm.runtime.elf import read_elf
+from mobilenet_tvm.runtime.metadata import metadata_of
+from mobilenet_tvm.runtime.model import Array, BaseModel
+from mobilenet_tvm.runtime.profile import CallTime
+from mobilenet_tvm.runtime.remote.marks import PREFIX
+
+if TYPE_CHECKING:
+    from mobilenet_tvm.runtime.remote.session import Session
+
+
+class RemoteModel(BaseModel):
+    """A compiled model on a board; `Session.load` makes it.
+
+    The board loads the artifact as this machine would. A call is one message there, with the
+    inputs, and one back, with the outputs.
+
+    Attributes
+    ----------
+    session : Session
+        The board.
+
+    Parameters
+    ----------
+    session : Session
+        The board.
+    path : Path
+        The artifact here.
+    threads : int, optional
+        See `load`.
+
+    Raises
+    ------
+    UserError
+        If the file is no artifact, or the board cannot run it.
+    """
+
+    def __init__(self, session: Session, path: Path, threads: int | None) -> None:
+        library = read_elf(path)
+        metadata = metadata_of(library)
+        session.board.require(library.architecture, metadata.required_features, str(path))
+        self.session = session
+        self._artifact = (session.upload(path), threads or 0)
+        super().__init__(metadata, int(session.call(f"{PREFIX}threads", *self._artifact)))
+        self._function = session.call(f"{PREFIX}load", *self._artifact)
+        self._output_sizes = [
+            math.prod(info.shape) * np.dtype(info.dtype).itemsize for info in self.outputs
+        ]
+
+    def _compute(self, inputs: Sequence[Array]) -> Sequence[Array]:
+        with self.session.guarded():
+            answer = self._function(*[array.tobytes() for array in inputs])
+        ends = np.cumsum(self._output_sizes)
+        return [
+            np.frombuffer(answer, np.uint8)[end - size : end]
+            .copy()
+            .view(info.dtype)
+            .reshape(info.shape)
+            for info, size, end in zip(self.outputs, self._output_sizes, ends, strict=True)
+        ]
+
+    def measure(self, rounds: int = 100) -> Latency:
+        """Time calls on the board itself; the network has no part in them.
+
+        Parameters
+        ----------
+        rounds : int
+            How many calls are timed.
+
+        Returns
+        -------
+        Latency
+            See `bench.measure`.
+        """
+        return Latency(np.array(self._ask("bench", rounds)))
+
+    def measure_calls(self, rounds: int = 20) -> Latency:
+        """Time calls from here: inputs to the board, the model, and outputs back.
+
+        Parameters
+        ----------
+        rounds : int
+            How many calls are timed, after one that is not.
+        """
+        inputs = list(random_inputs(self).values())
+        self(*inputs)
+        seconds = []
+        for _ in range(rounds):
+            start = time.perf_counter()
+            self(*inputs)
+            seconds.append(time.perf_counter() - start)
+        return Latency(np.array(seconds))
+
+    def profile(self, rounds: int = 30) -> list[CallTime]:
+        """Time each call of the network on the board itself; see `profile.profile`."""
+        return [
+            CallTime(function, np.array(seconds))
+            for function, seconds in self._ask("profile", rounds)
+        ]
+
+    def _ask(self, name: str, rounds: int) -> Any:
+        return json.loads(self.session.call(f"{PREFIX}{name}", *self._artifact, rounds))
