@@ -52,7 +52,7 @@ def check_boards(tracker: str, boards: Sequence[ListedBoard]) -> dict[str, str]:
                         Address("tracker", host, port, key), timeout=_TIMEOUT, wait=5.0
                     )
                 except NoBoard:
-                    break
+                    continue
                 held.enter_context(session)
                 unseen.pop(session.address, None)
                 try:

@@ -171,39 +171,37 @@ def bench(file: Path, threads: int | None, device: str, rounds: int, as_json: bo
     from mobilenet_tvm.runtime.bench import measure
     from mobilenet_tvm.runtime.remote.model import RemoteModel
 
-    board: dict[str, str] = {}
     with loaded(file, device, threads) as model:
         if isinstance(model, RemoteModel):
-            latency = model.measure(rounds)
-            remote = model.measure_calls(min(rounds, 20))
-            board = {"board": str(model.session.board), "call": f"{1e3 * remote.median:.3f}"}
+            board = model.session.board
+            latency, calls = model.measure(rounds), model.measure_calls()
         else:
-            latency = measure(model, rounds=rounds)
+            board = None
+            latency = calls = measure(model, rounds=rounds)
     result = {
         "file": str(file),
         "model": model.metadata.model,
         "target": model.metadata.target["name"],
+        **({"board": board.name, "remote_call_ms": 1e3 * calls.median} if board else {}),
         "threads": model.threads,
         **latency.to_dict(),
     }
-    if isinstance(model, RemoteModel):
-        result |= {"board": model.session.board.name, "remote_call_ms": float(board["call"])}
     if as_json:
         print_json(result)
         return
-    print_facts(
-        {
-            "model": f"{model.metadata.model} for {model.metadata.target['name']}",
-            **({"board": board["board"]} if board else {}),
-            "threads": str(model.threads),
-            "rounds": f"{latency.rounds}, warm caches",
-            **{
-                name: f"{1e3 * getattr(latency, name):.3f} ms"
-                for name in ("minimum", "median", "p90", "p99")
-            },
-            **({"call": f"{board['call']} ms from here, with inputs and outputs"} if board else {}),
-        }
-    )
+    facts = {
+        "model": f"{model.metadata.model} for {model.metadata.target['name']}",
+        "threads": str(model.threads),
+        "rounds": f"{latency.rounds}, warm caches",
+        **{
+            name: f"{1e3 * getattr(latency, name):.3f} ms"
+            for name in ("minimum", "median", "p90", "p99")
+        },
+    }
+    if board is not None:
+        facts = {"board": str(board)} | facts
+        facts["call"] = f"{1e3 * calls.median:.3f} ms from here, as inputs and outputs travel"
+    print_facts(facts)
 
 
 @cli.command()
@@ -315,16 +313,23 @@ def verify(
 
 
 @cli.command("bundle")
-@file_argument
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option("--board", metavar="TARGET", help="Make a board of such a machine; without FILE.")
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder to write."
 )
 @json_option
-def bundle_command(file: Path, output: Path, as_json: bool) -> None:
-    """Make a folder to copy to a device: the model, TVM's runtime library, a loader."""
-    from mobilenet_tvm.runtime.bundle import bundle
+def bundle_command(file: Path | None, board: str | None, output: Path, as_json: bool) -> None:
+    """Make a folder to copy to a device: a model and its loader, or what a board serves with."""
+    from mobilenet_tvm.runtime.bundle import board_folder, bundle
+    from mobilenet_tvm.targets.presets import get_target
 
-    folder = bundle(file, output)
+    if board is not None and file is None:
+        folder = board_folder(get_target(board).architecture, output)
+    elif file is not None and board is None:
+        folder = bundle(file, output)
+    else:
+        raise WrongUseError("give a model's FILE, or --board TARGET")
     sizes = {
         str(path.relative_to(folder)): path.stat().st_size
         for path in sorted(folder.rglob("*"))

@@ -1,4 +1,4 @@
-"""Makes a folder to copy to a device or into an app: a model and all that runs it."""
+"""Makes folders to copy: a model and all that runs it, or all that makes a machine a board."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mobilenet_tvm.runtime.cache import cache_folder
@@ -22,14 +23,21 @@ from mobilenet_tvm.targets.host import architecture
 
 _LOGGER = logging.getLogger(__name__)
 
-# What the loader consists of; the bundle has nothing else of this project.
+# What the loader consists of; a model's bundle has nothing else of this project.
 _LOADER = {
     "runtime": ("__init__", "bench", "elf", "library", "metadata", "model", "threads"),
     "targets": ("__init__", "errors", "host"),
 }
+# What a board has besides.
+_SERVER = {
+    "runtime": ("address", "cache", "profile"),
+    "runtime.remote": ("__init__", "board", "info", "listen", "marks", "serve", "wire"),
+    "targets": ("presets", "target"),
+}
 
-# What a bundle holds beside its model.
+# What a bundle holds beside its model, and what a board's folder does.
 _ENTRIES = {"README.txt", "mobilenet_tvm", "run.py"}
+_BOARD_ENTRIES = {"README.txt", "mobilenet_tvm", "serve.py"}
 
 _README = """\
 {model}, compiled for {target} by mobilenet-tvm
@@ -50,6 +58,23 @@ In an app, with this folder on Python's path:
 
 The folder `mobilenet_tvm` and the model are all of this that an app needs. The loader and
 TVM's runtime library in it are under the Apache License 2.0, https://www.apache.org/licenses.
+"""
+
+
+_BOARD_README = """\
+A board for mobilenet-tvm: this folder lets other machines measure and run models here.
+
+On the board (64-bit Linux, {architecture}, Python 3.10 or later):
+
+    pip install '{requirement}' 'numpy>=1.26,<3'
+    python serve.py                                       for rpc:// and ssh://
+    python serve.py --tracker HOST:PORT --key KEY         for tracker://HOST:PORT/KEY
+
+TVM's RPC has no authentication: whoever reaches the port can run code here. So it listens on
+loopback only, unless another address is given with --host; an SSH tunnel leads there safely.
+
+What is here of mobilenet-tvm and TVM's runtime library are under the Apache License 2.0,
+https://www.apache.org/licenses.
 """
 
 
@@ -78,14 +103,61 @@ def bundle(artifact: str | Path, output: str | Path) -> Path:
     artifact, output = Path(artifact), Path(output)
     library = read_elf(artifact)
     metadata = metadata_of(library)
+    readme = _readme(artifact, library.architecture, metadata)
+    name = artifact.with_suffix(".so").name
+
+    def fill(folder: Path) -> None:
+        _copy_modules(folder, _LOADER)
+        shutil.copyfile(artifact, folder / name)
+        shutil.copyfile(_source("mobilenet_tvm.runtime", "run"), folder / "run.py")
+
+    return _make(output, library.architecture, readme, fill)
+
+
+def board_folder(machine: str, output: str | Path) -> Path:
+    """Make a folder that makes a machine a board, where this project and TVM are not installed.
+
+    Parameters
+    ----------
+    machine : str
+        The board's architecture.
+    output : str or Path
+        The folder to make. An older one in its place is replaced; anything else is not.
+
+    Returns
+    -------
+    Path
+        The folder: ``serve.py``, the package ``mobilenet_tvm`` with what it needs and TVM's
+        runtime library, and ``README.txt``.
+
+    Raises
+    ------
+    UserError
+        As of `bundle`.
+    """
+    readme = _BOARD_README.format(architecture=machine, requirement=FFI_REQUIREMENT)
+
+    def fill(folder: Path) -> None:
+        _copy_modules(folder, _LOADER)
+        _copy_modules(folder, _SERVER)
+        shutil.copyfile(_source("mobilenet_tvm.runtime.remote", "serve"), folder / "serve.py")
+
+    return _make(Path(output), machine, readme, fill)
+
+
+def _make(output: Path, machine: str, readme: str, fill: Callable[[Path], None]) -> Path:
+    """Make a folder in one step: TVM's runtime library, a README and what `fill` puts there."""
     _check_replaceable(output)
-    runtime = runtime_library(library.architecture)
+    runtime = runtime_library(machine)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         # Beside the output, so that the last step is a rename within one file system.
         with tempfile.TemporaryDirectory(prefix=".bundle-", dir=output.parent) as scratch:
             made = Path(scratch) / "new"
-            _fill(made, artifact, runtime, _readme(artifact, library.architecture, metadata))
+            made.mkdir()
+            fill(made)
+            shutil.copyfile(runtime, made / "mobilenet_tvm" / "runtime" / RUNTIME_LIBRARY)
+            (made / "README.txt").write_text(readme, encoding="utf-8")
             if output.exists():
                 output.rename(Path(scratch) / "old")
             made.rename(output)
@@ -130,21 +202,18 @@ def _check_replaceable(output: Path) -> None:
         raise UserError(f"{output}: is a file; give a folder")
     names = {entry.name for entry in output.iterdir()}
     models = names - _ENTRIES
-    if names and not (names > _ENTRIES and [Path(name).suffix for name in models] == [".so"]):
+    is_bundle = names > _ENTRIES and [Path(name).suffix for name in models] == [".so"]
+    if names and not is_bundle and names != _BOARD_ENTRIES:
         raise UserError(f"{output}: holds something other than a bundle; give another folder")
 
 
-def _fill(folder: Path, artifact: Path, runtime: Path, readme: str) -> None:
-    package = folder / "mobilenet_tvm"
-    for subpackage, modules in _LOADER.items():
-        (package / subpackage).mkdir(parents=True)
-        for module in modules:
-            source = _source(f"mobilenet_tvm.{subpackage}", module)
-            shutil.copyfile(source, package / subpackage / source.name)
-    shutil.copyfile(runtime, package / "runtime" / RUNTIME_LIBRARY)
-    shutil.copyfile(artifact, folder / artifact.with_suffix(".so").name)
-    shutil.copyfile(_source("mobilenet_tvm.runtime", "run"), folder / "run.py")
-    (folder / "README.txt").write_text(readme, encoding="utf-8")
+def _copy_modules(folder: Path, modules: Mapping[str, Sequence[str]]) -> None:
+    for package, names in modules.items():
+        destination = folder.joinpath("mobilenet_tvm", *package.split("."))
+        destination.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            source = _source(f"mobilenet_tvm.{package}", name)
+            shutil.copyfile(source, destination / source.name)
 
 
 def _source(package: str, module: str) -> Path:

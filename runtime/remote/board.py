@@ -34,6 +34,8 @@ from mobilenet_tvm.targets.errors import UserError
 #: Uploaded files are kept for later sessions up to so many bytes together.
 _MOST_UPLOADED = 256 << 20
 
+_LONGEST_MESSAGE = 500
+
 
 def serve_session(connection: int, info: BoardInfo, folder: Path) -> None:
     """Do what a client asks for until it closes the connection.
@@ -186,6 +188,8 @@ def _marking_user_errors(function: Callable[..., Any]) -> Callable[..., Any]:
         except UserError as error:
             raise RuntimeError(f"{USER_ERROR}{error}") from None
         except Exception as error:
-            raise RuntimeError(f"{type(error).__name__}: {error}") from None
+            # A client shows one line, and TVM's own errors have many.
+            message = " ".join(f"{type(error).__name__}: {error}".split())
+            raise RuntimeError(message[:_LONGEST_MESSAGE]) from None
 
     return marked

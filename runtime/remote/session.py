@@ -59,7 +59,6 @@ _CPU = 1
 
 # One connection at a time to a board, so that it is known which socket is whose.
 _locks: dict[tuple[str, int], threading.Lock] = defaultdict(threading.Lock)
-_claimed: set[int] = set()
 
 
 class Session:
@@ -314,7 +313,6 @@ class Session:
         """Let nothing wait for the board any more."""
         if self._open:
             self._open = False
-            _claimed.discard(os.fstat(self._socket.fileno()).st_ino)
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
             self._socket.close()
@@ -417,20 +415,23 @@ def _connect(host: str, port: int, match_key: str, timeout: float, wait: float) 
             result.append(error)
 
     with _locks[host, port]:
+        others = set(_sockets(host, port))
         # TVM neither bounds the time that connecting takes nor can be interrupted.
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
         thread.join(wait)
-        if not result:
-            for connection in _unclaimed_sockets(host, port):
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-                connection.close()
-            raise NoBoard(f"the board at {where} did not answer in {wait:.0f} s; busy, or hanging")
-        if isinstance(result[0], Exception):
+        found = _sockets(host, port)
+        new = [socket.socket(fileno=os.dup(found[key])) for key in found.keys() - others]
+    if result and not isinstance(result[0], Exception):
+        (connection,) = new
+    else:
+        for connection in new:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+        if result:
             raise _why_not(result[0], where)
-        (connection,) = _unclaimed_sockets(host, port)
-        _claimed.add(os.fstat(connection.fileno()).st_ino)
+        raise NoBoard(f"the board at {where} did not answer in {wait:.0f} s; busy, or hanging")
     try:
         return Session(result[0], connection, where, timeout)
     except (BoardLost, BoardTimeout, BoardCrashed, BoardError) as error:
@@ -450,25 +451,19 @@ def _why_not(error: Exception, where: str) -> NoBoard:
     return NoBoard(f"what listens at {where} is no board")
 
 
-def _unclaimed_sockets(host: str, port: int) -> list[socket.socket]:
-    """Return copies of this process's sockets to an address that no session has."""
+def _sockets(host: str, port: int) -> dict[int, int]:
+    """Return number and file descriptor of each of this process's sockets to an address."""
     peers = {address[:2] for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
-    found: dict[int, socket.socket] = {}
+    found = {}
     for path in Path("/dev/fd").iterdir():
         with suppress(OSError):
-            status = os.fstat(int(path.name))
-            # A copy can have got the number by which the folder was just read.
-            if not stat.S_ISSOCK(status.st_mode) or status.st_ino in {*_claimed, *found}:
-                continue
-            connection = socket.socket(fileno=os.dup(int(path.name)))
-            try:
-                if connection.getpeername()[:2] in peers:
-                    found[status.st_ino] = connection
-                    continue
-            except OSError:
-                pass
-            connection.close()
-    return list(found.values())
+            descriptor = int(path.name)
+            status = os.fstat(descriptor)
+            if stat.S_ISSOCK(status.st_mode):
+                with socket.socket(fileno=os.dup(descriptor)) as copy:
+                    if copy.getpeername()[:2] in peers:
+                        found[status.st_ino] = descriptor
+    return found
 
 
 def _function(module: Any, name: str) -> Any:
