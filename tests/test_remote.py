@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -273,6 +274,16 @@ def test_a_board_that_is_stopped_is_noticed(folder: Path) -> None:
         with pytest.raises(NoBoard, match="did not answer"):
             open_session(server, wait=0.5)
         assert time.monotonic() - start < 2
+    wait_until(lambda: not Path(f"/proc/{child}").exists())
+
+
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="no ssh: install OpenSSH's client")
+def test_a_board_that_ssh_does_not_reach_is_said_in_its_words() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        with pytest.raises(NoBoard, match=f"'ssh -p {port} pi@127.0.0.1' has to work"):
+            Session.open(f"ssh://pi@127.0.0.1:{port}")
 
 
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)

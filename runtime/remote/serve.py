@@ -164,7 +164,10 @@ class _Server:
             with connection:
                 self._announce(busy=True)
                 began = time.monotonic()
-                end = self._run_session(connection, limit)
+                try:
+                    end = self._run_session(connection, limit)
+                except OSError as error:
+                    end = f"not possible ({error})"
                 _LOGGER.info("session of %s, %.1f s: %s", client, time.monotonic() - began, end)
             with suppress(OSError):
                 prune_uploads()
@@ -283,10 +286,12 @@ class _Server:
             # The process's end closes its end of the pipe.
             ended, alive = os.pipe()
             try:
-                self._session = os.fork()
-                if self._session == 0:
-                    self._be_session(connection, Path(folder))
-                os.close(alive)
+                try:
+                    self._session = os.fork()
+                    if self._session == 0:
+                        self._be_session(connection, Path(folder))
+                finally:
+                    os.close(alive)
                 end = self._watch(connection, ended, limit)
             finally:
                 os.close(ended)

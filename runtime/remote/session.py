@@ -34,6 +34,7 @@ from mobilenet_tvm.runtime.remote.errors import (
 )
 from mobilenet_tvm.runtime.remote.info import BoardInfo
 from mobilenet_tvm.runtime.remote.marks import CRASHED, PREFIX, USER_ERROR
+from mobilenet_tvm.runtime.remote.ssh import PORT as SSH_PORT
 from mobilenet_tvm.runtime.remote.ssh import tunnel
 from mobilenet_tvm.runtime.remote.wire import TrackerLink
 from mobilenet_tvm.targets.errors import UserError, WrongUseError
@@ -123,16 +124,11 @@ class Session:
         load_runtime()
         if place.scheme == "tracker":
             return _open_through_tracker(place, priority, timeout, wait)
-        with ExitStack() as resources:
-            if place.scheme == "ssh":
-                host, port = "127.0.0.1", resources.enter_context(tunnel(place))
-            elif place.scheme == "rpc":
-                host, port = place.host, place.port
-            else:
-                raise WrongUseError(f"'{place}' is this machine; a session needs a board")
-            session = _connect(host, port, "", timeout, wait)
-            session._resources = resources.pop_all()
-            return session
+        if place.scheme == "rpc":
+            return _connect(place.host, place.port, "", timeout, wait)
+        if place.scheme == "ssh":
+            return _open_through_ssh(place, timeout, wait)
+        raise WrongUseError(f"'{place}' is this machine; a session needs a board")
 
     def __enter__(self) -> Session:
         """Return the session itself."""
@@ -374,6 +370,20 @@ def _open_through_tracker(place: Address, priority: int, timeout: float, wait: f
             if time.monotonic() >= deadline:
                 raise
             _LOGGER.warning("warning: %s", error)
+
+
+def _open_through_ssh(place: Address, timeout: float, wait: float) -> Session:
+    with ExitStack() as resources:
+        port = resources.enter_context(tunnel(place))
+        try:
+            session = _connect("127.0.0.1", port, "", timeout, wait)
+        except NoBoard:
+            raise NoBoard(
+                f"no board answers at port {SSH_PORT} of the loopback of {place}; run "
+                "'mobilenet-tvm serve', or the serve.py of a board's folder, there"
+            ) from None
+        session._resources = resources.pop_all()
+        return session
 
 
 def _take_board(place: Address, priority: int, deadline: float) -> tuple[str, int, str]:

@@ -43,13 +43,15 @@ def tunnel(place: Address) -> Iterator[int]:
     command = ["ssh", "-N", "-o", "BatchMode=yes", "-o", "ExitOnForwardFailure=yes"]
     command += ["-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=10"]
     command += ["-L", f"127.0.0.1:{port}:127.0.0.1:{PORT}"]
-    if place.port:
-        command += ["-p", str(place.port)]
-    command.append(f"{place.user}@{place.host}" if place.user else place.host)
+    login = ["-p", str(place.port)] if place.port else []
+    login.append(f"{place.user}@{place.host}" if place.user else place.host)
     with tempfile.TemporaryFile() as complaints:
         try:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=complaints
+                [*command, *login],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=complaints,
             )
         except OSError:
             raise NoBoard("there is no ssh here; install OpenSSH's client") from None
@@ -61,7 +63,7 @@ def tunnel(place: Address) -> Iterator[int]:
                     said = complaints.read().decode(errors="replace").strip().splitlines()
                     raise NoBoard(
                         f"ssh does not reach {place} ({said[-1] if said else 'no answer'}); "
-                        f"'{' '.join(command[:1] + command[-1:])}' has to work without a question"
+                        f"'ssh {' '.join(login)}' has to work without a question"
                     )
                 time.sleep(0.05)
             yield port
