@@ -30,8 +30,10 @@ _LOADER = {
 }
 # What a board has besides.
 _SERVER = {
-    "runtime": ("address", "cache", "profile"),
-    "runtime.remote": ("__init__", "board", "info", "listen", "marks", "serve", "wire"),
+    "runtime": ("address", "cache", "measure", "profile"),
+    "runtime.remote": (
+        *("__init__", "board", "info", "listen", "marks", "measuring", "serve", "wire"),
+    ),
     "targets": ("presets", "target"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -189,3 +190,11 @@ def test_a_candidate_that_gets_faster_is_timed_on() -> None:
 
 def test_a_slow_candidate_is_timed_a_few_times_only() -> None:
     assert time_until_stable(series([0.3])).repeats == 12
+
+
+def test_a_very_slow_candidate_gets_one_round() -> None:
+    def run(repeats: int) -> list[float]:
+        time.sleep(0.2 * repeats)
+        return [0.2] * repeats
+
+    assert time_until_stable(run).repeats == 3

@@ -29,10 +29,32 @@ from mobilenet_tvm.targets.target import Target
 #: Makes the scheduled function of a decision.
 Build = Callable[[Workload, Any, Target], tirx.PrimFunc]
 
+#: Compiles a candidate into a file.
+Compile = Callable[[Build, Workload, Any, Target, str], "Compiled"]
+
 #: A candidate that takes longer to compile is given up, in seconds.
 _TIMEOUT = 60.0
 #: After so many candidates a process is replaced: TVM's lose memory.
 _USES = 1000
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What is needed to call a candidate.
+
+    Parameters
+    ----------
+    parameters : sequence of (str, tuple of int)
+        Names and shapes of the function's.
+    arguments : sequence of Path
+        Files of all arguments but the output, where they are kept.
+    weights : sequence of int
+        Which of those stay the same from one inference to the next.
+    """
+
+    parameters: Parameters
+    arguments: Sequence[Path] = ()
+    weights: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -45,26 +67,26 @@ class Artifact:
         The layer.
     number : int
         The decision's.
-    parameters : sequence of (str, tuple of int)
-        Names and shapes of the function's.
+    compiled : Compiled
+        How to call it.
     """
 
     task: Task
     number: int
-    parameters: Parameters
+    compiled: Compiled
 
 
 def compile_candidate(
     build: Build, workload: Workload, decision: Any, target: Target, path: str
-) -> Parameters:
-    """Compile one candidate, for any target, as the network would be; return its parameters."""
+) -> Compiled:
+    """Compile one candidate, for any target, as the network would be."""
     func = build(workload, decision, target).with_attr("global_symbol", "main")
     with tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG):
         compiled = tvm.compile(func, target=llvm_target(target))
     compiled.export_library(
         path, fcompile=lambda output, objects, **_: link_shared(output, objects)
     )
-    return [(p.name, tuple(int(extent) for extent in p.ty.shape)) for p in func.params]
+    return Compiled([(p.name, tuple(int(extent) for extent in p.ty.shape)) for p in func.params])
 
 
 def one_line(error: BaseException) -> str:
@@ -94,6 +116,8 @@ class Builder(meta_schedule.builder.PyBuilder):  # type: ignore[misc]
         For the libraries.
     on_failure : callable
         Gets the task, the decision's number and the failure of what cannot be built.
+    compile_ : callable
+        Compiles a candidate, in one of the processes.
     """
 
     def __init__(
@@ -102,12 +126,14 @@ class Builder(meta_schedule.builder.PyBuilder):  # type: ignore[misc]
         build: Build,
         folder: Path,
         on_failure: Callable[[Task, int, Failure], None],
+        compile_: Compile = compile_candidate,
     ) -> None:
         super().__init__()
         self._tasks = {task.space.key: task for task in tasks}
         self._build = build
         self._folder = folder
         self._on_failure = on_failure
+        self._compile = compile_
         self._names = itertools.count()
         self._pool = PopenPoolExecutor(
             max_workers=core_count(),
@@ -131,7 +157,7 @@ class Builder(meta_schedule.builder.PyBuilder):  # type: ignore[misc]
             path = str(self._folder / f"{next(self._names)}.so")
             decision, target = task.space.decisions[number], task.space.target
             job = self._pool.submit(
-                compile_candidate, self._build, task.workload, decision, target, path
+                self._compile, self._build, task.workload, decision, target, path
             )
             jobs.append((task, number, path, job))
         results = []

@@ -2,16 +2,12 @@
 
 Nothing is built meanwhile: a build on the other core of a 2-core machine made single measurements
 up to 45 % longer, and their spread two to five times as wide.
-
-A board takes the place of this runner: whatever implements MetaSchedule's `Runner` and knows the
-builder's artifacts can, such as one over TVM's RPC.
 """
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +18,7 @@ from tvm.support.popen_pool import PopenPoolExecutor
 from mobilenet_tvm.compile.tuning.builder import Artifact, ignore_interrupts, one_line
 from mobilenet_tvm.compile.tuning.measure import Failure, Measurement, Parameters, measure
 from mobilenet_tvm.compile.tuning.task import Task
+from mobilenet_tvm.runtime.measure import pinned_threads
 from mobilenet_tvm.runtime.threads import Threads
 from mobilenet_tvm.schedules.workload import Workload
 from mobilenet_tvm.targets.errors import UserError
@@ -38,10 +35,7 @@ def start(threads: int) -> None:
     """Prepare a measuring process: its cores, and how many threads share a layer."""
     global _threads
     ignore_interrupts()
-    if hasattr(os, "sched_setaffinity"):
-        # The last ones: the first core usually serves interrupts.
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
-    _threads = Threads(threads)
+    _threads = pinned_threads(threads)
 
 
 def measure_here(
@@ -83,10 +77,15 @@ class _Done(meta_schedule.runner.PyRunnerFuture):  # type: ignore[misc]
         return True
 
     def result(self) -> meta_schedule.runner.RunnerResult:
-        """Return it as MetaSchedule wants it."""
-        if isinstance(self._outcome, Failure):
-            return meta_schedule.runner.RunnerResult(None, self._outcome.reason)
-        return meta_schedule.runner.RunnerResult([self._outcome.seconds], None)
+        """Return it."""
+        return runner_result(self._outcome)
+
+
+def runner_result(outcome: Measurement | Failure) -> meta_schedule.runner.RunnerResult:
+    """Return an outcome as MetaSchedule wants it."""
+    if isinstance(outcome, Failure):
+        return meta_schedule.runner.RunnerResult(None, outcome.reason)
+    return meta_schedule.runner.RunnerResult([outcome.seconds], None)
 
 
 # TVM's LocalRunner gives its functions the shapes of the arguments only: it cannot pack weights
@@ -126,6 +125,9 @@ class Runner(meta_schedule.runner.PyRunner):  # type: ignore[misc]
         )
         #: How long measuring took.
         self.seconds = 0.0
+        #: Why no more can be measured, for boards: this machine always can.
+        self.over = ""
+        self.error = None
 
     def run(
         self, runner_inputs: Sequence[meta_schedule.runner.RunnerInput]
@@ -149,7 +151,7 @@ class Runner(meta_schedule.runner.PyRunner):  # type: ignore[misc]
         reference = self._folder / f"{abs(hash(space.key)):x}.npy"
         decision = space.decisions[artifact.number]
         job = self._pool.submit(
-            measure_here, path, space.workload, decision, artifact.parameters, reference
+            measure_here, path, space.workload, decision, artifact.compiled.parameters, reference
         )
         try:
             outcome = job.result()
@@ -163,6 +165,13 @@ class Runner(meta_schedule.runner.PyRunner):  # type: ignore[misc]
             self.seconds += time.perf_counter() - began
         assert isinstance(outcome, Measurement | Failure)  # noqa: S101
         return outcome
+
+    def in_turns(
+        self, groups: Iterable[Sequence[str]]
+    ) -> Iterator[Sequence[Measurement | Failure]]:
+        """Measure libraries again, those of a group in turns; yield each group's outcomes."""
+        for paths in groups:
+            yield [self.outcome(path) for path in paths]
 
     def close(self) -> None:
         """End the process."""

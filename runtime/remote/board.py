@@ -26,6 +26,7 @@ from mobilenet_tvm.runtime.library import load_artifact
 from mobilenet_tvm.runtime.metadata import TensorInfo
 from mobilenet_tvm.runtime.model import Array, Model, empty_aligned, load
 from mobilenet_tvm.runtime.profile import profile
+from mobilenet_tvm.runtime.remote import measuring
 from mobilenet_tvm.runtime.remote.info import BoardInfo
 from mobilenet_tvm.runtime.remote.marks import PREFIX, USER_ERROR
 from mobilenet_tvm.runtime.threads import Threads
@@ -70,6 +71,7 @@ def _functions(info: BoardInfo, folder: Path) -> dict[str, Callable[..., Any]]:
         "tvm.rpc.server.workpath": lambda name: str(folder / Path(name).name),
         "tvm.rpc.server.load_module": lambda name: load_artifact(path_of(name)),
         f"{PREFIX}info": lambda: json.dumps(info.to_dict()),
+        measuring.FUNCTION: measuring.answerer(path_of),
         f"{PREFIX}has": has_upload,
         f"{PREFIX}store": store_upload,
         f"{PREFIX}load": lambda name, threads: _callable(model(name, threads)),

@@ -187,13 +187,15 @@ class Session:
                 raise BoardError(f"board {self.board.name} has no function {name}; update it")
             return self._functions[name](*arguments)
 
-    def upload(self, path: str | Path) -> str:
+    def upload(self, path: str | Path, timeout: float | None = None) -> str:
         """Bring a file to the board, unless it has one with the same contents.
 
         Parameters
         ----------
         path : str or Path
             The file.
+        timeout : float, optional
+            Seconds that the board may be silent; what is left of the session by default.
 
         Returns
         -------
@@ -206,9 +208,9 @@ class Session:
         if name in self._uploaded:
             return name
         if not self.native:
-            self.call("tvm.rpc.server.upload", name, contents)
-        elif not self.call(f"{PREFIX}has", name):
-            self.call(f"{PREFIX}store", name, contents)
+            self.call("tvm.rpc.server.upload", name, contents, timeout=timeout)
+        elif not self.call(f"{PREFIX}has", name, timeout=timeout):
+            self.call(f"{PREFIX}store", name, contents, timeout=timeout)
         self._uploaded.add(name)
         return name
 
