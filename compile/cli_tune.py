@@ -54,6 +54,21 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="The tuning log to write.  [default: your own log of the target]",
 )
+@click.option(
+    "--device",
+    default="local",
+    show_default=True,
+    help="Where to measure: local, rpc://HOST:PORT, ssh://[USER@]HOST, or, on all free boards at "
+    "once, tracker://HOST:PORT/KEY.",
+)
+@click.option("--boards", type=click.IntRange(1), help="The most boards at a time.")
+@click.option(
+    "--priority",
+    type=click.IntRange(0),
+    default=1,
+    show_default=True,
+    help="The run with the largest gets a board first.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option(
     "--static",
@@ -71,13 +86,16 @@ def tune(
     patterns: tuple[str, ...],
     threads: int,
     log_path: Path | None,
+    device: str,
+    boards: int | None,
+    priority: int,
     seed: int,
     static: bool,
     dry_run: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Search the fastest schedule of each layer by measuring on this machine.
+    """Search the fastest schedule of each layer by measuring, here or on boards elsewhere.
 
     Each trial is kept beside the log, so that another run goes on where this one ends. With
     --static the log gets estimates for one thread, of layers where they are clearly better than
@@ -85,6 +103,7 @@ def tune(
     """
     from mobilenet_tvm.compile.peak import measure_peak
     from mobilenet_tvm.compile.source import ModelOptions
+    from mobilenet_tvm.compile.tuning.farm import Farm, require_fitting, survey
     from mobilenet_tvm.compile.tuning.layers import find_layers, select
     from mobilenet_tvm.compile.tuning.progress import line_printer
     from mobilenet_tvm.compile.tuning.records import Records
@@ -92,12 +111,21 @@ def tune(
     from mobilenet_tvm.compile.tuning.tune import plan, seconds_needed
     from mobilenet_tvm.compile.tuning.tune import tune as run
     from mobilenet_tvm.compile.tuning_log import user_log
+    from mobilenet_tvm.runtime.address import Address
+    from mobilenet_tvm.targets.errors import UserError, WrongUseError
     from mobilenet_tvm.targets.host import machine_name
     from mobilenet_tvm.targets.presets import get_target
 
     machine = get_target(target)
+    address = Address.parse(device)
+    farm, name = None, machine_name()
+    if address.scheme != "local":
+        if static:
+            raise WrongUseError("--static measures nothing; leave --device out")
+        farm = Farm(address, boards, priority)
+        name = require_fitting(survey(address), machine)
     layers = select(find_layers(models, machine, ModelOptions(**given(options))), patterns)
-    records = Records(log_path or user_log(machine), machine, threads, machine_name())
+    records = Records(log_path or user_log(machine), machine, threads, name)
     if dry_run:
         plans = plan(layers, machine, records.known)
         _print_plan(plans, seconds_needed(plans, trials, time_limit), as_json)
@@ -105,8 +133,10 @@ def tune(
     if static:
         _rank(layers, machine, trials, records.log, as_json)
         return
-    require_native(machine)
-    peak = measure_peak(threads, machine.cpu).gflops
+    peak = None
+    if farm is None:
+        require_native(machine)
+        peak = measure_peak(threads, machine.cpu).gflops
     last_word = {}
     try:
         tuned = run(
@@ -120,6 +150,8 @@ def tune(
             earlier=records.earlier,
             on_result=records.add,
             on_event=line_printer(sys.stderr, peak),
+            farm=farm,
+            say=lambda line: click.echo(line, err=True),
         )
         last_word = {
             task.workload: (task.decision, task.times[task.best])
@@ -134,6 +166,8 @@ def tune(
     else:
         _print_table(tuned, peak)
         click.echo(f"log: {records.log.path}, {len(records.log.records)} layers")
+    if tuned.over:
+        raise UserError(f"{tuned.over}; what was measured is in the log, and tune again goes on")
 
 
 def _rank(
@@ -185,6 +219,7 @@ def _dict(tuned: Tuned) -> dict[str, Any]:
         "seconds_searching": tuned.search,
         "default_seconds": tuned.default_total,
         "best_seconds": tuned.best_total,
+        "boards": dict(tuned.boards),
         "layers": [_row(task) for task in tuned.tasks],
     }
 
@@ -204,7 +239,7 @@ def _row(task: Task) -> dict[str, Any]:
     }
 
 
-def _print_table(tuned: Tuned, peak: float) -> None:
+def _print_table(tuned: Tuned, peak: float | None) -> None:
     click.echo(
         f"{'calls':>5} {'default us':>10} {'best us':>9} {'gain':>6} {'GFLOP/s':>8} {'peak':>5} "
         f"{'spread':>6} {'tried':>9}  layer and decision"
@@ -216,9 +251,10 @@ def _print_table(tuned: Tuned, peak: float) -> None:
         else:
             default, best = task.default, task.times[task.best]
             gflops = 1e-9 * task.workload.flops / best.seconds
+            share = f"{gflops / peak:.0%}" if peak else "-"
             text = (
                 f"{task.count:>5} {1e6 * default.seconds:>10.1f} {1e6 * best.seconds:>9.1f} "
-                f"{1 - best.seconds / default.seconds:>6.1%} {gflops:>8.1f} {gflops / peak:>5.0%} "
+                f"{1 - best.seconds / default.seconds:>6.1%} {gflops:>8.1f} {share:>5} "
                 f"{best.spread:>6.1%}"
             )
         decision = " ".join(f"{name}={value}" for name, value in vars(task.decision).items())
@@ -235,3 +271,6 @@ def _print_table(tuned: Tuned, peak: float) -> None:
         f"{tuned.measure / tuned.seconds:.0%} measuring, {tuned.search / tuned.seconds:.0%} "
         f"searching" + (f"; failed: {failed}" if failed else "")
     )
+    if tuned.boards:
+        shares = ", ".join(f"{board} {count}" for board, count in tuned.boards.most_common())
+        click.echo(f"measured on {shares}")

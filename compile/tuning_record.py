@@ -54,6 +54,8 @@ class Record:
         UTC, as in `2026-01-31T12:00:00Z`.
     dtype, layout : str
         Of the data: `float32` and `NHWC`.
+    board : str
+        Which of such devices it was, where there is a farm of them; may be empty.
     """
 
     workload: str
@@ -68,6 +70,7 @@ class Record:
     date: str
     dtype: str = "float32"
     layout: str = "NHWC"
+    board: str = ""
 
     @classmethod
     def of(
@@ -81,6 +84,7 @@ class Record:
         threads: int,
         device: str,
         source: str = "measured",
+        board: str = "",
     ) -> Record:
         """Make the record of what was just measured; the parameters are the class's."""
         return cls(
@@ -92,6 +96,7 @@ class Record:
             target=target.preset,
             source=source,
             device=device,
+            board=board,
             versions={name: version(name) for name in ("mobilenet-tvm", "apache-tvm")},
             date=datetime.now(timezone.utc).strftime(_DATE),
         )
@@ -108,7 +113,8 @@ class Record:
 
     def to_row(self) -> dict[str, Any]:
         """Return the record as JSON's types, in the order of a line."""
-        return {"format": FORMAT, **{name: getattr(self, name) for name in _FIELDS}}
+        fields = {name: getattr(self, name) for name in _FIELDS}
+        return {"format": FORMAT} | {n: v for n, v in fields.items() if v or n not in _OPTIONAL}
 
     def to_json(self) -> str:
         """Return the record as a line, without its end."""
@@ -184,6 +190,8 @@ def _to_record(row: Any) -> Record:
         if name not in _FIELDS:
             raise UnusableLineError(foreign, f"{name!r} is unknown")
     for name, right in _FIELDS.items():
+        if name in _OPTIONAL and name not in values:
+            continue
         if name not in values or not right(values[name]):
             raise UnusableLineError(
                 foreign, f"{name} is {'wrong' if name in values else 'missing'}"
@@ -224,6 +232,10 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "threads": lambda value: type(value) is int and value >= 1,
     "source": SOURCES.__contains__,
     "device": _is_text,
+    "board": _is_text,
     "versions": _is_versions,
     "date": _is_date,
 }
+
+#: Those that a line may lack.
+_OPTIONAL = {"board"}

@@ -19,6 +19,7 @@ import pytest
 
 from mobilenet_tvm.compile.decisions import Decisions, find_logs
 from mobilenet_tvm.compile.tuning_log import Record, TuningLog, shipped_log, user_log
+from mobilenet_tvm.compile.tuning_record import UnusableLineError, read_record
 from mobilenet_tvm.schedules import operators
 from mobilenet_tvm.schedules.workload import (
     Block,
@@ -107,6 +108,13 @@ def test_a_line_is_readable_and_has_its_fields_in_order() -> None:
         '"microseconds": 100.0, "spread": 0.012, "threads": 1, "source": "measured", '
         '"device": "Test CPU", "date": "2026-01-02T03:04:05Z"}'
     )
+
+
+def test_only_a_farms_record_names_a_board() -> None:
+    assert "board" not in record().to_row()
+    assert read_record(record(board="shelf-2").to_json()).board == "shelf-2"
+    with pytest.raises(UnusableLineError, match="board is wrong"):
+        read_record(line(board=""))
 
 
 def test_the_readme_beside_the_logs_names_each_field() -> None:

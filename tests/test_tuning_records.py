@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,13 @@ def test_a_torn_trial_is_skipped(tmp_path: Path) -> None:
     again = records(tmp_path)
     assert again.known == {}
     assert len(again.trials.skipped) == 1
+
+
+def test_a_board_leaves_its_name_and_what_it_is(tmp_path: Path) -> None:
+    run = records(tmp_path, device="Pi 4")
+    run.add(LAYERS[0], FIRST, replace(took(9), board="shelf-2", device="Pi 4"))
+    run.add(LAYERS[0], SECOND, replace(took(7), board="shelf-3", device="Pi 5"))
+    found = TuningLog.read(tmp_path / "x86.trials.jsonl", X86).records
+    assert [(r.board, r.device) for r in found] == [("shelf-2", "Pi 4"), ("shelf-3", "Pi 5")]
+    # Of boards that are alike all is known, whichever has measured it.
+    assert records(tmp_path, device="Pi 4").known == {LAYERS[0]: [(FIRST, 9e-6)]}

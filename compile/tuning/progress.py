@@ -91,6 +91,7 @@ def line_printer(
             gflops = 1e-9 * event.workload.flops / event.best
             text += f"best {1e6 * event.best:.1f} us, {gflops:.1f} GFLOP/s"
             text += f", {gflops / peak_gflops:.0%} of peak" if peak_gflops else ""
+            text += f"; on {event.outcome.board}" if event.outcome.board else ""
         stream.write(f"{text}\n")
         stream.flush()
 

@@ -33,7 +33,7 @@ class Records:
     threads : int
         How many share a layer.
     device : str
-        Where it is measured.
+        Where it is measured, unless a measurement says itself.
     """
 
     def __init__(self, path: Path, target: Target, threads: int, device: str) -> None:
@@ -103,7 +103,8 @@ class Records:
             microseconds=1e6 * measurement.seconds,
             spread=measurement.spread,
             threads=self._threads,
-            device=self._device,
+            device=measurement.device or self._device,
+            board=measurement.board,
         )
 
 

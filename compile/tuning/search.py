@@ -114,6 +114,7 @@ class WholeSpaceSearch(meta_schedule.search_strategy.PySearchStrategy):  # type:
         """Return the next batch, or None where this layer is done."""
         numbers = self._next()
         self._batches += 1
+        self._task.chosen += len(numbers)
         return [self._task.space.candidates[number] for number in numbers] or None
 
     def notify_runner_results(
@@ -173,8 +174,10 @@ def search(
     trials: int,
     left: Callable[[], int],
     seed: int,
+    scheduler: Any = None,
+    batch: int = BATCH,
 ) -> None:
-    """Let MetaSchedule's gradient-based scheduler share the trials out among layers.
+    """Let one of MetaSchedule's schedulers share the trials out among layers.
 
     Parameters
     ----------
@@ -190,9 +193,13 @@ def search(
         Returns how many may still be tried; none when the time is up.
     seed : int
         Of all that is drawn.
+    scheduler : TaskScheduler, optional
+        MetaSchedule's gradient-based one by default.
+    batch : int
+        Candidates of a layer that are built and measured before the model learns from them.
     """
     # A third of the trials at most goes into the first look at all layers.
-    first = max(1, min(BATCH, trials // (3 * len(tasks))))
+    first = max(1, min(batch, trials // (3 * len(tasks))))
     contexts = [
         tune_context(
             task.space.mod,
@@ -207,12 +214,13 @@ def search(
         )
         for task in tasks
     ]
-    meta_schedule.task_scheduler.GradientBased(seed=seed + 1).tune(
+    scheduler = scheduler or meta_schedule.task_scheduler.GradientBased(seed=seed + 1)
+    scheduler.tune(
         contexts,
         [float(task.count) for task in tasks],
         max_trials_global=trials,
         max_trials_per_task=trials,
-        num_trials_per_iter=BATCH,
+        num_trials_per_iter=batch,
         builder=builder,
         runner=runner,
         # The searches themselves tell the cost model.

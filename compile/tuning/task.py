@@ -29,6 +29,8 @@ class Task:
     space: Space
     count: int
     known: Mapping[int, float] = field(default_factory=dict)
+    #: How many candidates were chosen, of which some may still be measured.
+    chosen: int = 0
     #: By the decision's number, in the order of measuring.
     outcomes: dict[int, Measurement | Failure] = field(default_factory=dict)
     #: What was measured again at the end: the default beside the best.

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mobilenet_tvm.compile.tuning.builder import Build, Builder
+from mobilenet_tvm.compile.tuning.board_files import compile_with_arguments
+from mobilenet_tvm.compile.tuning.board_runner import BoardRunner
+from mobilenet_tvm.compile.tuning.builder import Build, Builder, compile_candidate
 from mobilenet_tvm.compile.tuning.cost_model import CostModel
+from mobilenet_tvm.compile.tuning.farm import Farm
 from mobilenet_tvm.compile.tuning.measure import Failure, Measurement
 from mobilenet_tvm.compile.tuning.prior import Known
 from mobilenet_tvm.compile.tuning.progress import Event
 from mobilenet_tvm.compile.tuning.runner import TIMEOUT, Runner, require_native
-from mobilenet_tvm.compile.tuning.search import search
+from mobilenet_tvm.compile.tuning.scheduler import OverlappingScheduler
+from mobilenet_tvm.compile.tuning.search import BATCH, search
 from mobilenet_tvm.compile.tuning.space import Space
 from mobilenet_tvm.compile.tuning.task import Task
 from mobilenet_tvm.schedules import operators
@@ -62,18 +67,28 @@ class Tuned:
     seconds : float
         How long it took.
     build, measure : float
-        Seconds of it in which candidates were built and measured; the rest is the search.
+        Seconds of it in which candidates were built and measured; the rest is the search. Boards
+        measure while others are built: there it is the time of waiting for them.
+    over : str
+        Why it ended too early; empty where it did not.
     """
 
     tasks: list[Task]
     seconds: float
     build: float
     measure: float
+    over: str = ""
 
     @property
     def trials(self) -> int:
         """How many candidates were tried."""
         return sum(len(task.outcomes) for task in self.tasks)
+
+    @property
+    def boards(self) -> Counter[str]:
+        """How many candidates each board has measured; empty where this machine has."""
+        outcomes = [outcome for task in self.tasks for outcome in task.outcomes.values()]
+        return Counter(o.board for o in outcomes if isinstance(o, Measurement) and o.board)
 
     @property
     def default_total(self) -> float:
@@ -119,8 +134,10 @@ def tune(
     on_event: Callable[[Event], None] | None = None,
     build: Build = operators.build,
     timeout: float = TIMEOUT,
+    farm: Farm | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Tuned:
-    """Find a good decision for each layer by measuring on this machine.
+    """Find a good decision for each layer by measuring, on this machine or on boards.
 
     Parameters
     ----------
@@ -150,6 +167,10 @@ def tune(
         Makes a decision's function.
     timeout : float
         Seconds after which a running candidate counts as hung.
+    farm : Farm, optional
+        Boards to measure on. Default: this machine.
+    say : callable, optional
+        Gets a line when a board fails, is slow, or comes back.
 
     Returns
     -------
@@ -159,25 +180,54 @@ def tune(
     Raises
     ------
     UserError
-        If this machine cannot run the target's code.
+        If this machine is to run the target's code and cannot.
     KeyboardInterrupt
         If interrupted; `on_result` has had what was measured.
     """
-    require_native(target)
+    if farm is None:
+        require_native(target)
     run = _Run(_tasks(layers, target, known or {}), trials, time_limit, on_result, on_event)
     model = CostModel(seed, earlier)
     for task in run.tasks:
         model.learn(task.space, task.known)
-    with tempfile.TemporaryDirectory(prefix="mobilenet-tvm-tune-") as folder:
-        builder = Builder(run.tasks, build, Path(folder), run.tried)
-        runner = Runner(builder.artifacts, threads, Path(folder), run.tried, timeout)
+    with tempfile.TemporaryDirectory(prefix="mobilenet-tvm-tune-") as name:
+        folder = Path(name)
+        compile_ = compile_candidate if farm is None else compile_with_arguments
+        builder = Builder(run.tasks, build, folder, run.tried, compile_)
+        runner: Any
+        if farm is None:
+            runner = Runner(builder.artifacts, threads, folder, run.tried, timeout)
+            scheduler, batch = None, BATCH
+        else:
+            runner = BoardRunner(
+                builder.artifacts, farm, target, threads, folder, run.tried, say, timeout
+            )
+            scheduler = OverlappingScheduler(run.tasks, runner)
+            # One candidate per board in measuring, two waiting, of all layers together.
+            batch = max(BATCH, -(-3 * runner.boards // len(run.tasks)))
+
+        def left() -> int:
+            return 0 if runner.over else run.left()
+
         try:
-            search(run.tasks, model, builder, runner, trials=trials, left=run.left, seed=seed)
+            search(
+                run.tasks,
+                model,
+                builder,
+                runner,
+                trials=trials,
+                left=left,
+                seed=seed,
+                scheduler=scheduler,
+                batch=batch,
+            )
+            if runner.error is not None:
+                raise runner.error
             _confirm(run, builder, runner)
         finally:
             builder.close()
             runner.close()
-    return Tuned(run.tasks, run.elapsed, builder.seconds, runner.seconds)
+    return Tuned(run.tasks, run.elapsed, builder.seconds, runner.seconds, runner.over)
 
 
 class _Run:
@@ -204,13 +254,14 @@ class _Run:
         return time.perf_counter() - self._start
 
     def left(self) -> int:
-        """Return how many candidates may still be tried; none once the time is up."""
-        tried = sum(len(task.outcomes) for task in self.tasks)
-        return max(0, self.trials - tried) if self.elapsed < self._limit else 0
+        """Return how many more candidates may be chosen; none once the time is up."""
+        chosen = sum(task.chosen for task in self.tasks)
+        return max(0, self.trials - chosen) if self.elapsed < self._limit else 0
 
     def tried(self, task: Task, number: int, outcome: Measurement | Failure) -> None:
         """Keep a candidate's outcome, and tell who wants to know."""
-        task.outcomes[number] = outcome
+        # A new one, so that other threads can go over the old one meanwhile.
+        task.outcomes = task.outcomes | {number: outcome}
         decision = task.space.decisions[number]
         if isinstance(outcome, Measurement) and self._on_result:
             self._on_result(task.workload, decision, outcome)
@@ -269,12 +320,10 @@ def _confirm(run: _Run, builder: Any, runner: Any) -> None:
     The shortest of many times is partly luck, and a machine's speed drifts.
     """
     paths = {(id(a.task), a.number): path for path, a in builder.artifacts.items()}
-    for task in run.tasks:
-        if task.default is None or task.best == 0:
-            continue
-        numbers = (0, task.best)
-        again = [[runner.outcome(paths[id(task), number]) for number in numbers] for _ in "12"]
-        for number, outcomes in zip(numbers, zip(*again, strict=True), strict=True):
-            times = [outcome for outcome in outcomes if isinstance(outcome, Measurement)]
+    gained = [task for task in run.tasks if task.default is not None and task.best != 0]
+    groups = [[paths[id(task), number] for number in (0, task.best) * 2] for task in gained]
+    for task, outcomes in zip(gained, runner.in_turns(groups), strict=True):
+        for number, pair in ((0, outcomes[::2]), (task.best, outcomes[1::2])):
+            times = [outcome for outcome in pair if isinstance(outcome, Measurement)]
             if times:
                 run.confirmed(task, number, min(times, key=lambda m: m.seconds))
