@@ -174,7 +174,7 @@ def bench(file: Path, threads: int | None, device: str, rounds: int, as_json: bo
     with loaded(file, device, threads) as model:
         if isinstance(model, RemoteModel):
             board = model.session.board
-            latency, calls = model.measure(rounds), model.measure_calls()
+            latency, calls = model.measure(rounds), model.measure_calls(min(rounds, 20))
         else:
             board = None
             latency = calls = measure(model, rounds=rounds)

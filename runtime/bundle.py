@@ -31,9 +31,7 @@ _LOADER = {
 # What a board has besides.
 _SERVER = {
     "runtime": ("address", "cache", "measure", "profile"),
-    "runtime.remote": (
-        *("__init__", "board", "info", "listen", "marks", "measuring", "serve", "wire"),
-    ),
+    "runtime.remote": ("__init__", "board", "info", "listen", "marks", "measuring", "wire"),
     "targets": ("presets", "target"),
 }
 
