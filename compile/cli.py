@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from mobilenet_tvm.compile.cli_logs import logs, warn_of_skipped
+from mobilenet_tvm.compile.cli_opencl import opencl
 from mobilenet_tvm.compile.cli_options import given, model_options, threads_option
 from mobilenet_tvm.compile.cli_output import json_option, print_facts, print_json
 from mobilenet_tvm.compile.cli_report import report
@@ -371,6 +372,7 @@ def _tensors(tensors: Sequence[Any]) -> str:
     return ", ".join(map(str, tensors))
 
 
+cli.add_command(opencl)
 cli.add_command(tune)
 cli.add_command(report)
 

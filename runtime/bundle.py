@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import logging
-import os
 import re
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from mobilenet_tvm.runtime.cache import cache_folder
 from mobilenet_tvm.runtime.elf import read_elf
 from mobilenet_tvm.runtime.library import FFI_REQUIREMENT, RUNTIME_LIBRARY, find_runtime_library
 from mobilenet_tvm.runtime.metadata import Metadata, metadata_of
@@ -24,7 +24,16 @@ _LOGGER = logging.getLogger(__name__)
 
 # What the loader consists of; the bundle has nothing else of this project.
 _LOADER = {
-    "runtime": ("__init__", "bench", "elf", "library", "metadata", "model", "threads"),
+    "runtime": (
+        "__init__",
+        "bench",
+        "device",
+        "elf",
+        "library",
+        "metadata",
+        "model",
+        "threads",
+    ),
     "targets": ("__init__", "errors", "host"),
 }
 
@@ -116,7 +125,7 @@ def runtime_library(machine: str) -> Path:
     if machine == architecture():
         return find_runtime_library()
     version = importlib.metadata.version("apache-tvm")
-    kept = _cache() / "runtime" / version / machine / RUNTIME_LIBRARY
+    kept = cache_folder() / "runtime" / version / machine / RUNTIME_LIBRARY
     if not kept.is_file():
         _LOGGER.info("fetching TVM %s for %s (100 MB, once) for its runtime", version, machine)
         _fetch(version, machine, kept)
@@ -196,9 +205,3 @@ def _fetch(version: str, machine: str, destination: Path) -> None:
         ) from None
     except OSError as error:
         raise UserError(f"{destination}: cannot be written ({error.strerror})") from None
-
-
-def _cache() -> Path:
-    # The XDG Base Directory Specification says to ignore a relative path.
-    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (given if given.is_absolute() else Path.home() / ".cache") / "mobilenet-tvm"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mobilenet_tvm.runtime.device import Device, copy, open_device
 from mobilenet_tvm.runtime.elf import read_elf
-from mobilenet_tvm.runtime.library import load_artifact, load_runtime
+from mobilenet_tvm.runtime.library import load_artifact
 from mobilenet_tvm.runtime.metadata import Metadata, TensorInfo, metadata_of
 from mobilenet_tvm.runtime.threads import Threads
 from mobilenet_tvm.targets.errors import UserError
@@ -22,9 +24,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # TVM's kAllocAlignment: generated code takes it for granted of every tensor.
 _ALIGNMENT = 64
-
-# DLPack's kDLCPU and TVM's pooled allocator.
-_CPU, _POOLED = 1, 2
 
 
 class Model:
@@ -39,20 +38,27 @@ class Model:
         What the artifact says of itself.
     inputs, outputs : tuple of TensorInfo
         Names, shapes and dtypes.
+    device : Device
+        What computes it.
     threads : int
-        How many threads work on one call.
+        How many threads of this machine work on one call; a GPU needs one.
     """
 
-    def __init__(self, executable: Any, metadata: Metadata, threads: int) -> None:
+    def __init__(
+        self, executable: Any, metadata: Metadata, threads: int, device: Device | None = None
+    ) -> None:
         self.metadata = metadata
+        self.device = device or Device()
         self.inputs = metadata.inputs
         self.outputs = metadata.outputs
-        self._threads = Threads(threads)
+        self._threads = Threads(threads if self.device.is_cpu else 1)
         self.threads = self._threads.count
         self._executable = executable
         self._dtypes = [np.dtype(info.dtype) for info in self.inputs]
-        # A virtual machine runs one call at a time. They share the weights, so there are as
-        # many as calls ever ran at once.
+        # A virtual machine runs one call at a time. On a CPU they share the weights, so there are
+        # as many as calls ever ran at once. A GPU has a copy of the weights for each and no more
+        # than one queue, so there is one, for which calls wait.
+        self._turn = nullcontext() if self.device.is_cpu else threading.Lock()
         self._idle = [self._new_machine()]
 
     def __call__(self, /, *arrays: ArrayLike, **named: ArrayLike) -> Any:
@@ -95,14 +101,15 @@ class Model:
         }
 
     def _run(self, tensors: Sequence[Any]) -> Any:
-        try:
-            main = self._idle.pop()
-        except IndexError:
-            main = self._new_machine()
-        try:
-            return main(*tensors)
-        finally:
-            self._idle.append(main)
+        with self._turn:
+            try:
+                main = self._idle.pop()
+            except IndexError:
+                main = self._new_machine()
+            try:
+                return main(*tensors)
+            finally:
+                self._idle.append(main)
 
     @contextmanager
     def instrumented(self, callback: Callable[..., Any]) -> Iterator[None]:
@@ -124,10 +131,29 @@ class Model:
 
     def _new_machine(self, instrument: Any = None) -> Any:
         machine = self._executable["vm_load_executable"]()
-        machine["vm_initialization"](_CPU, 0, _POOLED)
+        machine["vm_initialization"](*self.device.places)
         if instrument is not None:
             machine["set_instrument"](instrument)
-        return machine["main"]
+        main = machine["main"]
+        return main if self.device.is_cpu else self._with_copies(main)
+
+    def _with_copies(self, main: Any) -> Callable[..., Any]:
+        """Return a function on this machine's memory, from one on the device's."""
+        import tvm_ffi
+
+        inputs = [self.device.empty(info.shape, info.dtype) for info in self.inputs]
+
+        def call(*tensors: Any) -> Any:
+            for source, destination in zip(tensors, inputs, strict=True):
+                copy(source, destination)
+            result = main(*inputs)
+            results = [result] if isinstance(result, tvm_ffi.Tensor) else result
+            outputs = [tvm_ffi.from_dlpack(empty_aligned(info)) for info in self.outputs]
+            for source, destination in zip(results, outputs, strict=True):
+                copy(source, destination)
+            return outputs
+
+        return call
 
     def _order(self, arrays: tuple[ArrayLike, ...], named: dict[str, ArrayLike]) -> list[ArrayLike]:
         """Put inputs given by position and by name into the model's order."""
@@ -147,7 +173,7 @@ class Model:
         return [given[name] for name in names]
 
 
-def load(path: str | Path, threads: int | None = None) -> Model:
+def load(path: str | Path, threads: int | None = None, device: int | str | None = None) -> Model:
     """Load an artifact.
 
     Parameters
@@ -157,6 +183,9 @@ def load(path: str | Path, threads: int | None = None) -> Model:
     threads : int, optional
         How many threads work on one call, at most the CPUs that this process may use. By
         default the fast physical cores, at most 8.
+    device : int or str, optional
+        Which GPU runs an artifact for GPUs, where there are several: its number, or part of its
+        name such as ``"mali"``. By default the first one.
 
     Returns
     -------
@@ -167,7 +196,8 @@ def load(path: str | Path, threads: int | None = None) -> Model:
     ------
     UserError
         If the file is no artifact, or damaged, or compiled for another architecture or a CPU
-        with features that this one lacks. Nothing of the file has run then.
+        with features that this one lacks; nothing of the file has run then. If it is for a GPU,
+        and there is none, or no driver, or the driver refuses the artifact's kernels.
     """
     if threads is not None and threads < 1:
         raise UserError(f"threads={threads}; give 1 or more")
@@ -187,15 +217,30 @@ def load(path: str | Path, threads: int | None = None) -> Model:
             f"{path}: needs {', '.join(missing)}, which this CPU lacks; "
             f"compile with --target {x86 if architecture() == 'x86_64' else 'arm64'}"
         )
-    load_runtime()
+    opened = _open(path, metadata, device)
     try:
-        return Model(load_artifact(path), metadata, threads or default_threads())
-    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        executable = load_artifact(path)
+        opened.prepare(executable)
+        return Model(executable, metadata, threads or default_threads(), opened)
+    except (AttributeError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        if not opened.is_cpu:
+            raise UserError(f"{path}: cannot run on {opened.name} ({reason})") from error
         raise UserError(
             f"{path}: cannot be loaded ({reason}); it was compiled with "
             f"TVM {metadata.versions.get('apache-tvm')}, compile it again with this version"
         ) from error
+
+
+def _open(path: Path, metadata: Metadata, wanted: int | str | None) -> Device:
+    kind = metadata.target.get("kind", Device.kind)
+    try:
+        return open_device(kind, wanted)
+    except UserError as error:
+        # That the runtime itself is missing has nothing to do with the artifact.
+        if kind == Device.kind:
+            raise
+        raise UserError(f"{path}: {error}") from None
 
 
 def _prepare(value: ArrayLike, info: TensorInfo, dtype: np.dtype[Any]) -> Array:
