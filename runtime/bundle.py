@@ -14,9 +14,11 @@ import zipfile
 from pathlib import Path
 
 from mobilenet_tvm.runtime.cache import cache_folder
+from mobilenet_tvm.runtime.device import OPENCL
 from mobilenet_tvm.runtime.elf import read_elf
 from mobilenet_tvm.runtime.library import FFI_REQUIREMENT, RUNTIME_LIBRARY, find_runtime_library
 from mobilenet_tvm.runtime.metadata import Metadata, metadata_of
+from mobilenet_tvm.runtime.opencl.bundled import copy_plugin
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.host import architecture
 
@@ -27,6 +29,7 @@ _LOADER = {
     "runtime": (
         "__init__",
         "bench",
+        "cache",
         "device",
         "elf",
         "library",
@@ -49,7 +52,7 @@ On the device (64-bit Linux, {architecture}, Python 3.10 or later):
     python run.py                 random numbers in, answer and latency out
     python run.py input.npy       one file for each input
 
-In an app, with this folder on Python's path:
+{driver}In an app, with this folder on Python's path:
 
     from mobilenet_tvm.runtime import load
     model = load("{artifact}")
@@ -59,6 +62,16 @@ In an app, with this folder on Python's path:
 
 The folder `mobilenet_tvm` and the model are all of this that an app needs. The loader and
 TVM's runtime library in it are under the Apache License 2.0, https://www.apache.org/licenses.
+"""
+
+_OPENCL_BUILT = """\
+It runs on a GPU, for which the device must have an OpenCL driver.
+
+"""
+_OPENCL_SOURCE = """\
+It runs on a GPU, for which the device must have an OpenCL driver and, on first use, a C++ compiler
+(apt install g++).
+
 """
 
 
@@ -76,7 +89,8 @@ def bundle(artifact: str | Path, output: str | Path) -> Path:
     -------
     Path
         The folder: the artifact, the loader as the package ``mobilenet_tvm`` with TVM's
-        runtime library for the artifact's architecture in it, ``run.py`` and ``README.txt``.
+        runtime library for the artifact's architecture in it, ``run.py`` and ``README.txt``; for
+        an artifact for OpenCL also the plug-in, built where a compiler for that is here.
 
     Raises
     ------
@@ -94,7 +108,14 @@ def bundle(artifact: str | Path, output: str | Path) -> Path:
         # Beside the output, so that the last step is a rename within one file system.
         with tempfile.TemporaryDirectory(prefix=".bundle-", dir=output.parent) as scratch:
             made = Path(scratch) / "new"
-            _fill(made, artifact, runtime, _readme(artifact, library.architecture, metadata))
+            _fill(made, artifact, runtime)
+            driver = ""
+            if metadata.target.get("kind") == OPENCL:
+                plugin = made / "mobilenet_tvm" / "runtime" / "opencl"
+                built = copy_plugin(plugin, library.architecture)
+                driver = _OPENCL_BUILT if built else _OPENCL_SOURCE
+            readme = _readme(artifact, library.architecture, metadata, driver)
+            (made / "README.txt").write_text(readme, encoding="utf-8")
             if output.exists():
                 output.rename(Path(scratch) / "old")
             made.rename(output)
@@ -143,7 +164,7 @@ def _check_replaceable(output: Path) -> None:
         raise UserError(f"{output}: holds something other than a bundle; give another folder")
 
 
-def _fill(folder: Path, artifact: Path, runtime: Path, readme: str) -> None:
+def _fill(folder: Path, artifact: Path, runtime: Path) -> None:
     package = folder / "mobilenet_tvm"
     for subpackage, modules in _LOADER.items():
         (package / subpackage).mkdir(parents=True)
@@ -153,7 +174,6 @@ def _fill(folder: Path, artifact: Path, runtime: Path, readme: str) -> None:
     shutil.copyfile(runtime, package / "runtime" / RUNTIME_LIBRARY)
     shutil.copyfile(artifact, folder / artifact.with_suffix(".so").name)
     shutil.copyfile(_source("mobilenet_tvm.runtime", "run"), folder / "run.py")
-    (folder / "README.txt").write_text(readme, encoding="utf-8")
 
 
 def _source(package: str, module: str) -> Path:
@@ -163,12 +183,13 @@ def _source(package: str, module: str) -> Path:
     return Path(spec.origin).with_name(f"{module}.py")
 
 
-def _readme(artifact: Path, machine: str, metadata: Metadata) -> str:
+def _readme(artifact: Path, machine: str, metadata: Metadata, driver: str) -> str:
     return _README.format(
         model=metadata.model,
         target=metadata.target["name"],
         architecture=machine,
         requirement=FFI_REQUIREMENT,
+        driver=driver,
         artifact=artifact.with_suffix(".so").name,
         inputs=", ".join(re.sub(r"\W", "_", info.name) for info in metadata.inputs),
         outputs="output" if len(metadata.outputs) == 1 else "outputs_by_name",

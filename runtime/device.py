@@ -10,10 +10,10 @@ from mobilenet_tvm.runtime.library import load_runtime
 from mobilenet_tvm.targets.errors import UserError
 
 #: What a target's code may be; an artifact without a word about it is for CPUs.
-CPU, OPENCL = "llvm", "opencl"
+CPU, OPENCL, CUDA = "llvm", "opencl", "cuda"
 
 # DLPack's numbers, and TVM's pooled allocator.
-_NUMBERS = {CPU: 1, OPENCL: 4}
+_NUMBERS = {CPU: 1, CUDA: 2, OPENCL: 4}
 _POOLED = 2
 
 
@@ -24,7 +24,7 @@ class Device:
     Parameters
     ----------
     kind : str
-        TVM's name of what its code is: ``llvm`` or ``opencl``.
+        TVM's name of what its code is: ``llvm``, ``opencl`` or ``cuda``.
     number : int
         Which of that kind.
     name : str
@@ -107,11 +107,15 @@ def open_device(kind: str, wanted: int | str | None = None) -> Device:
 
         found = find_device(wanted)
         return Device(OPENCL, found.number, found.name)
+    if kind == CUDA:
+        from mobilenet_tvm.runtime import cuda
+
+        return Device(CUDA, *cuda.find_device(wanted))
     raise UserError(f"compiled for '{kind}', which this mobilenet-tvm cannot run; upgrade it")
 
 
 def copy(source: Any, destination: Any) -> None:
-    """Copy one tensor into another; afterwards both may be used at once."""
+    """Copy one tensor into another; what is on the device is there when its turn comes."""
     import tvm_ffi
 
     tvm_ffi.get_global_func("runtime.TVMTensorCopyFromTo")(source, destination)

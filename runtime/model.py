@@ -151,6 +151,7 @@ class Model:
             outputs = [tvm_ffi.from_dlpack(empty_aligned(info)) for info in self.outputs]
             for source, destination in zip(results, outputs, strict=True):
                 copy(source, destination)
+            self.device.synchronize()
             return outputs
 
         return call

@@ -45,7 +45,7 @@ def plugin_path() -> Path:
     import tvm_ffi
 
     digest = hashlib.sha256(f"{tvm_ffi.__version__} {_COMPILE} {_LINK}".encode())
-    folder = _tvm_headers()
+    folder = tvm_headers()
     for file in (*_sources(), *sorted(_FOLDER.glob("*.h")), *(folder / name for name in HEADERS)):
         digest.update(file.read_bytes())
     name = f"plug-in-tvm-{tvm_version()}-{architecture()}-{digest.hexdigest()[:16]}.so"
@@ -54,10 +54,10 @@ def plugin_path() -> Path:
 
 def tvm_version() -> str:
     """Return the version of TVM whose headers are there, such as ``0.27.0``."""
-    text = (_tvm_headers() / HEADERS[0]).read_text(encoding="utf-8")
+    text = (tvm_headers() / HEADERS[0]).read_text(encoding="utf-8")
     found = re.search(r'#define TVM_VERSION "(.+)"', text)
     if found is None:
-        raise UserError(f"{_tvm_headers() / HEADERS[0]}: names no version; install apache-tvm anew")
+        raise UserError(f"{tvm_headers() / HEADERS[0]}: names no version; install apache-tvm anew")
     return found[1]
 
 
@@ -85,7 +85,7 @@ def build(compiler: Sequence[str] | None = None, output: Path | None = None) -> 
     """
     command = list(compiler or find_compiler())
     output = output or plugin_path()
-    includes = [f"-I{folder}" for folder in (_tvm_headers(), _ffi_headers())]
+    includes = [f"-I{folder}" for folder in (tvm_headers(), _ffi_headers())]
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".build-", dir=output.parent) as scratch:
@@ -130,7 +130,14 @@ def _sources() -> list[Path]:
     return sorted(_FOLDER.glob("*.cc"))
 
 
-def _tvm_headers() -> Path:
+def tvm_headers() -> Path:
+    """Return the folder with TVM's headers.
+
+    Raises
+    ------
+    UserError
+        If there is none.
+    """
     # They must be those of the library that runs: beside it in a wheel, beside us in a bundle.
     for folder in (_FOLDER / "include", find_runtime_library().parent.parent / "include"):
         if all((folder / name).is_file() for name in HEADERS):

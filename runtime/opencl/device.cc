@@ -14,6 +14,7 @@ constexpr const char* kVariable = "MOBILENET_TVM_OPENCL_DEVICE";
 // Workspaces are rounded up to this many bytes, so that those of about the same size share.
 constexpr size_t kPage = 4096;
 
+// Returns a text that `get` writes: (size, where to, size needed).
 template <typename Get>
 std::string Text(Get get, const std::string& what) {
   size_t size = 0;
@@ -65,7 +66,10 @@ DeviceInfo Describe(Platform platform, DeviceId id) {
                            info.work_item_sizes, nullptr),
         "clGetDeviceInfo");
   info.float16 = (info.extensions + " ").find("cl_khr_fp16 ") != std::string::npos;
-  info.unified_memory = DeviceValue<uint32_t>(id, kHostUnifiedMemory) == kTrue;
+  // Since OpenCL 2.0 a driver need not know the question.
+  uint32_t unified = kFalse;
+  Cl().GetDeviceInfo(id, kHostUnifiedMemory, sizeof(unified), &unified, nullptr);
+  info.unified_memory = unified == kTrue;
   info.compiler = DeviceValue<uint32_t>(id, kCompilerAvailable) == kTrue;
   return info;
 }
