@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,9 @@ from mobilenet_tvm.targets.errors import UserError
 
 #: What a target's code may be; an artifact without a word about it is for CPUs.
 CPU, OPENCL, CUDA = "llvm", "opencl", "cuda"
+
+# The processes that have opened a kind of GPU, to tell a forked one.
+_openers: dict[str, int] = {}
 
 # DLPack's numbers, and TVM's pooled allocator.
 _NUMBERS = {CPU: 1, CUDA: 2, OPENCL: 4}
@@ -102,16 +106,35 @@ def open_device(kind: str, wanted: int | str | None = None) -> Device:
     if kind == CPU:
         load_runtime()
         return Device()
+    if kind not in _NUMBERS:
+        raise UserError(f"compiled for '{kind}', which this mobilenet-tvm cannot run; upgrade it")
+    check_process(kind)
     if kind == OPENCL:
-        from mobilenet_tvm.runtime.opencl import find_device
+        from mobilenet_tvm.runtime import opencl
 
-        found = find_device(wanted)
-        return Device(OPENCL, found.number, found.name)
-    if kind == CUDA:
+        found = opencl.find_device(wanted)
+        device = Device(OPENCL, found.number, found.name)
+    else:
         from mobilenet_tvm.runtime import cuda
 
-        return Device(CUDA, *cuda.find_device(wanted))
-    raise UserError(f"compiled for '{kind}', which this mobilenet-tvm cannot run; upgrade it")
+        device = Device(CUDA, *cuda.find_device(wanted))
+    _openers[kind] = os.getpid()
+    return device
+
+
+def check_process(kind: str) -> None:
+    """Refuse a GPU that this process has from the one that forked it: its driver would hang.
+
+    Raises
+    ------
+    UserError
+        If that is so.
+    """
+    if _openers.get(kind, os.getpid()) != os.getpid():
+        raise UserError(
+            f"this process was forked from one that uses {kind}, whose driver does not survive "
+            "that; start it anew (multiprocessing: the method 'spawn')"
+        )
 
 
 def copy(source: Any, destination: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mobilenet_tvm.runtime.device import Device, copy, open_device
+from mobilenet_tvm.runtime.device import Device, check_process, copy, open_device
 from mobilenet_tvm.runtime.elf import read_elf
 from mobilenet_tvm.runtime.library import load_artifact
 from mobilenet_tvm.runtime.metadata import Metadata, TensorInfo, metadata_of
@@ -144,6 +144,7 @@ class Model:
         inputs = [self.device.empty(info.shape, info.dtype) for info in self.inputs]
 
         def call(*tensors: Any) -> Any:
+            check_process(self.device.kind)
             for source, destination in zip(tensors, inputs, strict=True):
                 copy(source, destination)
             result = main(*inputs)

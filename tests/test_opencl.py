@@ -30,10 +30,9 @@ from opencl_modules import (
 from pocl import Pocl
 
 from mobilenet_tvm.runtime import load
-from mobilenet_tvm.runtime.cache import cache_folder
 from mobilenet_tvm.runtime.device import Device, copy
 from mobilenet_tvm.runtime.opencl import devices, find_device, load_opencl
-from mobilenet_tvm.runtime.opencl.build import build, plugin_path
+from mobilenet_tvm.runtime.opencl.build import plugin_path
 from mobilenet_tvm.runtime.opencl.plugin import function
 from mobilenet_tvm.runtime.profile import profile
 from mobilenet_tvm.targets.errors import UserError
@@ -388,6 +387,30 @@ def run_python(code: str, pocl: Pocl | None = None, **environment: str) -> str:
 LIST = "from mobilenet_tvm.runtime.opencl import devices; print(len(devices()))"
 
 
+def test_a_forked_process_is_refused_and_its_parent_goes_on(artifact: Path, pocl: Pocl) -> None:
+    code = f"""
+        import os
+        from mobilenet_tvm.runtime import load
+        from mobilenet_tvm.runtime.bench import random_inputs
+        from mobilenet_tvm.targets.errors import UserError
+        model = load({str(artifact)!r})
+        inputs = random_inputs(model)
+        model(**inputs)
+        if os.fork() == 0:
+            for attempt in (lambda: model(**inputs), lambda: load({str(artifact)!r})):
+                try:
+                    attempt()
+                except UserError as error:
+                    print(error, flush=True)
+            os._exit(0)
+        os.wait()
+        print(list(model(**inputs)))
+    """
+    lines = run_python(code, pocl).splitlines()
+    assert ["'spawn'" in line for line in lines] == [True, True, False]
+    assert lines[2] == "['sum', 'positive.1']"
+
+
 def test_no_driver_is_one_clear_line() -> None:
     assert "OpenCL has no driver on this machine" in run_python(LIST)
 
@@ -430,14 +453,19 @@ def test_a_plug_in_that_is_built_needs_no_compiler(pocl: Pocl) -> None:
     assert run_python(LIST, pocl, PATH="/nowhere") == "1"
 
 
-def test_two_processes_may_build_at_once(pocl: Pocl, tmp_path: Path) -> None:
+def test_two_processes_may_build_at_once_and_replace_what_is_there(
+    pocl: Pocl, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mobilenet-tvm" / "opencl"
+    folder.mkdir(parents=True)
+    (folder / plugin_path().name).write_bytes(b"no library")
+    code = "from mobilenet_tvm.runtime.opencl.build import build; build(); " + LIST
     with ThreadPoolExecutor(2) as pool:
         answers = [
-            pool.submit(run_python, LIST, pocl, XDG_CACHE_HOME=str(tmp_path)) for _ in range(2)
+            pool.submit(run_python, code, pocl, XDG_CACHE_HOME=str(tmp_path)) for _ in range(2)
         ]
         assert [answer.result() for answer in answers] == ["1", "1"]
-    files = [path.name for path in (tmp_path / "mobilenet-tvm" / "opencl").iterdir()]
-    assert sorted(files) == sorted([plugin_path().name, "programs"])
+    assert {path.name for path in folder.iterdir()} == {plugin_path().name, "programs"}
 
 
 def test_importing_tvm_loads_a_built_plug_in_and_never_builds_one(
@@ -462,10 +490,12 @@ def test_a_damaged_plug_in_is_refused_with_the_mend(tmp_path: Path) -> None:
     assert "mobilenet-tvm opencl build" in message
 
 
-def test_build_replaces_what_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() in plugin_path().parents
-    plugin_path().parent.mkdir(parents=True)
-    plugin_path().write_bytes(b"no library")
-    assert ctypes.CDLL(None)
-    assert build().read_bytes()[:4] == b"\x7fELF"
+def test_the_command_lists_devices_and_an_error_is_one_line(pocl: Pocl) -> None:
+    code = """
+        from mobilenet_tvm.compile.cli import main
+        main(["opencl", "devices"])
+    """
+    listed = run_python(code, pocl)
+    assert listed.startswith(f"0  {devices()[0].name} (CPU), Portable Computing Language\n")
+    assert "compute units" in listed
+    assert run_python(code).startswith("error: OpenCL has no driver")

@@ -71,7 +71,6 @@ Api Load() {
   FIND(EnqueueWriteBuffer);
   FIND(EnqueueCopyBuffer);
   FIND(Finish);
-  FIND(WaitForEvents);
   FIND(CreateProgramWithSource);
   FIND(CreateProgramWithBinary);
   FIND(BuildProgram);

@@ -80,7 +80,6 @@ struct Api {
   Code (*EnqueueCopyBuffer)(Queue, Memory, Memory, size_t, size_t, size_t, uint32_t, const Event*,
                             Event*);
   Code (*Finish)(Queue);
-  Code (*WaitForEvents)(uint32_t, const Event*);
   Program (*CreateProgramWithSource)(Context, uint32_t, const char**, const size_t*, Code*);
   Program (*CreateProgramWithBinary)(Context, uint32_t, const DeviceId*, const size_t*,
                                      const unsigned char**, Code*, Code*);

@@ -23,7 +23,7 @@ HEADERS = ("tvm/runtime/base.h", "tvm/runtime/device_api.h")
 
 _FOLDER = Path(__file__).parent
 _COMPILE = ("-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-w", "-c")
-_LINK = ("-shared", "-pthread", "-ldl")
+_LINK = ("-shared", "-s", "-pthread", "-ldl")
 _COMPILERS = ("c++", "g++", "clang++")
 
 

@@ -219,29 +219,19 @@ void Device::ReleasePool() {
 
 void Device::Write(const void* from, Memory to, size_t offset, size_t bytes) {
   if (bytes == 0) return;
-  Wait("upload to ", [&](Event* event) {
-    return Cl().EnqueueWriteBuffer(queue_, to, kFalse, offset, bytes, from, 0, nullptr, event);
-  });
+  // Other threads may go on to fill the queue while it waits for what is in there.
+  Finish();
+  std::lock_guard<std::mutex> lock(queue_mutex_);
+  Check(Cl().EnqueueWriteBuffer(queue_, to, kTrue, offset, bytes, from, 0, nullptr, nullptr),
+        "upload to " + info.name);
 }
 
 void Device::Read(Memory from, size_t offset, void* to, size_t bytes) {
   if (bytes == 0) return;
-  Wait("download from ", [&](Event* event) {
-    return Cl().EnqueueReadBuffer(queue_, from, kFalse, offset, bytes, to, 0, nullptr, event);
-  });
-}
-
-template <typename Enqueue>
-void Device::Wait(const char* what, Enqueue enqueue) {
-  Event event;
-  {
-    std::lock_guard<std::mutex> lock(queue_mutex_);
-    Check(enqueue(&event), what + info.name);
-  }
-  // Other threads may go on to fill the queue.
-  const Code code = Cl().WaitForEvents(1, &event);
-  Cl().ReleaseEvent(event);
-  Check(code, what + info.name);
+  Finish();
+  std::lock_guard<std::mutex> lock(queue_mutex_);
+  Check(Cl().EnqueueReadBuffer(queue_, from, kTrue, offset, bytes, to, 0, nullptr, nullptr),
+        "download from " + info.name);
 }
 
 void Device::Copy(Memory from, size_t from_offset, Memory to, size_t to_offset, size_t bytes) {

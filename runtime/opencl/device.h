@@ -62,9 +62,6 @@ class Device {
 
  private:
   Queue NewQueue(Flags properties);
-  // Puts a command into the queue and returns when it has run.
-  template <typename Enqueue>
-  void Wait(const char* what, Enqueue enqueue);
   void ReleasePool();
 
   Context context_;
