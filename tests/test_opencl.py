@@ -243,16 +243,27 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are(wanted: int |
     assert devices()[0].name in message
 
 
+def run_built(data: bytes, x: Array) -> Array:
+    """Run a module that has been made ready, as `load` does."""
+    module = load_module(data)
+    module["opencl.build"](0)
+    return run_scale(module, x)
+
+
 def test_compiled_programs_are_kept_and_used_again(programs: Path) -> None:
     x = np.arange(16, dtype=np.float32)
-    np.testing.assert_array_equal(run_scale(load_module(module_bytes()), x), x * 2 + 1)
+    np.testing.assert_array_equal(run_built(module_bytes(), x), x * 2 + 1)
     (file,) = program_files(programs)
     # Another kernel's binary in its place, so that a result tells which one ran.
-    other = SCALE.replace("+ offset", "- offset")
-    run_scale(load_module(module_bytes(other)), x)
+    run_built(module_bytes(SCALE.replace("+ offset", "- offset")), x)
     (changed,) = set(program_files(programs)) - {file}
     file.write_bytes(with_binary_of(file.read_bytes(), changed.read_bytes()))
-    np.testing.assert_array_equal(run_scale(load_module(module_bytes()), x), x * 2 - 1)
+    np.testing.assert_array_equal(run_built(module_bytes(), x), x * 2 - 1)
+
+
+def test_a_kernel_that_is_only_tried_leaves_no_file(programs: Path) -> None:
+    run_scale(load_module(module_bytes()), np.arange(16, dtype=np.float32))
+    assert not program_files(programs)
 
 
 def with_binary_of(entry: bytes, other: bytes) -> bytes:
@@ -285,18 +296,19 @@ def test_a_damaged_program_is_compiled_again(
     damage: Callable[[bytes], bytes], programs: Path
 ) -> None:
     x = np.arange(16, dtype=np.float32)
-    run_scale(load_module(module_bytes()), x)
+    run_built(module_bytes(), x)
     (file,) = program_files(programs)
-    whole = file.read_bytes()
-    file.write_bytes(damage(whole))
-    np.testing.assert_array_equal(run_scale(load_module(module_bytes()), x), x * 2 + 1)
+    damaged = damage(file.read_bytes())
+    file.write_bytes(damaged)
+    np.testing.assert_array_equal(run_built(module_bytes(), x), x * 2 + 1)
     assert program_files(programs) == [file]
+    assert file.read_bytes() != damaged
 
 
 def test_a_cache_folder_that_is_gone_is_no_error(programs: Path) -> None:
     programs.rmdir()
     x = np.arange(16, dtype=np.float32)
-    np.testing.assert_array_equal(run_scale(load_module(module_bytes()), x), x * 2 + 1)
+    np.testing.assert_array_equal(run_built(module_bytes(), x), x * 2 + 1)
 
 
 def test_a_kernel_that_does_not_compile_is_named_with_the_compilers_reason() -> None:

@@ -21,10 +21,10 @@ using Program = struct ProgramObject*;
 using Kernel = struct KernelObject*;
 using Event = struct EventObject*;
 
-using Code = int32_t;      // cl_int, where it says how a call ended
-using Flags = uint64_t;    // cl_bitfield
-using Name = uint32_t;     // cl_uint, where it names what is asked for
-using Property = intptr_t; // cl_context_properties
+using Code = int32_t;       // cl_int, where it says how a call ended
+using Flags = uint64_t;     // cl_bitfield
+using Name = uint32_t;      // cl_uint, where it names what is asked for
+using Property = intptr_t;  // cl_context_properties
 
 constexpr Code kSuccess = 0;
 constexpr Code kDeviceNotFound = -1;
@@ -73,8 +73,8 @@ struct Api {
   Queue (*CreateCommandQueue)(Context, DeviceId, Flags, Code*);
   Memory (*CreateBuffer)(Context, Flags, size_t, void*, Code*);
   Code (*ReleaseMemObject)(Memory);
-  Code (*EnqueueReadBuffer)(Queue, Memory, uint32_t, size_t, size_t, void*, uint32_t,
-                            const Event*, Event*);
+  Code (*EnqueueReadBuffer)(Queue, Memory, uint32_t, size_t, size_t, void*, uint32_t, const Event*,
+                            Event*);
   Code (*EnqueueWriteBuffer)(Queue, Memory, uint32_t, size_t, size_t, const void*, uint32_t,
                              const Event*, Event*);
   Code (*EnqueueCopyBuffer)(Queue, Memory, Memory, size_t, size_t, size_t, uint32_t, const Event*,
@@ -91,8 +91,8 @@ struct Api {
   Kernel (*CreateKernel)(Program, const char*, Code*);
   Code (*ReleaseKernel)(Kernel);
   Code (*SetKernelArg)(Kernel, uint32_t, size_t, const void*);
-  Code (*EnqueueNDRangeKernel)(Queue, Kernel, uint32_t, const size_t*, const size_t*,
-                               const size_t*, uint32_t, const Event*, Event*);
+  Code (*EnqueueNDRangeKernel)(Queue, Kernel, uint32_t, const size_t*, const size_t*, const size_t*,
+                               uint32_t, const Event*, Event*);
   Code (*GetEventProfilingInfo)(Event, Name, size_t, void*, size_t*);
   Code (*ReleaseEvent)(Event);
 };

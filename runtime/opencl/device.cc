@@ -27,15 +27,17 @@ std::string Text(Get get, const std::string& what) {
 }
 
 std::string PlatformText(Platform platform, Name name) {
-  return Text([=](size_t size, void* to, size_t* needed) {
-    return Cl().GetPlatformInfo(platform, name, size, to, needed);
-  }, "clGetPlatformInfo");
+  return Text(
+      [=](size_t size, void* to, size_t* needed) {
+        return Cl().GetPlatformInfo(platform, name, size, to, needed);
+      },
+      "clGetPlatformInfo");
 }
 
 std::string DeviceText(DeviceId id, Name name) {
-  return Text([=](size_t size, void* to, size_t* needed) {
-    return Cl().GetDeviceInfo(id, name, size, to, needed);
-  }, "clGetDeviceInfo");
+  return Text([=](size_t size, void* to,
+                  size_t* needed) { return Cl().GetDeviceInfo(id, name, size, to, needed); },
+              "clGetDeviceInfo");
 }
 
 template <typename Value>
@@ -107,9 +109,8 @@ std::vector<DeviceInfo> FindAll() {
   const auto rank = [](const DeviceInfo& info) {
     return info.type & kTypeGpu ? 0 : info.type & kTypeAccelerator ? 1 : 2;
   };
-  std::stable_sort(found.begin(), found.end(), [&](const DeviceInfo& a, const DeviceInfo& b) {
-    return rank(a) < rank(b);
-  });
+  std::stable_sort(found.begin(), found.end(),
+                   [&](const DeviceInfo& a, const DeviceInfo& b) { return rank(a) < rank(b); });
   return found;
 }
 
@@ -237,13 +238,12 @@ void Device::Read(Memory from, size_t offset, void* to, size_t bytes) {
 void Device::Copy(Memory from, size_t from_offset, Memory to, size_t to_offset, size_t bytes) {
   if (bytes == 0) return;
   std::lock_guard<std::mutex> lock(queue_mutex_);
-  Check(Cl().EnqueueCopyBuffer(queue_, from, to, from_offset, to_offset, bytes, 0, nullptr,
-                               nullptr),
-        "copy on " + info.name);
+  Check(
+      Cl().EnqueueCopyBuffer(queue_, from, to, from_offset, to_offset, bytes, 0, nullptr, nullptr),
+      "copy on " + info.name);
 }
 
-void Device::Launch(Kernel kernel, uint32_t dimensions, const size_t* global,
-                    const size_t* local) {
+void Device::Launch(Kernel kernel, uint32_t dimensions, const size_t* global, const size_t* local) {
   std::lock_guard<std::mutex> lock(queue_mutex_);
   Event event = nullptr;
   Check(Cl().EnqueueNDRangeKernel(queue_, kernel, dimensions, nullptr, global, local, 0, nullptr,

@@ -33,9 +33,7 @@ namespace {
 
 using tvm::runtime::DeviceAttrKind;
 
-Memory AsMemory(const void* pointer) {
-  return static_cast<Memory>(const_cast<void*>(pointer));
-}
+Memory AsMemory(const void* pointer) { return static_cast<Memory>(const_cast<void*>(pointer)); }
 
 // A device pointer of TVM's is a buffer of OpenCL's.
 class OpenClApi final : public tvm::runtime::DeviceAPI {
@@ -72,9 +70,9 @@ class OpenClApi final : public tvm::runtime::DeviceAPI {
         break;
       case tvm::runtime::kMaxThreadDimensions: {
         const size_t* sizes = info.work_item_sizes;
-        *result = tvm::ffi::String("[" + std::to_string(sizes[0]) + ", " +
-                                   std::to_string(sizes[1]) + ", " + std::to_string(sizes[2]) +
-                                   "]");
+        *result =
+            tvm::ffi::String("[" + std::to_string(sizes[0]) + ", " + std::to_string(sizes[1]) +
+                             ", " + std::to_string(sizes[2]) + "]");
         break;
       }
       case tvm::runtime::kDriverVersion:
@@ -240,8 +238,7 @@ TVM_FFI_STATIC_INIT_BLOCK() {
            })
       .def("runtime.timer.opencl",
            [](DLDevice device) {
-             return tvm::ffi::ObjectRef(
-                 tvm::ffi::make_object<Timer>(GetDevice(device.device_id)));
+             return tvm::ffi::ObjectRef(tvm::ffi::make_object<Timer>(GetDevice(device.device_id)));
            })
       .def("mobilenet_tvm.opencl.devices", Describe)
       .def("mobilenet_tvm.opencl.tvm_version", [] { return tvm::ffi::String(TVM_VERSION); });

@@ -72,8 +72,7 @@ void InParallel(size_t count, Function function) {
 
 }  // namespace
 
-Kernels::Kernels(Device& device, const std::vector<KernelSource>& sources,
-                 const std::string& cache)
+Kernels::Kernels(Device& device, const std::vector<KernelSource>& sources, const std::string& cache)
     : device_(device), entries_(sources.size()) {
   const CacheFile file(cache, Key(device.info, sources));
   const std::optional<Binaries> kept = file.Load();
@@ -116,8 +115,8 @@ void Kernels::Build(Entry& entry, const KernelSource& source, const std::string*
     const auto* data = reinterpret_cast<const unsigned char*>(binary->data());
     const size_t size = binary->size();
     Code status = kSuccess;
-    program = Cl().CreateProgramWithBinary(device_.context(), 1, &info.id, &size, &data, &status,
-                                           &code);
+    program =
+        Cl().CreateProgramWithBinary(device_.context(), 1, &info.id, &size, &data, &status, &code);
     if (code == kSuccess) code = status;
   } else {
     if (!info.float16 && source.source.find("cl_khr_fp16") != std::string::npos) {

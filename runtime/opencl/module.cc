@@ -166,17 +166,17 @@ class Module final : public tvm::ffi::ModuleObj {
 
   String InspectSource(const String&) const final { return source_; }
 
-  // Returns a kernel, or "opencl.build", which takes a device's number and compiles all kernels.
+  // Returns a kernel, or "opencl.build", which takes a device's number and makes all kernels ready.
+  // Only that uses the cache: a kernel that is tried while tuning is not worth a file.
   Optional<Function> GetFunction(const String& name) final {
     tvm::ffi::ObjectPtr<Module> self = tvm::ffi::GetObjectPtr<Module>(this);
     if (name == "opencl.build") {
-      return Function::FromTyped([self](int device) { self->On(device); });
+      return Function::FromTyped([self](int device) { self->On(device, CacheFolder()); });
     }
     const auto found = numbers_.find(name);
     if (found == numbers_.end()) return std::nullopt;
     return Function::FromPacked([self, number = found->second](PackedArgs arguments, Any*) {
-      self->Launch(number, reinterpret_cast<const TVMFFIAny*>(arguments.data()),
-                   arguments.size());
+      self->Launch(number, reinterpret_cast<const TVMFFIAny*>(arguments.data()), arguments.size());
     });
   }
 
@@ -211,18 +211,15 @@ class Module final : public tvm::ffi::ModuleObj {
       for (int axis = 3; axis < 6; ++axis) {
         size += (axis > 3 ? " x " : "") + std::to_string(sizes[axis]);
       }
-      throw Error("kernel " + sources_[number].name + " (work-group " + size +
-                      "): " + error.what(),
+      throw Error("kernel " + sources_[number].name + " (work-group " + size + "): " + error.what(),
                   error.code);
     }
   }
 
-  Kernels& On(int device) {
+  Kernels& On(int device, const std::string& cache = "") {
     std::lock_guard<std::mutex> lock(mutex_);
     std::unique_ptr<Kernels>& kernels = kernels_[device];
-    if (!kernels) {
-      kernels = std::make_unique<Kernels>(GetDevice(device), sources_, CacheFolder());
-    }
+    if (!kernels) kernels = std::make_unique<Kernels>(GetDevice(device), sources_, cache);
     return *kernels;
   }
 
@@ -243,10 +240,9 @@ TVM_FFI_STATIC_INIT_BLOCK() {
   // Another build of TVM may have an OpenCL of its own, and a name can be given only once.
   if (Function::GetGlobal("ffi.Module.load_from_bytes.opencl")) return;
   tvm::ffi::reflection::GlobalDef()
-      .def("ffi.Module.load_from_bytes.opencl",
-           [](const Bytes& bytes) {
-             return tvm::ffi::Module(tvm::ffi::make_object<Module>(bytes));
-           })
+      .def(
+          "ffi.Module.load_from_bytes.opencl",
+          [](const Bytes& bytes) { return tvm::ffi::Module(tvm::ffi::make_object<Module>(bytes)); })
       .def("mobilenet_tvm.opencl.keep_programs_in",
            [](const String& folder) { CacheFolder() = folder; });
 }
