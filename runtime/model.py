@@ -135,27 +135,7 @@ class Model:
         if instrument is not None:
             machine["set_instrument"](instrument)
         main = machine["main"]
-        return main if self.device.is_cpu else self._with_copies(main)
-
-    def _with_copies(self, main: Any) -> Callable[..., Any]:
-        """Return a function on this machine's memory, from one on the device's."""
-        import tvm_ffi
-
-        inputs = [self.device.empty(info.shape, info.dtype) for info in self.inputs]
-
-        def call(*tensors: Any) -> Any:
-            check_process(self.device.kind)
-            for source, destination in zip(tensors, inputs, strict=True):
-                copy(source, destination)
-            result = main(*inputs)
-            results = [result] if isinstance(result, tvm_ffi.Tensor) else result
-            outputs = [tvm_ffi.from_dlpack(empty_aligned(info)) for info in self.outputs]
-            for source, destination in zip(results, outputs, strict=True):
-                copy(source, destination)
-            self.device.synchronize()
-            return outputs
-
-        return call
+        return main if self.device.is_cpu else _with_copies(main, self.device, self.metadata)
 
     def _order(self, arrays: tuple[ArrayLike, ...], named: dict[str, ArrayLike]) -> list[ArrayLike]:
         """Put inputs given by position and by name into the model's order."""
@@ -221,7 +201,7 @@ def load(path: str | Path, threads: int | None = None, device: int | str | None 
         )
     opened = _open(path, metadata, device)
     try:
-        executable = load_artifact(path)
+        executable = load_artifact(path, own_copy=not opened.is_cpu)
         opened.prepare(executable)
         return Model(executable, metadata, threads or default_threads(), opened)
     except (AttributeError, MemoryError, RuntimeError, TypeError, ValueError) as error:
@@ -232,6 +212,27 @@ def load(path: str | Path, threads: int | None = None, device: int | str | None 
             f"{path}: cannot be loaded ({reason}); it was compiled with "
             f"TVM {metadata.versions.get('apache-tvm')}, compile it again with this version"
         ) from error
+
+
+def _with_copies(main: Any, device: Device, metadata: Metadata) -> Callable[..., Any]:
+    """Return a function on this machine's memory, from one on the device's."""
+    import tvm_ffi
+
+    inputs = [device.empty(info.shape, info.dtype) for info in metadata.inputs]
+
+    def call(*tensors: Any) -> Any:
+        check_process(device.kind)
+        for source, destination in zip(tensors, inputs, strict=True):
+            copy(source, destination)
+        result = main(*inputs)
+        results = [result] if isinstance(result, tvm_ffi.Tensor) else result
+        outputs = [tvm_ffi.from_dlpack(empty_aligned(info)) for info in metadata.outputs]
+        for source, destination in zip(results, outputs, strict=True):
+            copy(source, destination)
+        device.synchronize()
+        return outputs
+
+    return call
 
 
 def _open(path: Path, metadata: Metadata, wanted: int | str | None) -> Device:
