@@ -16,6 +16,7 @@ import click
 
 from mobilenet_tvm.compile.cli_devices import devices, serve, tracker
 from mobilenet_tvm.compile.cli_logs import logs, warn_of_skipped
+from mobilenet_tvm.compile.cli_opencl import opencl
 from mobilenet_tvm.compile.cli_options import (
     device_option,
     given,
@@ -415,6 +416,7 @@ def _tensors(tensors: Sequence[Any]) -> str:
     return ", ".join(map(str, tensors))
 
 
+cli.add_command(opencl)
 cli.add_command(tune)
 cli.add_command(report)
 cli.add_command(devices)

@@ -15,9 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mobilenet_tvm.runtime.cache import cache_folder
+from mobilenet_tvm.runtime.device import OPENCL
 from mobilenet_tvm.runtime.elf import read_elf
 from mobilenet_tvm.runtime.library import FFI_REQUIREMENT, RUNTIME_LIBRARY, find_runtime_library
 from mobilenet_tvm.runtime.metadata import Metadata, metadata_of
+from mobilenet_tvm.runtime.opencl.bundled import copy_plugin
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.host import architecture
 
@@ -25,12 +27,22 @@ _LOGGER = logging.getLogger(__name__)
 
 # What the loader consists of; a model's bundle has nothing else of this project.
 _LOADER = {
-    "runtime": ("__init__", "bench", "elf", "library", "metadata", "model", "threads"),
+    "runtime": (
+        "__init__",
+        "bench",
+        "cache",
+        "device",
+        "elf",
+        "library",
+        "metadata",
+        "model",
+        "threads",
+    ),
     "targets": ("__init__", "errors", "host"),
 }
 # What a board has besides.
 _SERVER = {
-    "runtime": ("address", "cache", "measure", "profile"),
+    "runtime": ("address", "measure", "profile"),
     "runtime.remote": ("__init__", "board", "info", "listen", "marks", "measuring", "wire"),
     "targets": ("presets", "target"),
 }
@@ -48,7 +60,7 @@ On the device (64-bit Linux, {architecture}, Python 3.10 or later):
     python run.py                 random numbers in, answer and latency out
     python run.py input.npy       one file for each input
 
-In an app, with this folder on Python's path:
+{driver}In an app, with this folder on Python's path:
 
     from mobilenet_tvm.runtime import load
     model = load("{artifact}")
@@ -58,6 +70,16 @@ In an app, with this folder on Python's path:
 
 The folder `mobilenet_tvm` and the model are all of this that an app needs. The loader and
 TVM's runtime library in it are under the Apache License 2.0, https://www.apache.org/licenses.
+"""
+
+_OPENCL_BUILT = """\
+It runs on a GPU, for which the device must have an OpenCL driver.
+
+"""
+_OPENCL_SOURCE = """\
+It runs on a GPU, for which the device must have an OpenCL driver and, on first use, a C++ compiler
+(apt install g++).
+
 """
 
 
@@ -92,7 +114,8 @@ def bundle(artifact: str | Path, output: str | Path) -> Path:
     -------
     Path
         The folder: the artifact, the loader as the package ``mobilenet_tvm`` with TVM's
-        runtime library for the artifact's architecture in it, ``run.py`` and ``README.txt``.
+        runtime library for the artifact's architecture in it, ``run.py`` and ``README.txt``; for
+        an artifact for OpenCL also the plug-in, built where a compiler for that is here.
 
     Raises
     ------
@@ -103,15 +126,20 @@ def bundle(artifact: str | Path, output: str | Path) -> Path:
     artifact, output = Path(artifact), Path(output)
     library = read_elf(artifact)
     metadata = metadata_of(library)
-    readme = _readme(artifact, library.architecture, metadata)
     name = artifact.with_suffix(".so").name
 
-    def fill(folder: Path) -> None:
+    def fill(folder: Path) -> str:
         _copy_modules(folder, _LOADER)
         shutil.copyfile(artifact, folder / name)
         shutil.copyfile(_source("mobilenet_tvm.runtime", "run"), folder / "run.py")
+        driver = ""
+        if metadata.target.get("kind") == OPENCL:
+            plugin = folder / "mobilenet_tvm" / "runtime" / "opencl"
+            built = copy_plugin(plugin, library.architecture)
+            driver = _OPENCL_BUILT if built else _OPENCL_SOURCE
+        return _readme(artifact, library.architecture, metadata, driver)
 
-    return _make(output, library.architecture, readme, fill)
+    return _make(output, library.architecture, fill)
 
 
 def board_folder(machine: str, output: str | Path) -> Path:
@@ -135,18 +163,18 @@ def board_folder(machine: str, output: str | Path) -> Path:
     UserError
         As of `bundle`.
     """
-    readme = _BOARD_README.format(architecture=machine, requirement=FFI_REQUIREMENT)
 
-    def fill(folder: Path) -> None:
+    def fill(folder: Path) -> str:
         _copy_modules(folder, _LOADER)
         _copy_modules(folder, _SERVER)
         shutil.copyfile(_source("mobilenet_tvm.runtime.remote", "serve"), folder / "serve.py")
+        return _BOARD_README.format(architecture=machine, requirement=FFI_REQUIREMENT)
 
-    return _make(Path(output), machine, readme, fill)
+    return _make(Path(output), machine, fill)
 
 
-def _make(output: Path, machine: str, readme: str, fill: Callable[[Path], None]) -> Path:
-    """Make a folder in one step: TVM's runtime library, a README and what `fill` puts there."""
+def _make(output: Path, machine: str, fill: Callable[[Path], str]) -> Path:
+    """Make a folder in one step: TVM's runtime library, what `fill` puts there, its README."""
     _check_replaceable(output)
     runtime = runtime_library(machine)
     try:
@@ -155,7 +183,7 @@ def _make(output: Path, machine: str, readme: str, fill: Callable[[Path], None])
         with tempfile.TemporaryDirectory(prefix=".bundle-", dir=output.parent) as scratch:
             made = Path(scratch) / "new"
             made.mkdir()
-            fill(made)
+            readme = fill(made)
             shutil.copyfile(runtime, made / "mobilenet_tvm" / "runtime" / RUNTIME_LIBRARY)
             (made / "README.txt").write_text(readme, encoding="utf-8")
             if output.exists():
@@ -223,12 +251,13 @@ def _source(package: str, module: str) -> Path:
     return Path(spec.origin).with_name(f"{module}.py")
 
 
-def _readme(artifact: Path, machine: str, metadata: Metadata) -> str:
+def _readme(artifact: Path, machine: str, metadata: Metadata, driver: str) -> str:
     return _README.format(
         model=metadata.model,
         target=metadata.target["name"],
         architecture=machine,
         requirement=FFI_REQUIREMENT,
+        driver=driver,
         artifact=artifact.with_suffix(".so").name,
         inputs=", ".join(re.sub(r"\W", "_", info.name) for info in metadata.inputs),
         outputs="output" if len(metadata.outputs) == 1 else "outputs_by_name",

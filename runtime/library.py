@@ -7,6 +7,7 @@ import importlib.util
 import itertools
 import os
 import re
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -84,13 +85,17 @@ def find_runtime_library() -> Path:
     )
 
 
-def load_artifact(path: Path) -> Any:
+def load_artifact(path: Path, own_copy: bool = False) -> Any:
     """Load an artifact's code into this process; TVM's runtime must be there.
 
     Parameters
     ----------
     path : Path
         The ``.so``, which must fit this machine.
+    own_copy : bool
+        Whether no other load of the file shares its data in memory. Code for GPUs keeps in there
+        where the kernels are that belong to the first load, and would go on to call them when that
+        is gone.
 
     Returns
     -------
@@ -103,12 +108,27 @@ def load_artifact(path: Path) -> Any:
     # loaded. A spelling of its own for every load makes it look at the file.
     spelling = f"{next(_loads):b}".replace("0", "/").replace("1", "/.")
     path = path.resolve()
+    descriptor = _copied(path) if own_copy else None
+    if descriptor is not None:
+        path = Path(f"/proc/self/fd/{descriptor}")
     # By its own name, because tvm_ffi.load_module goes by the file's suffix and keeps it forever.
     load = tvm_ffi.get_global_func("ffi.Module.load_from_file.so")
-    module = load(f"{path.parent}{spelling}/{path.name}", "so")
+    try:
+        module = load(f"{path.parent}{spelling}/{path.name}", "so")
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
     # The weights were copied twice on their way; without this the heap keeps and fragments that.
     ctypes.CDLL(None).malloc_trim(0)
     return module
+
+
+def _copied(path: Path) -> int:
+    """Return the descriptor of a file in memory with the same contents."""
+    descriptor = os.memfd_create(path.name)
+    with path.open("rb") as source, open(descriptor, "wb", closefd=False) as destination:
+        shutil.copyfileobj(source, destination, 1 << 20)
+    return descriptor
 
 
 def _series(version: str) -> tuple[int, ...]:

@@ -51,7 +51,8 @@ class Metadata:
     inputs, outputs : tuple of TensorInfo
         In the order in which the compiled function takes and returns them.
     target : mapping
-        ``name``, LLVM ``triple`` and LLVM ``cpu`` that it was compiled for.
+        ``name``, LLVM ``triple`` and LLVM ``cpu`` that it was compiled for, and ``kind``: TVM's
+        name of what its layers' code is, ``llvm`` where it is missing.
     required_features : tuple of str
         CPU features that its code uses, as the Linux kernel spells them.
     versions : mapping

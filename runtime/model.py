@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mobilenet_tvm.runtime.device import Device, check_process, copy, open_device
 from mobilenet_tvm.runtime.elf import read_elf
-from mobilenet_tvm.runtime.library import load_artifact, load_runtime
+from mobilenet_tvm.runtime.library import load_artifact
 from mobilenet_tvm.runtime.metadata import Metadata, TensorInfo, metadata_of
 from mobilenet_tvm.runtime.threads import Threads
 from mobilenet_tvm.targets.errors import UserError
@@ -23,9 +25,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # TVM's kAllocAlignment: generated code takes it for granted of every tensor.
 _ALIGNMENT = 64
-
-# DLPack's kDLCPU and TVM's pooled allocator.
-_CPU, _POOLED = 1, 2
 
 
 class BaseModel(ABC):
@@ -38,7 +37,7 @@ class BaseModel(ABC):
     inputs, outputs : tuple of TensorInfo
         Names, shapes and dtypes.
     threads : int
-        How many threads work on one call.
+        How many threads work on one call; one where a GPU computes it.
     """
 
     def __init__(self, metadata: Metadata, threads: int) -> None:
@@ -110,14 +109,24 @@ class Model(BaseModel):
 
     Any Python thread may call it, several at once too. A forked process has none of its
     parent's threads, so it has to load a model of its own.
+
+    Attributes
+    ----------
+    device : Device
+        What computes it.
     """
 
-    def __init__(self, executable: Any, metadata: Metadata, threads: int) -> None:
-        self._threads = Threads(threads)
+    def __init__(
+        self, executable: Any, metadata: Metadata, threads: int, device: Device | None = None
+    ) -> None:
+        self.device = device or Device()
+        self._threads = Threads(threads if self.device.is_cpu else 1)
         super().__init__(metadata, self._threads.count)
         self._executable = executable
-        # A virtual machine runs one call at a time. They share the weights, so there are as
-        # many as calls ever ran at once.
+        # A virtual machine runs one call at a time. On a CPU they share the weights, so there are
+        # as many as calls ever ran at once. A GPU has a copy of the weights for each and no more
+        # than one queue, so there is one, for which calls wait.
+        self._turn = nullcontext() if self.device.is_cpu else threading.Lock()
         self._idle = [self._new_machine()]
 
     def _compute(self, inputs: Sequence[Array]) -> Sequence[Array]:
@@ -128,14 +137,15 @@ class Model(BaseModel):
         return [np.from_dlpack(tensor) for tensor in results]
 
     def _run(self, tensors: Sequence[Any]) -> Any:
-        try:
-            main = self._idle.pop()
-        except IndexError:
-            main = self._new_machine()
-        try:
-            return main(*tensors)
-        finally:
-            self._idle.append(main)
+        with self._turn:
+            try:
+                main = self._idle.pop()
+            except IndexError:
+                main = self._new_machine()
+            try:
+                return main(*tensors)
+            finally:
+                self._idle.append(main)
 
     @contextmanager
     def instrumented(self, callback: Callable[..., Any]) -> Iterator[None]:
@@ -157,13 +167,14 @@ class Model(BaseModel):
 
     def _new_machine(self, instrument: Any = None) -> Any:
         machine = self._executable["vm_load_executable"]()
-        machine["vm_initialization"](_CPU, 0, _POOLED)
+        machine["vm_initialization"](*self.device.places)
         if instrument is not None:
             machine["set_instrument"](instrument)
-        return machine["main"]
+        main = machine["main"]
+        return main if self.device.is_cpu else _with_copies(main, self.device, self.metadata)
 
 
-def load(path: str | Path, threads: int | None = None) -> Model:
+def load(path: str | Path, threads: int | None = None, device: int | str | None = None) -> Model:
     """Load an artifact.
 
     Parameters
@@ -173,6 +184,9 @@ def load(path: str | Path, threads: int | None = None) -> Model:
     threads : int, optional
         How many threads work on one call, at most the CPUs that this process may use. By
         default the fast physical cores, at most 8.
+    device : int or str, optional
+        Which GPU runs an artifact for GPUs, where there are several: its number, or part of its
+        name such as ``"mali"``. By default the first one.
 
     Returns
     -------
@@ -183,7 +197,8 @@ def load(path: str | Path, threads: int | None = None) -> Model:
     ------
     UserError
         If the file is no artifact, or damaged, or compiled for another architecture or a CPU
-        with features that this one lacks. Nothing of the file has run then.
+        with features that this one lacks; nothing of the file has run then. If it is for a GPU,
+        and there is none, or no driver, or the driver refuses the artifact's kernels.
     """
     if threads is not None and threads < 1:
         raise UserError(f"threads={threads}; give 1 or more")
@@ -203,15 +218,51 @@ def load(path: str | Path, threads: int | None = None) -> Model:
             f"{path}: needs {', '.join(missing)}, which this CPU lacks; "
             f"compile with --target {x86 if architecture() == 'x86_64' else 'arm64'}"
         )
-    load_runtime()
+    opened = _open(path, metadata, device)
     try:
-        return Model(load_artifact(path), metadata, threads or default_threads())
-    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        executable = load_artifact(path, own_copy=not opened.is_cpu)
+        opened.prepare(executable)
+        return Model(executable, metadata, threads or default_threads(), opened)
+    except (AttributeError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        if not opened.is_cpu:
+            raise UserError(f"{path}: cannot run on {opened.name} ({reason})") from error
         raise UserError(
             f"{path}: cannot be loaded ({reason}); it was compiled with "
             f"TVM {metadata.versions.get('apache-tvm')}, compile it again with this version"
         ) from error
+
+
+def _with_copies(main: Any, device: Device, metadata: Metadata) -> Callable[..., Any]:
+    """Return a function on this machine's memory, from one on the device's."""
+    import tvm_ffi
+
+    inputs = [device.empty(info.shape, info.dtype) for info in metadata.inputs]
+
+    def call(*tensors: Any) -> Any:
+        check_process(device.kind)
+        for source, destination in zip(tensors, inputs, strict=True):
+            copy(source, destination)
+        result = main(*inputs)
+        results = [result] if isinstance(result, tvm_ffi.Tensor) else result
+        outputs = [tvm_ffi.from_dlpack(empty_aligned(info)) for info in metadata.outputs]
+        for source, destination in zip(results, outputs, strict=True):
+            copy(source, destination)
+        device.synchronize()
+        return outputs
+
+    return call
+
+
+def _open(path: Path, metadata: Metadata, wanted: int | str | None) -> Device:
+    kind = metadata.target.get("kind", Device.kind)
+    try:
+        return open_device(kind, wanted)
+    except UserError as error:
+        # That the runtime itself is missing has nothing to do with the artifact.
+        if kind == Device.kind:
+            raise
+        raise UserError(f"{path}: {error}") from None
 
 
 def _prepare(value: ArrayLike, info: TensorInfo, dtype: np.dtype[Any]) -> Array:

@@ -59,12 +59,13 @@ def profile(model: Model, rounds: int = 30, warmup: int = 5) -> list[CallTime]:
     -------
     list of CallTime
         In the order in which the network makes the calls. Each holds about a microsecond of
-        the timer's own.
+        the timer's own, and on a GPU the start of its kernels and the wait for them.
     """
     starts: list[int] = []
     times: list[tuple[str, int]] = []
 
     def instrument(_function: Any, name: str, before: bool, *_: Any) -> int:
+        model.device.synchronize()
         now = time.perf_counter_ns()
         if before:
             starts.append(time.perf_counter_ns())

@@ -39,7 +39,7 @@ def run(files: list[Path], threads: int | None) -> None:
     result = model(**inputs)
     outputs = result if isinstance(result, dict) else {model.outputs[0].name: result}
     latency = measure(model, inputs, rounds=50)
-    lines = [f"{model.metadata.model} for {model.metadata.target['name']}"]
+    lines = [f"{model.metadata.model} for {model.metadata.target['name']}, on {model.device.name}"]
     lines += [f"input  {info}" for info in model.inputs]
     lines += [f"output {info}: {_summary(outputs[info.name])}" for info in model.outputs]
     lines += [

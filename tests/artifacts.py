@@ -52,8 +52,16 @@ def scale_and_add(image: Array, offset: Array) -> dict[str, Array]:
     return {"sum": image * _weights() + offset, "positive.1": (image > 0).astype(np.int32)}
 
 
-def write_add(path: Path, machine: str | None = None, padding: int = 0, **changes: Any) -> Path:
-    """Write an artifact with two inputs and two outputs, in vectorised and parallel code.
+def write_add(
+    path: Path,
+    machine: str | None = None,
+    padding: int = 0,
+    kind: str = "llvm",
+    **changes: Any,
+) -> Path:
+    """Write an artifact with two inputs and two outputs.
+
+    Its code is vectorised and parallel on a CPU, and has a thread for each element on a GPU.
 
     Parameters
     ----------
@@ -63,6 +71,8 @@ def write_add(path: Path, machine: str | None = None, padding: int = 0, **change
         Its architecture; this machine's by default.
     padding
         Bytes of weights that make it larger.
+    kind
+        What its code is: `llvm` or `opencl`.
     **changes
         Fields of the metadata `ADD` that are to be others.
     """
@@ -93,12 +103,20 @@ def write_add(path: Path, machine: str | None = None, padding: int = 0, **change
             )
         builder.emit_func_output(results)
 
-    def schedule(sch: tvm.s_tir.Schedule, loops: list[Any]) -> None:
+    def parallel(sch: tvm.s_tir.Schedule, loops: list[Any]) -> None:
         sch.parallel(loops[1])
         sch.vectorize(loops[3])
 
-    mod = _scheduled(builder.get(), "add", schedule)
-    return _write(path, mod, replace(ADD, **changes), machine or architecture())
+    def bind(sch: tvm.s_tir.Schedule, loops: list[Any]) -> None:
+        sch.bind(sch.fuse(*loops[:3]), "blockIdx.x")
+        sch.bind(loops[3], "threadIdx.x")
+
+    mod = builder.get()
+    if kind == "llvm":
+        mod = _scheduled(mod, "add", parallel)
+    else:
+        mod = _scheduled(_scheduled(mod, "add", bind), "positive", bind)
+    return _write(path, mod, replace(ADD, **changes), machine or architecture(), kind)
 
 
 def write_thread_ids(path: Path) -> Path:
@@ -136,15 +154,15 @@ def _scheduled(
     return sch.mod
 
 
-def _write(path: Path, mod: tvm.IRModule, metadata: Metadata, machine: str) -> Path:
+def _write(
+    path: Path, mod: tvm.IRModule, metadata: Metadata, machine: str, kind: str = "llvm"
+) -> Path:
     triple = f"{machine}-linux-gnu"
-    target = {"kind": "llvm", "mtriple": triple, "mcpu": CPUS[machine]}
+    host = {"kind": "llvm", "mtriple": triple, "mcpu": CPUS[machine]}
+    target = host if kind == "llvm" else {"kind": kind, "host": host}
     section = path.with_suffix(".metadata.o")
-    write_metadata_object(
-        replace(metadata, target={"name": "test", "triple": triple, "cpu": CPUS[machine]}),
-        triple,
-        section,
-    )
+    of_target = {"name": "test", "triple": triple, "cpu": CPUS[machine], "kind": kind}
+    write_metadata_object(replace(metadata, target=of_target), triple, section)
     relax.build(mod, tvm.target.Target(target)).export_library(
         str(path),
         fcompile=lambda output, objects, **_: link_shared(output, objects),

@@ -6,7 +6,6 @@ system: everything lies in ``mobilenet-tvm`` in the user's cache folder.
 
 from __future__ import annotations
 
-import fcntl
 import importlib.metadata
 import os
 import shlex
@@ -17,9 +16,20 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from set_up import (
+    Say,
+    SetUpError,
+    cache_folder,
+    complaint,
+    execute,
+    only_one,
+    print_line,
+    program,
+    unpacked_packages,
+)
 
 COMMAND = "python tests/board.py"
 
@@ -31,18 +41,6 @@ WHEEL_PLATFORMS = (
     *(f"manylinux_2_{minor}_aarch64" for minor in range(28, 16, -1)),
     "manylinux2014_aarch64",
 )
-
-Say = Callable[[str], None]
-
-
-class BoardError(Exception):
-    """The board cannot be set up; the message is one line with the cause and the mend."""
-
-
-def _default_cache() -> Path:
-    # The XDG Base Directory Specification says to ignore a relative path.
-    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (given if given.is_absolute() else Path.home() / ".cache") / "mobilenet-tvm"
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class Board:
         Folder under which the board is kept; mobilenet-tvm's own by default.
     """
 
-    cache: Path = field(default_factory=_default_cache)
+    cache: Path = field(default_factory=cache_folder)
 
     @property
     def folder(self) -> Path:
@@ -101,7 +99,7 @@ class Board:
             for name, _, path, _ in self._parts():
                 if not path.exists():
                     return f"the arm64 board has no {name}: run `{COMMAND}`"
-        except BoardError as error:
+        except SetUpError as error:
             return str(error)
         return None
 
@@ -179,11 +177,11 @@ class Board:
 
         Raises
         ------
-        BoardError
+        SetUpError
             When a part cannot be had.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with self._lock(say):
+        with only_one(self.folder, say):
             for leftover in self.folder.glob("unfinished-*"):
                 say(f"removing what an interrupted set-up left: {leftover}")
                 shutil.rmtree(leftover)
@@ -225,13 +223,13 @@ class Board:
         return True
 
     def _make_qemu(self, scratch: Path) -> Path:
-        architecture = _execute([_program("dpkg"), "--print-architecture"]).strip()
-        root = _unpacked_packages(["qemu-user-static"], architecture, scratch)
+        architecture = execute([program("dpkg"), "--print-architecture"]).strip()
+        root = unpacked_packages(["qemu-user-static"], architecture, scratch)
         # Where it is the old name of the package qemu-user, this is a link into that.
         return (root / "usr/bin/qemu-aarch64-static").resolve()
 
     def _make_sysroot(self, scratch: Path) -> Path:
-        root = _unpacked_packages(PYTHON_PACKAGES, "arm64", scratch)
+        root = unpacked_packages(PYTHON_PACKAGES, "arm64", scratch)
         if not (root / "lib").exists():
             # Where every library lies in /usr/lib, /lib is made by a package not needed here.
             (root / "lib").symlink_to("usr/lib")
@@ -274,65 +272,27 @@ class Board:
         )
         finished = self.run(["-c", code])
         if finished.returncode:
-            raise BoardError(
-                f"the board does not work ({_complaint(finished)}): "
+            raise SetUpError(
+                f"the board does not work ({complaint(finished)}): "
                 f"remove {self.folder} and run `{COMMAND}`"
             )
         return finished.stdout.strip()
-
-    @contextmanager
-    def _lock(self, say: Say) -> Iterator[None]:
-        with (self.folder / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say("waiting for another set-up to end")
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield
 
 
 def _installed_version(distribution: str) -> str:
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
-        raise BoardError(
+        raise SetUpError(
             f"{sys.executable} has no {distribution}: install mobilenet-tvm for it first"
         ) from None
-
-
-def _program(name: str) -> str:
-    path = shutil.which(name)
-    if path is None:
-        raise BoardError(f"{name} is missing: the board needs Linux with apt and dpkg")
-    return path
-
-
-def _complaint(finished: subprocess.CompletedProcess[str]) -> str:
-    """Return the line in which a program says what went wrong; empty if it says nothing."""
-    lines = finished.stderr.strip().splitlines()
-    marked = (line for line in lines if line.startswith(("E: ", "ERROR: ", "W: Failed to fetch")))
-    return next(marked, lines[-1] if lines else "")
-
-
-def _attempt(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, env=os.environ | {"LC_ALL": "C"}, capture_output=True, text=True, check=False
-    )
-
-
-def _execute(command: Sequence[str]) -> str:
-    finished = _attempt(command)
-    if finished.returncode:
-        complaint = _complaint(finished) or f"exit status {finished.returncode}"
-        raise BoardError(f"{shlex.join(command[:4])} ... failed: {complaint}")
-    return finished.stdout
 
 
 def _pip(command: Sequence[str], requirements: Sequence[str], python_version: str) -> None:
     """Run a pip command on aarch64 wheels for a version of CPython."""
     platforms = [word for platform in WHEEL_PLATFORMS for word in ("--platform", platform)]
     only_wheels = ["--only-binary=:all:", "--no-deps", "--implementation", "cp"]
-    _execute(
+    execute(
         [
             *(sys.executable, "-m", "pip", "--quiet", *command, *only_wheels, *platforms),
             *("--python-version", python_version, *requirements),
@@ -340,58 +300,11 @@ def _pip(command: Sequence[str], requirements: Sequence[str], python_version: st
     )
 
 
-def _unpacked_packages(packages: Sequence[str], architecture: str, scratch: Path) -> Path:
-    """Return a folder with Debian packages, and all that they need, unpacked.
-
-    apt reads the system's sources and keys but has its own state in `scratch`,
-    where no package is installed: so it resolves every dependency and needs no root.
-    """
-    state, archives, root = scratch / "state", scratch / "archives", scratch / "root"
-    for folder in (state / "lists/partial", archives / "partial", root):
-        folder.mkdir(parents=True)
-    (state / "status").touch()
-    configuration = scratch / "apt.conf"
-    configuration.write_text(f"""\
-APT::Architecture "{architecture}";
-#clear APT::Architectures;
-APT::Architectures {{ "{architecture}"; }};
-#clear APT::Update;
-APT::Sandbox::User "root";
-Acquire::Languages "none";
-Dir::State "{state}";
-Dir::State::lists "{state}/lists";
-Dir::State::status "{state}/status";
-Dir::Cache "{scratch}";
-Dir::Cache::archives "{archives}";
-""")
-    apt = [_program("apt-get"), "-c", str(configuration)]
-    # Its status is no matter: another source may be out of order, or lack arm64.
-    update = _attempt([*apt, "update"])
-    install = _attempt(
-        [*apt, "install", "--yes", "--download-only", "--no-install-recommends", *packages]
-    )
-    if install.returncode:
-        complaints = filter(None, (_complaint(install), _complaint(update)))
-        raise BoardError(
-            f"apt finds no {architecture} {' '.join(packages)} ({'; '.join(complaints)}): check "
-            f"the network, or give apt a source of {architecture} packages "
-            "(Ubuntu's for arm64 is http://ports.ubuntu.com/ubuntu-ports)"
-        )
-    for archive in sorted(archives.glob("*.deb")):
-        _execute([_program("dpkg"), "--extract", str(archive), str(root)])
-    return root
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
-
-
 def main() -> int:
     """Set the board up; return the exit status."""
     try:
-        Board().set_up(_say)
-    except (BoardError, OSError) as error:
+        Board().set_up(print_line)
+    except (SetUpError, OSError) as error:
         sys.stderr.write(f"{COMMAND}: {error}\n")
         return 1
     return 0

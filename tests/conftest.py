@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from board import Board
+from pocl import Pocl
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,3 +37,18 @@ def board() -> Board:
             pytest.fail(reason)
         pytest.skip(reason)
     return board
+
+
+@pytest.fixture(scope="session")
+def pocl() -> Iterator[Pocl]:
+    pocl = Pocl()
+    reason = pocl.reason()
+    if reason is not None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    pocl.open()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in pocl.environment().items():
+            patch.setenv(name, value)
+        yield pocl

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from artifacts import ADD, write_add
 from board import Board
+from pocl import Pocl
 
 from mobilenet_tvm.runtime.bundle import bundle, runtime_library
 from mobilenet_tvm.runtime.elf import read_elf
@@ -50,11 +51,13 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_alone(packages: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def run_alone(
+    packages: Path, *arguments: str | Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run Python where nothing but an app's packages is installed."""
     return subprocess.run(
         [sys.executable, "-S", *map(str, arguments)],
-        env={"PATH": os.defpath, "PYTHONPATH": str(packages)},
+        env={"PATH": os.defpath, "PYTHONPATH": str(packages)} | environment,
         cwd=packages,
         capture_output=True,
         text=True,
@@ -268,3 +271,38 @@ def test_a_runtime_that_cannot_be_fetched_leaves_nothing(
     assert str(kept) in message
     assert not (tmp_path / "bundle").exists()
     assert not contents(tmp_path)
+
+
+def test_a_bundle_for_opencl_runs_alone_and_needs_no_compiler(
+    pocl: Pocl, packages: Path, tmp_path: Path
+) -> None:
+    artifact = write_add(tmp_path / "add.so", kind="opencl")
+    folder = bundle(artifact, tmp_path / "made")
+    assert "must have an OpenCL driver.\n" in (folder / "README.txt").read_text()
+    for source in ("built", "rebuilt"):
+        environment = pocl.environment() | {"XDG_CACHE_HOME": str(tmp_path / source)}
+        if source == "built":
+            # Only the linker, which PoCL starts itself.
+            (tmp_path / "bin").mkdir()
+            (tmp_path / "bin/ld").symlink_to(str(shutil.which("ld")))
+            environment["PATH"] = str(tmp_path / "bin")
+        else:
+            (folder / "mobilenet_tvm/runtime/opencl/plug-in.so").unlink()
+        finished = run_alone(packages, folder / "run.py", **environment)
+        assert finished.returncode == 0, finished.stderr
+        assert "output sum float32[1,4,16,16]: " in finished.stdout
+        plugins = list((tmp_path / source).rglob("plug-in-*.so"))
+        assert bool(plugins) == (source == "rebuilt")
+
+
+def test_a_bundle_for_an_opencl_board_has_what_the_board_builds_with(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    artifact = write_add(tmp_path / "add.so", "aarch64", kind="opencl")
+    folder = bundle(artifact, tmp_path / "made")
+    opencl = folder / "mobilenet_tvm/runtime/opencl"
+    assert {path.suffix for path in opencl.iterdir()} == {".py", ".cc", ".h", ""}
+    assert (opencl / "include/tvm/runtime/device_api.h").is_file()
+    assert "apt install g++" in (folder / "README.txt").read_text()
+    assert sum(path.stat().st_size for path in opencl.rglob("*")) < 300_000

@@ -1,0 +1,93 @@
+"""Loads TVM's CUDA runtime, which comes with the package `tvm`, into this process."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.util
+import threading
+from pathlib import Path
+
+from mobilenet_tvm.runtime.library import find_runtime_library, load_runtime
+from mobilenet_tvm.targets.errors import UserError
+
+_LIBRARY = "libtvm_runtime_cuda.so"
+
+# DLPack's kDLCUDA, and TVM's kExist and kDeviceName.
+_CUDA, _EXISTS, _NAME = 2, 0, 5
+
+_lock = threading.Lock()
+
+
+def load_cuda() -> None:
+    """Give TVM's runtime in this process its CUDA, once.
+
+    Raises
+    ------
+    UserError
+        If the library, CUDA's own runtime library or NVIDIA's driver is missing.
+    """
+    load_runtime()
+    import tvm_ffi
+
+    with _lock:
+        if tvm_ffi.get_global_func("device_api.cuda", allow_missing=True) is not None:
+            return
+        library = find_runtime_library().with_name(_LIBRARY)
+        if not library.is_file():
+            raise UserError(
+                f"TVM's CUDA runtime ({_LIBRARY}) is missing; run: "
+                "pip install apache-tvm==0.27.0.post1"
+            )
+        _load_cuda_runtime()
+        try:
+            ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+        except OSError as error:
+            missing = str(error).split(":")[0]
+            if missing.startswith("libcudart"):
+                mend = "run: pip install nvidia-cuda-runtime"
+            else:
+                mend = "install NVIDIA's driver"
+            raise UserError(f"this machine has no {missing}, which CUDA needs; {mend}") from None
+
+
+def find_device(wanted: int | str | None = None) -> tuple[int, str]:
+    """Return the number and the name of a CUDA device.
+
+    Parameters
+    ----------
+    wanted : int or str, optional
+        Its number, or part of its name. The first one by default.
+
+    Raises
+    ------
+    UserError
+        If there is none, or none such.
+    """
+    load_cuda()
+    import tvm_ffi
+
+    attribute = tvm_ffi.get_global_func("runtime.GetDeviceAttr")
+    names: list[str] = []
+    while attribute(_CUDA, len(names), _EXISTS):
+        names.append(str(attribute(_CUDA, len(names), _NAME)))
+    for number, name in enumerate(names):
+        if (
+            wanted is None
+            or str(wanted) == str(number)
+            or (isinstance(wanted, str) and not wanted.isdigit() and wanted.lower() in name.lower())
+        ):
+            return number, name
+    if not names:
+        raise UserError("CUDA finds no GPU; see that nvidia-smi lists one")
+    listed = ", ".join(f"{number} {name}" for number, name in enumerate(names))
+    raise UserError(f"no CUDA device is '{wanted}'; there is: {listed}")
+
+
+def _load_cuda_runtime() -> None:
+    """Load CUDA's runtime library from NVIDIA's package, if that is installed."""
+    package = importlib.util.find_spec("nvidia")
+    for folder in (package.submodule_search_locations if package else None) or ():
+        for library in Path(folder).glob("*/lib/libcudart.so.*"):
+            with contextlib.suppress(OSError):
+                ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)

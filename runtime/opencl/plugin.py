@@ -1,0 +1,89 @@
+"""Loads the plug-in into this process."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+from mobilenet_tvm.runtime.cache import cache_folder
+from mobilenet_tvm.runtime.library import load_runtime
+from mobilenet_tvm.runtime.opencl.build import build, plugin_path
+from mobilenet_tvm.targets.errors import UserError
+
+#: The plug-in of a bundle, which is built where the bundle is made.
+PREBUILT = "plug-in.so"
+
+_LOGGER = logging.getLogger(__name__)
+_lock = threading.Lock()
+
+
+def load_opencl() -> None:
+    """Give TVM's runtime in this process its OpenCL, once; builds the plug-in where it must.
+
+    Raises
+    ------
+    UserError
+        If the plug-in is not there and cannot be built, or does not fit TVM's runtime. That
+        there is no driver and no device shows when they are used.
+    """
+    load_runtime()
+    with _lock:
+        if not _has_opencl():
+            _load()
+
+
+def autoload() -> None:
+    """Load the plug-in when `tvm` is imported, if it has been built: TVM's entry point.
+
+    Importing `tvm` never waits for a compiler, and never fails, because of it.
+    """
+    with _lock, contextlib.suppress(UserError, OSError):
+        if not _has_opencl() and (path := plugin_path()).is_file():
+            _open(path)
+
+
+def _load() -> None:
+    prebuilt = Path(__file__).with_name(PREBUILT)
+    if prebuilt.is_file():
+        # It may have been built where the system's libraries are newer.
+        with contextlib.suppress(OSError):
+            _open(prebuilt)
+            return
+    path = plugin_path()
+    if not path.is_file():
+        _LOGGER.info("building the OpenCL plug-in (10 s, once)")
+        build()
+    try:
+        _open(path)
+    except OSError as error:
+        raise UserError(
+            f"the OpenCL plug-in cannot be loaded ({error}); run: mobilenet-tvm opencl build"
+        ) from None
+
+
+def function(name: str) -> Any:
+    """Return a function that the plug-in has registered; None where another OpenCL is loaded."""
+    import tvm_ffi
+
+    return tvm_ffi.get_global_func(f"mobilenet_tvm.opencl.{name}", allow_missing=True)
+
+
+def _has_opencl() -> bool:
+    import tvm_ffi
+
+    return tvm_ffi.get_global_func("device_api.opencl", allow_missing=True) is not None
+
+
+def _open(path: Path) -> None:
+    # Global, as TVM's own libraries are: exceptions of either side pass through the other.
+    ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
+    keep_programs_in = function("keep_programs_in")
+    folder = cache_folder() / "opencl" / "programs"
+    # Without such a folder every start compiles the kernels again.
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        keep_programs_in(str(folder))

@@ -1,0 +1,116 @@
+"""What the set-ups of parts for the tests share: Debian packages without root, and a cache."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+Say = Callable[[str], None]
+
+
+class SetUpError(Exception):
+    """A part cannot be set up; the message is one line with the cause and the mend."""
+
+
+def cache_folder() -> Path:
+    """Return mobilenet-tvm's folder in the user's cache folder."""
+    # The XDG Base Directory Specification says to ignore a relative path.
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (given if given.is_absolute() else Path.home() / ".cache") / "mobilenet-tvm"
+
+
+@contextmanager
+def only_one(folder: Path, say: Say) -> Iterator[None]:
+    """Wait until no other process sets up what is in the folder, and keep others out."""
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another set-up to end")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def program(name: str) -> str:
+    """Return where a program is."""
+    path = shutil.which(name)
+    if path is None:
+        raise SetUpError(f"{name} is missing: this needs Linux with apt and dpkg")
+    return path
+
+
+def complaint(finished: subprocess.CompletedProcess[str]) -> str:
+    """Return the line in which a program says what went wrong; empty if it says nothing."""
+    lines = finished.stderr.strip().splitlines()
+    marked = (line for line in lines if line.startswith(("E: ", "ERROR: ", "W: Failed to fetch")))
+    return next(marked, lines[-1] if lines else "")
+
+
+def _attempt(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, env=os.environ | {"LC_ALL": "C"}, capture_output=True, text=True, check=False
+    )
+
+
+def execute(command: Sequence[str]) -> str:
+    """Run a command and return its output."""
+    finished = _attempt(command)
+    if finished.returncode:
+        reason = complaint(finished) or f"exit status {finished.returncode}"
+        raise SetUpError(f"{shlex.join(command[:4])} ... failed: {reason}")
+    return finished.stdout
+
+
+def unpacked_packages(packages: Sequence[str], architecture: str, scratch: Path) -> Path:
+    """Return a folder with Debian packages, and all that they need, unpacked.
+
+    apt reads the system's sources and keys but has its own state in `scratch`,
+    where no package is installed: so it resolves every dependency and needs no root.
+    """
+    state, archives, root = scratch / "state", scratch / "archives", scratch / "root"
+    for folder in (state / "lists/partial", archives / "partial", root):
+        folder.mkdir(parents=True)
+    (state / "status").touch()
+    configuration = scratch / "apt.conf"
+    configuration.write_text(f"""\
+APT::Architecture "{architecture}";
+#clear APT::Architectures;
+APT::Architectures {{ "{architecture}"; }};
+#clear APT::Update;
+APT::Sandbox::User "root";
+Acquire::Languages "none";
+Dir::State "{state}";
+Dir::State::lists "{state}/lists";
+Dir::State::status "{state}/status";
+Dir::Cache "{scratch}";
+Dir::Cache::archives "{archives}";
+""")
+    apt = [program("apt-get"), "-c", str(configuration)]
+    # Its status is no matter: another source may be out of order, or lack arm64.
+    update = _attempt([*apt, "update"])
+    install = _attempt(
+        [*apt, "install", "--yes", "--download-only", "--no-install-recommends", *packages]
+    )
+    if install.returncode:
+        complaints = filter(None, (complaint(install), complaint(update)))
+        raise SetUpError(
+            f"apt finds no {architecture} {' '.join(packages)} ({'; '.join(complaints)}): check "
+            f"the network, or give apt a source of {architecture} packages "
+            "(Ubuntu's for arm64 is http://ports.ubuntu.com/ubuntu-ports)"
+        )
+    for archive in sorted(archives.glob("*.deb")):
+        execute([program("dpkg"), "--extract", str(archive), str(root)])
+    return root
+
+
+def print_line(line: str) -> None:
+    """Print a line at once, though the output may be a pipe."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
