@@ -2,10 +2,12 @@
 
 ``python tests/board.py`` sets it up, without root and without touching the
 system: everything lies in ``mobilenet-tvm`` in the user's cache folder.
+``python tests/board.py SCRIPT ARGUMENT...`` runs a Python script on it.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import os
 import shlex
@@ -301,12 +303,22 @@ def _pip(command: Sequence[str], requirements: Sequence[str], python_version: st
 
 
 def main() -> int:
-    """Set the board up; return the exit status."""
+    """Set the board up and run a script on it, if one is given; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cpu", default="cortex-a72", help="a CPU that this qemu knows")
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="a Python script for the board")
+    given = parser.parse_args()
+    board = Board()
     try:
-        Board().set_up(print_line)
+        board.set_up(print_line)
     except (SetUpError, OSError) as error:
         sys.stderr.write(f"{COMMAND}: {error}\n")
         return 1
+    if given.command:
+        python = board.python_wrapper(given.cpu)
+        # What is said of this machine's Python does not hold for the board's.
+        environment = {"PATH": os.defpath, "HOME": str(Path.home())}
+        os.execve(python, [str(python), *given.command], environment)  # noqa: S606
     return 0
 
 
