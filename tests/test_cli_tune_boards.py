@@ -70,7 +70,7 @@ def test_a_run_that_ends_early_loses_nothing_and_frees_its_boards(
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     wait_until(lambda: trials.exists() and trials.read_text().count("\n") >= 12, 60)
-    assert tracker.state("x86") == (2, 0)
+    wait_until(lambda: tracker.state("x86") == (2, 0), 60)
     os.kill(process.pid, number) if number == signal.SIGKILL else os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=30)
     if number == signal.SIGINT:
