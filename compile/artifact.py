@@ -124,7 +124,12 @@ def _describe(source: Source, target: Target, lowered: Lowered, decisions: Decis
         model=source.name,
         inputs=tuple(_tensor(name, type_) for name, type_ in inputs),
         outputs=tuple(_tensor(name, type_) for name, type_ in outputs),
-        target={"name": target.name, "triple": target.triple, "cpu": target.cpu},
+        target={
+            "name": target.name,
+            "triple": target.triple,
+            "cpu": target.cpu,
+            "kind": target.kind,
+        },
         required_features=target.required_features,
         versions={
             package: version(package)

@@ -12,18 +12,26 @@ from tvm import relax
 
 from mobilenet_tvm.compile.linker import link_shared
 from mobilenet_tvm.compile.metadata_object import write_metadata_object
-from mobilenet_tvm.compile.pipeline import llvm_target
+from mobilenet_tvm.compile.pipeline import tvm_target
 from mobilenet_tvm.runtime.metadata import Metadata
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.target import Target
 
-#: What schedules count on when their loops are lowered.
+#: What CPU schedules count on when their loops are lowered.
 PASS_CONFIG: dict[str, Any] = {
     # A pointwise layer sees its pictures as matrices; `main` has checked the inputs' shapes.
     "tirx.disable_assert": True,
     # Splits the last, smaller tile off, so that no other tile has a condition.
     "s_tir.LoopPartition": {"partition_const_loop": True},
 }
+
+
+def pass_config(target: Target) -> dict[str, Any]:
+    """Return what a target's schedules count on when their loops are lowered."""
+    if target.gpu is None:
+        return PASS_CONFIG
+    # Threads are not split off: their tiles are whole.
+    return {"tirx.disable_assert": True}
 
 
 def prepare_output(path: Path) -> None:
@@ -65,8 +73,8 @@ def write_artifact(mod: tvm.IRModule, target: Target, metadata: Metadata, path: 
     UserError
         If linking or writing fails.
     """
-    with tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG):
-        executable = relax.build(mod, target=llvm_target(target), relax_pipeline=None)
+    with tvm.transform.PassContext(opt_level=3, config=pass_config(target)):
+        executable = relax.build(mod, target=tvm_target(target), relax_pipeline=None)
     try:
         # Beside the output, so that the last step is a rename within one file system.
         with tempfile.TemporaryDirectory(prefix=".mobilenet-tvm-", dir=path.parent) as folder:

@@ -130,7 +130,7 @@ def lower(
         If a node cannot be compiled, or the folder cannot be written.
     """
     write = _Dump(dump)
-    with llvm_target(target), tvm.transform.PassContext(opt_level=3):
+    with tvm_target(target), tvm.transform.PassContext(opt_level=3):
         lowering, mod = _lower_layers(model, target, decide, write)
         # What is no layer of its own is fused by TVM and scheduled by rule.
         mod = schedule_module(write.after("4-fused", _run(fusion_passes(), mod)), target)
@@ -151,7 +151,7 @@ def layers(model: onnx.ModelProto, target: Target) -> list[Layer]:
     target : Target
         The machine that the code is for: it decides which layers are fused.
     """
-    with llvm_target(target), tvm.transform.PassContext(opt_level=3):
+    with tvm_target(target), tvm.transform.PassContext(opt_level=3):
         lowering, _ = _lower_layers(model, target, operators.default, _Dump(None))
     return lowering.calls
 
@@ -194,8 +194,22 @@ def _write(path: Path, text: str) -> None:
         ) from None
 
 
+def tvm_target(target: Target) -> tvm.target.Target:
+    """Return TVM's form of a target: a CPU, or a GPU with the CPU as its host."""
+    if target.gpu is None:
+        return llvm_target(target)
+    spec: dict[str, object] = {
+        "kind": target.gpu.kind,
+        "max_num_threads": target.gpu.group_threads,
+        "thread_warp_size": target.gpu.lockstep,
+    }
+    if target.gpu.arch:
+        spec["arch"] = target.gpu.arch
+    return tvm.target.Target(spec, host=llvm_target(target))
+
+
 def llvm_target(target: Target) -> tvm.target.Target:
-    """Return TVM's form of a target."""
+    """Return TVM's form of a target's CPU."""
     spec: dict[str, object] = {"kind": "llvm", "mtriple": target.triple, "mcpu": target.cpu}
     if target.features:
         spec["mattr"] = list(target.features)

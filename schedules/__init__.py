@@ -7,10 +7,13 @@ from tvm import tirx
 
 from mobilenet_tvm.schedules import elementwise, general_convolution, reduction
 from mobilenet_tvm.schedules.base import Rule
+from mobilenet_tvm.schedules.gpu import rules as gpu_rules
 from mobilenet_tvm.targets.target import Target
 
-#: In order of priority.
+#: In order of priority, for CPUs.
 RULES: tuple[Rule, ...] = (general_convolution.apply, elementwise.apply, reduction.apply)
+#: The same for GPUs.
+GPU_RULES: tuple[Rule, ...] = (gpu_rules.apply,)
 
 
 def schedule_module(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
@@ -28,10 +31,11 @@ def schedule_module(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
     IRModule
         The same functions, scheduled.
     """
+    rules = RULES if target.gpu is None else GPU_RULES
     scheduled = {}
     for name, func in mod.functions.items():
         if isinstance(func, tirx.PrimFunc):
-            schedules = (rule(func, target) for rule in RULES)
+            schedules = (rule(func, target) for rule in rules)
             schedule = next(s for s in schedules if s is not None)
             func = schedule.mod["main"].with_attrs(dict(func.attrs))
         scheduled[name] = func

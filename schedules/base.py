@@ -174,6 +174,46 @@ def load_in_pairs(sch: s_tir.Schedule, block: SBlockRV, loop: LoopRV) -> list[Lo
     return [pair, element]
 
 
+def replace_body(
+    func: tirx.PrimFunc, loop_var: tirx.Var, change: Callable[[Any], Any]
+) -> tirx.PrimFunc:
+    """Return a scheduled function with another body in one loop; it cannot be scheduled further.
+
+    Parameters
+    ----------
+    func : PrimFunc
+        From a schedule.
+    loop_var : Var
+        Of the loop.
+    change : callable
+        Takes the loop's body and returns the new one.
+    """
+
+    def changed(stmt: Any) -> Any:
+        if isinstance(stmt, tirx.SeqStmt):
+            return tirx.SeqStmt([changed(part) for part in stmt.seq])
+        if not isinstance(stmt, tirx.For):
+            return stmt
+        body = change(stmt.body) if stmt.loop_var.same_as(loop_var) else changed(stmt.body)
+        parts = (stmt.loop_var, stmt.min, stmt.extent, stmt.kind, body, stmt.thread_binding)
+        return tirx.For(*parts, stmt.annotations)
+
+    root = func.body.block
+    block = s_tir.SBlock(
+        root.iter_vars,
+        root.reads,
+        root.writes,
+        root.name_hint,
+        changed(root.body),
+        root.init,
+        root.alloc_buffers,
+        root.match_buffers,
+        root.annotations,
+    )
+    body = s_tir.SBlockRealize([], tirx.const(True, "bool"), block)
+    return tirx.PrimFunc(func.params, body, func.ret_type, attrs=func.attrs)
+
+
 def padded(data: te.Tensor, padding: Sequence[int], nchw: bool = False) -> te.Tensor:
     """Return a picture with a border of zeros: top, left, bottom, right; NHWC unless `nchw`."""
     top, left, bottom, right = padding

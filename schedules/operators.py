@@ -10,6 +10,10 @@ import numpy as np
 from tvm import tirx
 
 from mobilenet_tvm.schedules import block, depthwise, depthwise_pointwise, pointwise, pooling, stem
+from mobilenet_tvm.schedules.gpu import depthwise as gpu_depthwise
+from mobilenet_tvm.schedules.gpu import pointwise as gpu_pointwise
+from mobilenet_tvm.schedules.gpu import pooling as gpu_pooling
+from mobilenet_tvm.schedules.gpu import stem as gpu_stem
 from mobilenet_tvm.schedules.workload import (
     Block,
     Convolution,
@@ -21,7 +25,7 @@ from mobilenet_tvm.schedules.workload import (
 )
 from mobilenet_tvm.targets.target import Target
 
-_MODULES: dict[type, ModuleType] = {
+_CPU: dict[type, ModuleType] = {
     Block: block,
     Convolution: stem,
     Depthwise: depthwise,
@@ -29,6 +33,21 @@ _MODULES: dict[type, ModuleType] = {
     GlobalPool: pooling,
     Pointwise: pointwise,
 }
+_GPU: dict[type, ModuleType] = {
+    Convolution: gpu_stem,
+    Depthwise: gpu_depthwise,
+    GlobalPool: gpu_pooling,
+    Pointwise: gpu_pointwise,
+}
+#: By the kind of a target.
+_MODULES = {"llvm": _CPU, "opencl": _GPU, "cuda": _GPU}
+_BY_DECISION = {
+    module.Decision: module for modules in _MODULES.values() for module in modules.values()
+}
+
+
+def _module(workload: Workload, target: Target) -> ModuleType:
+    return _MODULES[target.kind][type(workload)]
 
 
 def operator(workload: Workload) -> str:
@@ -38,18 +57,19 @@ def operator(workload: Workload) -> str:
 
 def default(workload: Workload, target: Target) -> Any:
     """Return the decision that follows from the target's description alone."""
-    return _MODULES[type(workload)].default(workload, target)
+    return _module(workload, target).default(workload, target)
 
 
 def space(workload: Workload, target: Target) -> dict[str, list[Any]]:
     """Return the candidates for each part of a decision."""
-    candidates: dict[str, list[Any]] = _MODULES[type(workload)].space(workload, target)
+    candidates: dict[str, list[Any]] = _module(workload, target).space(workload, target)
     return candidates
 
 
 def pays(workload: Block | DepthwisePointwise, target: Target) -> bool:
     """Tell whether a fused layer is faster than its parts apart."""
-    return bool(_MODULES[type(workload)].pays(workload, target))
+    module = _MODULES[target.kind].get(type(workload))
+    return module is not None and bool(module.pays(workload, target))
 
 
 def decision(workload: Workload, values: Mapping[str, Any], target: Target) -> Any:
@@ -74,7 +94,7 @@ def decision(workload: Workload, values: Mapping[str, Any], target: Target) -> A
     ValueError
         If a name or a type is wrong, or the schedule cannot do it for this layer and target.
     """
-    module = _MODULES[type(workload)]
+    module = _module(workload, target)
     types = get_type_hints(module.Decision)
     if set(values) != set(types):
         raise ValueError(f"it has {[*values]} instead of {[*types]}")
@@ -91,7 +111,7 @@ def decision(workload: Workload, values: Mapping[str, Any], target: Target) -> A
 
 def decisions(workload: Workload, target: Target) -> list[Any]:
     """Return the valid decisions of a workload's space, the default first, each once."""
-    module = _MODULES[type(workload)]
+    module = _module(workload, target)
     return list(
         dict.fromkeys([module.default(workload, target), *module.decisions(workload, target)])
     )
@@ -111,10 +131,10 @@ def pack(
     decision : object
         The workload's.
     """
-    packed = [] if not weights else _MODULES[type(workload)].pack(*weights, decision)
+    packed = [] if not weights else _BY_DECISION[type(decision)].pack(*weights, decision)
     return [packed] if isinstance(packed, np.ndarray) else list(packed)
 
 
 def build(workload: Workload, decision: Any, target: Target) -> tirx.PrimFunc:
     """Return the scheduled function of a workload."""
-    return _MODULES[type(workload)].build(workload, decision, target)
+    return _module(workload, target).build(workload, decision, target)

@@ -7,7 +7,7 @@ from typing import Any
 from tvm import s_tir, tirx
 from tvm.s_tir.schedule import LoopRV
 
-from mobilenet_tvm.schedules.base import extent
+from mobilenet_tvm.schedules.base import extent, replace_body
 
 CACHE_LINE_FLOATS = 16
 
@@ -51,29 +51,7 @@ def prefetch_next_panel(
         # To be read, of high locality, data.
         return tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, 0, 3, 1))
 
-    def inserted(stmt: Any) -> Any:
-        if isinstance(stmt, tirx.SeqStmt):
-            return tirx.SeqStmt([inserted(part) for part in stmt.seq])
-        if not isinstance(stmt, tirx.For):
-            return stmt
-        if stmt.loop_var.same_as(step):
-            body = tirx.SeqStmt([*map(prefetch, range(lines)), stmt.body])
-        else:
-            body = inserted(stmt.body)
-        parts = (stmt.loop_var, stmt.min, stmt.extent, stmt.kind, body, stmt.thread_binding)
-        return tirx.For(*parts, stmt.annotations)
+    def inserted(body: Any) -> Any:
+        return tirx.SeqStmt([*map(prefetch, range(lines)), body])
 
-    root = func.body.block
-    block = s_tir.SBlock(
-        root.iter_vars,
-        root.reads,
-        root.writes,
-        root.name_hint,
-        inserted(root.body),
-        root.init,
-        root.alloc_buffers,
-        root.match_buffers,
-        root.annotations,
-    )
-    body = s_tir.SBlockRealize([], tirx.const(True, "bool"), block)
-    return tirx.PrimFunc(func.params, body, func.ret_type, attrs=func.attrs)
+    return replace_body(func, step, inserted)

@@ -6,6 +6,7 @@ import difflib
 from dataclasses import replace
 
 from mobilenet_tvm.targets.errors import UserError, WrongUseError
+from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.host import (
     architecture,
     cache_bytes,
@@ -139,8 +140,82 @@ _PRESETS = (
     ),
 )
 
+# Arm: the Mali Bifrost and Valhall OpenCL developer guide (101574) and the Mali GPU datasheet, of
+# the G57, whose 16 threads in lock-step suit the 4 and 8 of earlier ones as well; a phone's usual
+# number of cores and clock. NVIDIA: the A100's and H100's white papers and the CUDA C++
+# programming guide's table of compute capabilities. Latencies are assumed.
+_MALI = Gpu(kind="opencl")
+_A100 = Gpu(
+    kind="cuda",
+    arch="sm_80",
+    units=108,
+    lockstep=32,
+    threads=2048,
+    registers=255,
+    group_threads=1024,
+    shared_bytes=48 * KIB,
+    fma_per_cycle=64,
+    load_bytes_per_cycle=128,
+    load_latency=200,
+    l2_bytes=40 * 1024 * KIB,
+    clock_ghz=1.41,
+    memory_gb_per_s=1555.0,
+)
+_H100 = replace(
+    _A100,
+    arch="sm_90",
+    units=132,
+    fma_per_cycle=128,
+    l2_bytes=50 * 1024 * KIB,
+    clock_ghz=1.75,
+    memory_gb_per_s=3350.0,
+)
+_X86_64 = Target(name="", architecture="x86_64", cpu="x86-64", description="")
+_GPUS = (
+    replace(
+        _ARM64,
+        name="mali",
+        preset="mali",
+        description="Mali GPUs (Bifrost, Valhall) by OpenCL, 64-bit ARM beside them",
+        gpu=_MALI,
+    ),
+    replace(
+        _X86_64,
+        name="cuda",
+        preset="cuda",
+        description="NVIDIA GPUs from Ampere on by CUDA; the driver finishes the code",
+        gpu=replace(_A100, portable=True),
+    ),
+    replace(
+        _X86_64,
+        name="cuda-sm_80",
+        preset="cuda-sm_80",
+        description="NVIDIA A100 and other GPUs of compute capability 8",
+        gpu=_A100,
+    ),
+    replace(
+        _X86_64,
+        name="cuda-sm_90",
+        preset="cuda-sm_90",
+        description="NVIDIA H100 and H200 (compute capability 9.0)",
+        gpu=_H100,
+    ),
+)
+
 #: Targets by name, in the order in which they are listed.
-PRESETS = {target.name: target for target in _PRESETS}
+PRESETS = {target.name: target for target in (*_PRESETS, *_GPUS)}
+#: The same GPU beside another CPU: its tuning log is the preset's.
+_VARIANTS = {
+    "mali-x86": replace(
+        PRESETS["mali"],
+        name="mali-x86",
+        architecture=_X86_64.architecture,
+        cpu=_X86_64.cpu,
+        features=(),
+        required_features=(),
+        description="any OpenCL device beside x86-64, by the Mali's kernels",
+    )
+}
 #: Other names for them.
 ALIASES = {
     "aarch64": "arm64",
@@ -163,6 +238,8 @@ _ARM_PARTS = {
 def get_target(name: str) -> Target:
     """Return the target of a name, an alias, or `native` for this machine.
 
+    `cuda:sm_90` is another spelling of `cuda-sm_90`.
+
     Raises
     ------
     UserError
@@ -170,11 +247,12 @@ def get_target(name: str) -> Target:
     """
     if name == "native":
         return native()
-    key = ALIASES.get(name.lower(), name.lower())
-    if key in PRESETS:
-        return PRESETS[key]
-    names = [*PRESETS, *ALIASES, "native"]
-    near = difflib.get_close_matches(name.lower(), names, n=1)
+    spelled = name.lower().replace(":", "-")
+    key = ALIASES.get(spelled, spelled)
+    if key in PRESETS or key in _VARIANTS:
+        return (PRESETS | _VARIANTS)[key]
+    names = [*PRESETS, *_VARIANTS, *ALIASES, "native"]
+    near = difflib.get_close_matches(spelled, names, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known targets: {', '.join(names)}"
     raise WrongUseError(f"unknown target '{name}'; {hint}")
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mobilenet_tvm.targets.gpu import Gpu
+
 
 @dataclass(frozen=True)
 class Target:
-    """A CPU or a family of CPUs.
+    """A CPU or a family of CPUs, or a GPU and the CPU that starts its kernels.
 
     Parameters
     ----------
@@ -47,6 +49,8 @@ class Target:
         LLVM's model of the core, by which static tuning counts cycles; empty where none fits.
     preset : str
         The preset that this is a variant of, by whose name tuning logs go. Default: `name`.
+    gpu : Gpu, optional
+        What computes the layers, where the CPU only starts them.
     """
 
     name: str
@@ -69,11 +73,17 @@ class Target:
     memory_gb_per_s: float = 4.0
     core: str = ""
     preset: str = ""
+    gpu: Gpu | None = None
 
     def __post_init__(self) -> None:
         """Let a target that is no variant be its own preset."""
         if not self.preset:
             object.__setattr__(self, "preset", self.name)
+
+    @property
+    def kind(self) -> str:
+        """TVM's name of what the layers' code is: `llvm`, `opencl` or `cuda`."""
+        return "llvm" if self.gpu is None else self.gpu.kind
 
     @property
     def triple(self) -> str:

@@ -1,0 +1,218 @@
+"""Depthwise convolution on a GPU: a thread computes a strip of pixels of four channels.
+
+A row of inputs is in registers while the taps of a row pass by. Neighbours take the next channels,
+so a load of theirs is one piece of memory, and they meet the picture's border together.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import s_tir, te, tirx
+
+from mobilenet_tvm.schedules.base import epilogue_stage
+from mobilenet_tvm.schedules.gpu.threads import (
+    ADDRESS_REGISTERS,
+    GROUPS,
+    LANES,
+    bind_threads,
+    clamped,
+    copy_in_vectors,
+    gpu_of,
+    guarded,
+    inside,
+    overlapped,
+    resident_threads,
+    unroll,
+)
+from mobilenet_tvm.schedules.workload import Depthwise
+from mobilenet_tvm.targets.gpu import Gpu
+from mobilenet_tvm.targets.target import Target
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How to compute a depthwise layer.
+
+    Parameters
+    ----------
+    tile_x : int
+        Columns of a thread's strip.
+    group : int
+        Threads of a work-group.
+    """
+
+    tile_x: int
+    group: int
+
+
+def default(workload: Depthwise, target: Target) -> Decision:
+    """Choose the strip of the fewest cycles by a model of a unit.
+
+    Parameters
+    ----------
+    workload : Depthwise
+        The layer.
+    target : Target
+        Its GPU: units, registers, threads, rates.
+
+    Returns
+    -------
+    Decision
+        Always valid for the workload.
+    """
+    gpu = gpu_of(target)
+    candidates = [Decision(tile_x, GROUPS[0]) for tile_x in space(workload, target)["tile_x"]]
+    return min(candidates, key=lambda decision: cycles(workload, decision, gpu))
+
+
+def space(workload: Depthwise, target: Target) -> dict[str, list[Any]]:
+    """Return the candidates for each part of a decision."""
+    gpu = gpu_of(target)
+    widest = min(workload.output[1], 8)
+    strips = [Decision(columns, GROUPS[0]) for columns in range(1, widest + 1)]
+    return {
+        "tile_x": [
+            strip.tile_x
+            for strip in strips
+            if strip.tile_x == 1 or registers(workload, strip) <= gpu.registers
+        ],
+        "group": [group for group in GROUPS if group <= gpu.group_threads],
+    }
+
+
+def valid(workload: Depthwise, decision: Decision, target: Target) -> bool:
+    """Tell whether `build` takes a decision."""
+    parts = space(workload, target)
+    return decision.tile_x in parts["tile_x"] and decision.group in parts["group"]
+
+
+def decisions(workload: Depthwise, target: Target) -> list[Decision]:
+    """Return the valid decisions of the space, each once."""
+    return list(itertools.starmap(Decision, itertools.product(*space(workload, target).values())))
+
+
+def pack(weight: np.ndarray[Any, Any], decision: Decision) -> np.ndarray[Any, Any]:  # noqa: ARG001
+    """Lay weights [kernel height, kernel width, channels] out: they are read as they are."""
+    return np.ascontiguousarray(weight)
+
+
+def build(workload: Depthwise, decision: Decision, target: Target) -> tirx.PrimFunc:  # noqa: ARG001
+    """Return the scheduled function.
+
+    Parameters
+    ----------
+    workload : Depthwise
+        The layer.
+    decision : Decision
+        How to compute it.
+    target : Target
+        The same code serves all.
+
+    Returns
+    -------
+    PrimFunc
+        Takes data [batch, height, width, channels], weights [kernel height, kernel width,
+        channels], the epilogue's tensors, and the output, in NHWC.
+    """
+    channels, (rows, columns) = workload.channels, workload.output
+    strips = -(-columns // decision.tile_x)
+    wide = strips * decision.tile_x
+    data = te.placeholder((workload.batch, workload.height, workload.width, channels), name="data")
+    weight = te.placeholder((*workload.kernel, channels), name="weight")
+    stride_y, stride_x = workload.stride
+    top, left, bottom, right = workload.padding
+    # The last strip is whole: what it computes beyond the picture is not stored.
+    source = clamped(data, (top, left, bottom, right + (wide - columns) * stride_x))
+    ry = te.reduce_axis((0, workload.kernel[0]), name="ry")
+    rx = te.reduce_axis((0, workload.kernel[1]), name="rx")
+    padded = workload.height + top + bottom
+    # A tap that meets the border above or below is zero.
+    taps = te.compute(
+        (rows, *weight.shape),
+        lambda y, ry, rx, c: weight[ry, rx, c]
+        * inside(y * stride_y + ry - top, workload.height, top, padded),
+        name="taps",
+    )
+    total = te.compute(
+        (workload.batch, rows, wide, channels),
+        lambda n, y, x, c: te.sum(
+            source[n, y * stride_y + ry, x * stride_x + rx, c] * taps[y, ry, rx, c], axis=[ry, rx]
+        ),
+        name="depthwise",
+    )
+    shape = (workload.batch, rows, columns, channels)
+    operands, result = epilogue_stage(workload.epilogue, shape, lambda *i: total[i])
+    sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
+    lanes = math.gcd(channels, LANES)
+    return _schedule(sch, decision, lanes, workload.batch * rows * strips * channels // lanes)
+
+
+def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int, count: int) -> tirx.PrimFunc:
+    total, result = sch.get_sblock("depthwise"), sch.get_sblock("epilogue")
+    n, y, x, c = sch.get_loops(result)
+    x_strips, x_strip = sch.split(x, [None, decision.tile_x])
+    c_vectors, c_lane = sch.split(c, [None, lanes])
+    sch.reorder(n, y, x_strips, c_vectors, x_strip, c_lane)
+    sch.compute_at(total, c_vectors, preserve_unit_loops=True)
+    threads = bind_threads(sch, [n, y, x_strips, c_vectors], decision.group)
+    sch.set_scope(total, 0, "local")
+
+    *_, tx, tc, ry, rx = sch.get_loops(total)
+    sch.reorder(ry, rx, tx, tc)
+    copy_in_vectors(sch, sch.get_sblock("pad"), ry)
+    copy_in_vectors(sch, sch.get_sblock("taps"), rx)
+    unroll(sch, [ry, rx, tx])
+    sch.vectorize(tc)
+    init = sch.decompose_reduction(total, ry)
+    *_, tx, tc = sch.get_loops(init)
+    unroll(sch, [tx])
+    sch.vectorize(tc)
+    unroll(sch, [x_strip])
+    sch.vectorize(c_lane)
+    return guarded(sch, threads, count)
+
+
+def registers(workload: Depthwise, decision: Decision) -> int:
+    """Return what a thread holds: sums, a row of inputs, a tap, addresses; each of four lanes."""
+    vectors = decision.tile_x + _strip(workload, decision) + 1
+    return LANES * vectors + ADDRESS_REGISTERS
+
+
+def cycles(workload: Depthwise, decision: Decision, gpu: Gpu) -> float:
+    """Estimate the cycles of a layer.
+
+    Parameters
+    ----------
+    workload : Depthwise
+        The layer.
+    decision : Decision
+        How it is computed.
+    gpu : Gpu
+        A unit multiplies, or loads lines for a warp, or waits for loads with too few threads.
+    """
+    rows, columns = workload.output
+    kernel_rows, kernel_columns = workload.kernel
+    strips = workload.batch * rows * -(-columns // decision.tile_x)
+    warps = strips * -(-workload.channels // LANES) / gpu.lockstep
+    row = _strip(workload, decision)
+    # Two columns and all taps but the middle row's are masked for the border.
+    masks = 2 * kernel_rows + (kernel_rows - 1) * kernel_columns
+    operations = LANES * (kernel_rows * kernel_columns * decision.tile_x + masks)
+    multiply = operations * gpu.lockstep / gpu.fma_per_cycle
+    lines = 4 * LANES * gpu.lockstep / gpu.load_bytes_per_cycle
+    load = kernel_rows * (row + kernel_columns) * lines
+    busy = warps * overlapped(multiply, load) / gpu.units
+    resident = resident_threads(gpu, registers(workload, decision)) / gpu.lockstep
+    # Where one strip of pixels does not fit, the thread spills.
+    rounds = max(1.0, warps / gpu.units / (resident or 1.0))
+    return overlapped(busy, rounds * kernel_rows * gpu.load_latency)
+
+
+def _strip(workload: Depthwise, decision: Decision) -> int:
+    """Return the columns of inputs that a strip reads."""
+    return (decision.tile_x - 1) * workload.stride[1] + workload.kernel[1]

@@ -1,0 +1,125 @@
+"""Global average pooling on a GPU: a thread sums four channels while the pixels pass by."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import s_tir, te, tirx
+
+from mobilenet_tvm.schedules.base import divisors, epilogue_stage
+from mobilenet_tvm.schedules.gpu.threads import (
+    GROUPS,
+    LANES,
+    bind_threads,
+    gpu_of,
+    guarded,
+    unroll,
+)
+from mobilenet_tvm.schedules.workload import GlobalPool
+from mobilenet_tvm.targets.target import Target
+
+#: Loads that a thread has under way at once.
+MOST_UNROLLED = 8
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How to compute a pooling.
+
+    Parameters
+    ----------
+    unroll : int
+        Pixels per iteration; divides them.
+    group : int
+        Threads of a work-group.
+    """
+
+    unroll: int
+    group: int
+
+
+def default(workload: GlobalPool, target: Target) -> Decision:
+    """Choose the most loads at once.
+
+    Parameters
+    ----------
+    workload : GlobalPool
+        The layer.
+    target : Target
+        Its GPU.
+
+    Returns
+    -------
+    Decision
+        Always valid for the workload.
+    """
+    return Decision(max(space(workload, target)["unroll"]), GROUPS[0])
+
+
+def space(workload: GlobalPool, target: Target) -> dict[str, list[Any]]:
+    """Return the candidates for each part of a decision."""
+    return {
+        "unroll": divisors(workload.pixels, MOST_UNROLLED),
+        "group": [group for group in GROUPS if group <= gpu_of(target).group_threads],
+    }
+
+
+def valid(workload: GlobalPool, decision: Decision, target: Target) -> bool:
+    """Tell whether `build` takes a decision."""
+    parts = space(workload, target)
+    return decision.unroll in parts["unroll"] and decision.group in parts["group"]
+
+
+def decisions(workload: GlobalPool, target: Target) -> list[Decision]:
+    """Return the valid decisions of the space, each once."""
+    return list(itertools.starmap(Decision, itertools.product(*space(workload, target).values())))
+
+
+def build(workload: GlobalPool, decision: Decision, target: Target) -> tirx.PrimFunc:  # noqa: ARG001
+    """Return the scheduled function.
+
+    Parameters
+    ----------
+    workload : GlobalPool
+        The layer.
+    decision : Decision
+        How to compute it.
+    target : Target
+        The same code serves all.
+
+    Returns
+    -------
+    PrimFunc
+        Takes data [batch, pixels, channels], the epilogue's tensors, and the output
+        [batch, channels].
+    """
+    data = te.placeholder((workload.batch, workload.pixels, workload.channels), name="data")
+    pixel = te.reduce_axis((0, workload.pixels), name="pixel")
+    shape = (workload.batch, workload.channels)
+    total = te.compute(shape, lambda n, c: te.sum(data[n, pixel, c], axis=pixel), name="sum")
+    scale = tirx.const(1.0 / workload.pixels, "float32")
+    operands, result = epilogue_stage(workload.epilogue, shape, lambda *i: total[i] * scale)
+    sch = s_tir.Schedule(te.create_prim_func([data, *operands, result]))
+    lanes = math.gcd(workload.channels, LANES)
+    return _schedule(sch, decision, lanes, workload.batch * workload.channels // lanes)
+
+
+def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int, count: int) -> tirx.PrimFunc:
+    total, result = sch.get_sblock("sum"), sch.get_sblock("epilogue")
+    n, c = sch.get_loops(result)
+    vectors, lane = sch.split(c, [None, lanes])
+    sch.compute_at(total, vectors, preserve_unit_loops=True)
+    threads = bind_threads(sch, [n, vectors], decision.group)
+    sch.set_scope(total, 0, "local")
+    *_, tc, pixel = sch.get_loops(total)
+    outer, inner = sch.split(pixel, [None, decision.unroll])
+    sch.reorder(outer, inner, tc)
+    unroll(sch, [inner])
+    sch.vectorize(tc)
+    init = sch.decompose_reduction(total, outer)
+    sch.vectorize(sch.get_loops(init)[-1])
+    sch.vectorize(lane)
+    return guarded(sch, threads, count)

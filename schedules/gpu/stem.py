@@ -1,0 +1,251 @@
+"""The stem on a GPU: a register tile of pixels x outputs per thread, the picture in NCHW or NHWC.
+
+Neighbours take the same pixels and the next outputs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import s_tir, te, tirx
+
+from mobilenet_tvm.schedules.base import epilogue_stage
+from mobilenet_tvm.schedules.gpu.threads import (
+    ADDRESS_REGISTERS,
+    GROUPS,
+    LANES,
+    bind_threads,
+    clamped,
+    copy_in_vectors,
+    gpu_of,
+    guarded,
+    inside,
+    overlapped,
+    store,
+    unroll,
+)
+from mobilenet_tvm.schedules.workload import Convolution
+from mobilenet_tvm.targets.gpu import Gpu
+from mobilenet_tvm.targets.target import Target
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How to compute a stem.
+
+    Parameters
+    ----------
+    tile_x : int
+        Output columns of a thread.
+    tile_c : int
+        Output channels of a thread: whole vectors of four.
+    group : int
+        Threads of a work-group.
+    """
+
+    tile_x: int
+    tile_c: int
+    group: int
+
+
+def default(workload: Convolution, target: Target) -> Decision:
+    """Choose the register tile of the fewest cycles by a model of a unit.
+
+    Parameters
+    ----------
+    workload : Convolution
+        The layer.
+    target : Target
+        Its GPU: units, registers, rates.
+
+    Returns
+    -------
+    Decision
+        Always valid for the workload.
+    """
+    gpu = gpu_of(target)
+    candidates = [Decision(*tile, GROUPS[0]) for tile in space(workload, target)["tile"]]
+    return min(candidates, key=lambda decision: cycles(workload, decision, gpu))
+
+
+def space(workload: Convolution, target: Target) -> dict[str, list[Any]]:
+    """Return the candidates for each part of a decision."""
+    gpu = gpu_of(target)
+    vectors = -(-workload.outputs // LANES)
+    tiles = itertools.product(
+        range(1, min(workload.output[1], 8) + 1),
+        [LANES * count for count in (1, 2, 4) if vectors % count == 0],
+    )
+    return {
+        "tile": [
+            tile
+            for tile in tiles
+            if tile == (1, LANES) or registers(workload, Decision(*tile, 0)) <= gpu.registers
+        ],
+        "group": [group for group in GROUPS if group <= gpu.group_threads],
+    }
+
+
+def valid(workload: Convolution, decision: Decision, target: Target) -> bool:
+    """Tell whether `build` takes a decision."""
+    parts = space(workload, target)
+    tile = (decision.tile_x, decision.tile_c)
+    return tile in parts["tile"] and decision.group in parts["group"]
+
+
+def decisions(workload: Convolution, target: Target) -> list[Decision]:
+    """Return the valid decisions of the space, each once."""
+    parts = space(workload, target)
+    return [
+        Decision(*tile, group) for tile, group in itertools.product(parts["tile"], parts["group"])
+    ]
+
+
+def pack(weight: np.ndarray[Any, Any], decision: Decision) -> np.ndarray[Any, Any]:
+    """Lay weights out as the schedule reads them.
+
+    Parameters
+    ----------
+    weight : ndarray
+        [kernel height, kernel width, inputs, outputs].
+    decision : Decision
+        Gives the outputs of a thread.
+
+    Returns
+    -------
+    ndarray
+        [tile_c / 4, kernel height, kernel width, inputs, outputs / tile_c, 4]: neighbouring
+        threads read neighbouring vectors. The last are filled up with zeros.
+    """
+    *window, outputs = weight.shape
+    vectors = decision.tile_c // LANES
+    full = np.pad(weight, [(0, 0)] * len(window) + [(0, -outputs % decision.tile_c)])
+    parts = full.reshape(*window, -1, vectors, LANES)
+    return np.ascontiguousarray(np.moveaxis(parts, -2, 0))
+
+
+def build(workload: Convolution, decision: Decision, target: Target) -> tirx.PrimFunc:  # noqa: ARG001
+    """Return the scheduled function.
+
+    Parameters
+    ----------
+    workload : Convolution
+        The layer.
+    decision : Decision
+        How to compute it.
+    target : Target
+        The same code serves all.
+
+    Returns
+    -------
+    PrimFunc
+        Takes the picture, packed weights, the epilogue's tensors, and the output in NHWC.
+    """
+    tile_x, tile_c = decision.tile_x, decision.tile_c
+    rows, columns = workload.output
+    strips, panels = -(-columns // tile_x), -(-workload.outputs // tile_c)
+    picture, nchw = (workload.height, workload.width), workload.reads_nchw
+    shape = (
+        (workload.batch, workload.inputs, *picture)
+        if nchw
+        else (workload.batch, *picture, workload.inputs)
+    )
+    data = te.placeholder(shape, name="data")
+    window = (*workload.kernel, workload.inputs)
+    weight = te.placeholder((tile_c // LANES, *window, panels, LANES), name="weight")
+    stride_y, stride_x = workload.stride
+    top, left, bottom, right = workload.padding
+    # The last strip is whole: what it computes beyond the picture is not stored.
+    beyond = (strips * tile_x - columns) * stride_x
+    source = clamped(data, (top, left, bottom, right + beyond), nchw)
+    padded = workload.height + top + bottom
+    # A tap that meets the border above or below is zero.
+    masked = te.compute(
+        (rows, *weight.shape),
+        lambda y, v, ry, rx, rc, p, lane: weight[v, ry, rx, rc, p, lane]
+        * inside(y * stride_y + ry - top, workload.height, top, padded),
+        name="taps",
+    )
+    ry, rx, rc = (
+        te.reduce_axis((0, size), name=name)
+        for size, name in zip(window, ("ry", "rx", "rc"), strict=True)
+    )
+
+    def product(n: Any, y: Any, x: Any, c: Any) -> Any:
+        row, column = y * stride_y + ry, x * stride_x + rx
+        pixel = source[n, rc, row, column] if nchw else source[n, row, column, rc]
+        taps = masked[y, c % tile_c // LANES, ry, rx, rc, c // tile_c, c % LANES]
+        return te.sum(pixel * taps, axis=[ry, rx, rc])
+
+    total = te.compute(
+        (workload.batch, rows, strips * tile_x, panels * tile_c), product, name="conv2d"
+    )
+    output = (workload.batch, rows, columns, workload.outputs)
+    operands, result = epilogue_stage(workload.epilogue, output, lambda *i: total[i])
+    sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
+    count = workload.batch * rows * strips * panels
+    return _schedule(sch, decision, count, workload.outputs % LANES == 0)
+
+
+def _schedule(sch: s_tir.Schedule, decision: Decision, count: int, whole: bool) -> tirx.PrimFunc:
+    total, result = sch.get_sblock("conv2d"), sch.get_sblock("epilogue")
+    n, y, x, c = sch.get_loops(result)
+    x_strips, x_strip = sch.split(x, [None, decision.tile_x])
+    c_panels, c_vector, c_lane = sch.split(c, [None, decision.tile_c // LANES, LANES])
+    sch.reorder(n, y, x_strips, c_panels, x_strip, c_vector, c_lane)
+    sch.compute_at(total, c_panels, preserve_unit_loops=True)
+    threads = bind_threads(sch, [n, y, x_strips, c_panels], decision.group)
+    sch.set_scope(total, 0, "local")
+
+    *_, tx, tc, ry, rx, rc = sch.get_loops(total)
+    vector, lane = sch.split(tc, [None, LANES])
+    sch.reorder(ry, rc, rx, tx, vector, lane)
+    pad = sch.get_sblock("pad")
+    sch.compute_at(pad, rc, preserve_unit_loops=True)
+    sch.set_scope(pad, 0, "local")
+    unroll(sch, sch.get_loops(pad)[-len(sch.get(pad).iter_vars) :])
+    copy_in_vectors(sch, sch.get_sblock("taps"), rx)
+    unroll(sch, [rx, tx, vector])
+    sch.vectorize(lane)
+    init = sch.decompose_reduction(total, ry)
+    *_, tx, vector, lane = sch.get_loops(init)
+    unroll(sch, [tx, vector])
+    sch.vectorize(lane)
+    store(sch, [x_strip, c_vector], c_lane, whole)
+    return guarded(sch, threads, count)
+
+
+def registers(workload: Convolution, decision: Decision) -> int:
+    """Return what a thread holds: sums, a row of one input, a tap's weights, addresses."""
+    row = (decision.tile_x - 1) * workload.stride[1] + workload.kernel[1]
+    return decision.tile_x * decision.tile_c + row + decision.tile_c + ADDRESS_REGISTERS
+
+
+def cycles(workload: Convolution, decision: Decision, gpu: Gpu) -> float:
+    """Estimate the cycles of a layer.
+
+    Parameters
+    ----------
+    workload : Convolution
+        The layer.
+    decision : Decision
+        How it is computed.
+    gpu : Gpu
+        A unit multiplies, or loads lines for a warp.
+    """
+    rows, columns = workload.output
+    panels = -(-workload.outputs // decision.tile_c)
+    strips = workload.batch * rows * -(-columns // decision.tile_x)
+    warps = strips * panels / gpu.lockstep
+    row = (decision.tile_x - 1) * workload.stride[1] + workload.kernel[1]
+    taps = workload.kernel[1] * decision.tile_x * decision.tile_c
+    multiply = taps * gpu.lockstep / gpu.fma_per_cycle
+    # A warp reads as many strips as it has threads for a strip's outputs.
+    across = min(gpu.lockstep, panels)
+    load = row * -(-gpu.lockstep // across) / LANES
+    load += workload.kernel[1] * decision.tile_c / LANES
+    passes = workload.kernel[0] * workload.inputs
+    return warps * passes * overlapped(multiply, load) / gpu.units

@@ -1,0 +1,182 @@
+"""What all GPU schedules share: loops bound to threads, loads of 128 bits, clamped borders."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from tvm import s_tir, te, tirx
+from tvm.s_tir.schedule import LoopRV, SBlockRV
+
+from mobilenet_tvm.schedules.base import extent, replace_body
+from mobilenet_tvm.targets.gpu import Gpu
+from mobilenet_tvm.targets.target import Target
+
+#: float32 values of the widest load.
+LANES = 4
+
+#: Work-groups that a space offers; Arm's guide wants 64 to 256.
+GROUPS = (64, 128, 256)
+
+#: Registers for addresses and counters.
+ADDRESS_REGISTERS = 6
+
+
+def gpu_of(target: Target) -> Gpu:
+    """Return a target's GPU; only targets that have one get here."""
+    assert target.gpu is not None  # noqa: S101
+    return target.gpu
+
+
+def resident_threads(gpu: Gpu, registers: int) -> float:
+    """Return how many threads of so many registers a unit keeps in flight."""
+    if registers > gpu.registers:
+        return 0.0
+    # Arm halves the threads beyond the first half of the registers; NVIDIA's share falls in steps.
+    return gpu.threads / max(1, -(-registers // gpu.full_registers))
+
+
+def overlapped(*cycles: float) -> float:
+    """Return how long works take that mostly hide each other: the longest, and a quarter more."""
+    return max(cycles) + 0.25 * (sum(cycles) - max(cycles))
+
+
+def bind_threads(sch: s_tir.Schedule, loops: Sequence[LoopRV], group: int) -> LoopRV:
+    """Fuse loops, give each iteration a thread, and return the loop over a group's threads.
+
+    The last loop's neighbours are neighbours in a group: they work in lock-step, and their loads
+    should share cache lines.
+
+    Parameters
+    ----------
+    sch : Schedule
+        Changed in place.
+    loops : sequence of LoopRV
+        Outermost first, one inside the other.
+    group : int
+        Threads of a work-group.
+    """
+    blocks, threads = sch.split(sch.fuse(*loops), [None, group])
+    sch.bind(blocks, "blockIdx.x")
+    sch.bind(threads, "threadIdx.x")
+    return threads
+
+
+def guarded(sch: s_tir.Schedule, threads: LoopRV, count: int) -> tirx.PrimFunc:
+    """Return the function with one condition around a thread's work, where a group is not full.
+
+    A schedule puts the condition around every statement. Inside this one, lowering drops it: only
+    the threads of the last group ever disagree.
+
+    Parameters
+    ----------
+    sch : Schedule
+        Finished.
+    threads : LoopRV
+        From `bind_threads`.
+    count : int
+        How many threads have work.
+    """
+    func = sch.mod["main"]
+    group = extent(sch, threads)
+    if count % group == 0:
+        return func
+    thread = sch.get(threads).loop_var
+    block = sch.get(sch.get_loops(sch.get_child_blocks(sch.get_sblock("root"))[0])[0]).loop_var
+    inside = block * group + thread < count
+    return replace_body(func, thread, lambda body: tirx.IfThenElse(inside, body, None))
+
+
+def copy_in_vectors(sch: s_tir.Schedule, block: SBlockRV, at: LoopRV) -> None:
+    """Let a thread copy what it needs of an operand into registers, by wide loads.
+
+    Parameters
+    ----------
+    sch : Schedule
+        Changed in place.
+    block : SBlockRV
+        Copies; its last axis is contiguous in memory.
+    at : LoopRV
+        The iteration that needs the copy.
+    """
+    sch.compute_at(block, at, preserve_unit_loops=True)
+    sch.set_scope(block, 0, "local")
+    axes = len(sch.get(block).iter_vars)
+    *rows, last = sch.get_loops(block)[-axes:]
+    vectors, lane = sch.split(last, [None, math.gcd(extent(sch, last), LANES)])
+    for loop in (*rows, vectors):
+        sch.unroll(loop)
+    sch.vectorize(lane)
+
+
+def clamped(
+    data: te.Tensor, padding: Sequence[int], nchw: bool = False, name: str = "pad"
+) -> te.Tensor:
+    """Return a picture with a border: zeros beside it, and its own first and last rows repeated.
+
+    Every element is loaded, from the nearest place inside; where it stands for the border beside
+    the picture, it is multiplied by zero. A condition around the load would be a branch for each,
+    and TVM's `Select` between vectors is wrong in OpenCL C, where their top bits count. Rows are
+    the business of `inside`, which is constant for a thread and so masks its taps.
+
+    Parameters
+    ----------
+    data : te.Tensor
+        NHWC unless `nchw`.
+    padding : sequence of int
+        Top, left, bottom, right.
+    nchw : bool
+        Whether the channels come first.
+    name : str
+        Of the stage's block.
+    """
+    top, left, bottom, right = padding
+    rows, columns = (2, 3) if nchw else (1, 2)
+    sizes = [int(size) for size in data.shape]
+    shape = list(sizes)
+    shape[rows] += top + bottom
+    shape[columns] += left + right
+
+    def element(*indices: Any) -> Any:
+        source = list(indices)
+        for axis, before in ((rows, top), (columns, left)):
+            source[axis] = nearest(indices[axis] - before, sizes[axis], before, shape[axis])
+        column = indices[columns] - left
+        return data[tuple(source)] * inside(column, sizes[columns], left, shape[columns])
+
+    return te.compute(tuple(shape), element, name=name)
+
+
+def nearest(place: Any, size: int, before: int, padded: int) -> Any:
+    """Return the nearest place inside; `before` of the `padded` places lie before the first."""
+    if before:
+        place = tirx.max(place, 0)
+    if padded > before + size:
+        place = tirx.min(place, size - 1)
+    return place
+
+
+def inside(place: Any, size: int, before: int, padded: int) -> Any:
+    """Return 1.0 for a place inside and 0.0 for one beyond; the arguments are those of `nearest`."""
+    conditions = [place >= 0] if before else []
+    conditions += [place < size] if padded > before + size else []
+    one = tirx.const(1.0, "float32")
+    if not conditions:
+        return one
+    return tirx.Select(tirx.all(*conditions), one, tirx.const(0.0, "float32"))
+
+
+def unroll(sch: s_tir.Schedule, loops: Sequence[LoopRV]) -> None:
+    """Unroll loops, so that what they index is in registers."""
+    for loop in loops:
+        sch.unroll(loop)
+
+
+def store(sch: s_tir.Schedule, loops: Sequence[LoopRV], lane: LoopRV, whole: bool) -> None:
+    """Finish and store a tile, by wide stores where all vectors are whole."""
+    unroll(sch, loops)
+    if whole:
+        sch.vectorize(lane)
+    else:
+        sch.unroll(lane)

@@ -1,0 +1,62 @@
+"""What a GPU is, as far as code generation and schedules need to know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU or a family of GPUs.
+
+    Parameters
+    ----------
+    kind : str
+        TVM's name of what its code is: `opencl` or `cuda`.
+    arch : str
+        NVIDIA's name of the architecture, such as `sm_80`; empty for OpenCL, whose driver compiles.
+    portable : bool
+        Whether the code is for later architectures too: the driver finishes it when it is loaded.
+    units : int
+        Shader cores (Arm) or streaming multiprocessors (NVIDIA).
+    lockstep : int
+        Threads that take each branch together: a warp.
+    threads : int
+        Threads that one unit keeps in flight if none has more than `full_registers`.
+    registers, full_registers : int
+        32-bit registers that a thread may have without a spill, and with which a unit is full of
+        threads; with more than those it holds fewer, in proportion.
+    group_threads : int
+        Most threads of a work-group.
+    shared_bytes : int
+        Memory that a work-group shares on the chip; 0 where it is ordinary cached memory.
+    fma_per_cycle : int
+        float32 multiply-adds that a unit starts per cycle.
+    load_bytes_per_cycle : int
+        What a unit's first-level cache gives.
+    load_latency : int
+        Cycles from a load that hits a cache to its use.
+    l2_bytes : int
+        The cache that all units share.
+    clock_ghz : float
+        Cycles in a nanosecond, of a usual device.
+    memory_gb_per_s : float
+        What all units together get from behind the caches, in 10^9 bytes.
+    """
+
+    kind: str
+    arch: str = ""
+    portable: bool = False
+    units: int = 4
+    lockstep: int = 16
+    threads: int = 1024
+    registers: int = 64
+    full_registers: int = 32
+    group_threads: int = 256
+    shared_bytes: int = 0
+    fma_per_cycle: int = 32
+    load_bytes_per_cycle: int = 64
+    load_latency: int = 100
+    l2_bytes: int = 1024 * 1024
+    clock_ghz: float = 0.85
+    memory_gb_per_s: float = 12.0
