@@ -134,8 +134,9 @@ def build(workload: Depthwise, decision: Decision, target: Target) -> tirx.PrimF
     # A tap that meets the border above or below is zero.
     taps = te.compute(
         (rows, *weight.shape),
-        lambda y, ry, rx, c: weight[ry, rx, c]
-        * inside(y * stride_y + ry - top, workload.height, top, padded),
+        lambda y, ry, rx, c: (
+            weight[ry, rx, c] * inside(y * stride_y + ry - top, workload.height, top, padded)
+        ),
         name="taps",
     )
     total = te.compute(

@@ -40,9 +40,7 @@ def _schedule(sch: s_tir.Schedule, block: SBlockRV) -> None:
         return
     spatial = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == "S"]
     reduced = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == "R"]
-    outer, lane = sch.split(
-        spatial[-1], [None, divisor_at_most(extent(sch, spatial[-1]), LANES)]
-    )
+    outer, lane = sch.split(spatial[-1], [None, divisor_at_most(extent(sch, spatial[-1]), LANES)])
     sch.reorder(*spatial[:-1], outer, *reduced, lane)
     bind_threads(sch, [*spatial[:-1], outer], GROUPS[0])
     if reduced:

@@ -165,8 +165,10 @@ def build(workload: Convolution, decision: Decision, target: Target) -> tirx.Pri
     # A tap that meets the border above or below is zero.
     masked = te.compute(
         (rows, *weight.shape),
-        lambda y, v, ry, rx, rc, p, lane: weight[v, ry, rx, rc, p, lane]
-        * inside(y * stride_y + ry - top, workload.height, top, padded),
+        lambda y, v, ry, rx, rc, p, lane: (
+            weight[v, ry, rx, rc, p, lane]
+            * inside(y * stride_y + ry - top, workload.height, top, padded)
+        ),
         name="taps",
     )
     ry, rx, rc = (

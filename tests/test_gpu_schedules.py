@@ -1,0 +1,229 @@
+"""GPU schedules: their numbers on an OpenCL device, their structure, the sizes at the edges."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from opencl_kernels import call, source
+from test_schedules import BIAS, CLIP, RELU, close, normal, window_sums, with_epilogue
+
+from mobilenet_tvm.schedules import operators
+from mobilenet_tvm.schedules.gpu import depthwise, pointwise, stem
+from mobilenet_tvm.schedules.workload import (
+    Convolution,
+    Depthwise,
+    Epilogue,
+    GlobalPool,
+    Pointwise,
+    Step,
+    Workload,
+)
+from mobilenet_tvm.targets.presets import get_target
+
+Array = np.ndarray[Any, Any]
+
+MALI = get_target("mali:x86")
+
+
+def check(workload: Workload, decision: Any = None) -> None:
+    """Compare a layer on the device with NumPy."""
+    decision = decision or operators.default(workload, MALI)
+    weights: list[Array] = [
+        normal(*shape, seed=1) / np.float32(np.prod(shape[:-1]) ** 0.5)
+        for shape in workload.weights
+    ]
+    match workload:
+        case Pointwise():
+            data = normal(workload.pixels, workload.inputs)
+            sums = data.astype(np.float64) @ weights[0].astype(np.float64)
+        case Depthwise():
+            data = normal(workload.batch, workload.height, workload.width, workload.channels)
+            sums = window_sums(data, weights[0], workload)
+        case Convolution():
+            data = normal(workload.batch, workload.height, workload.width, workload.inputs)
+            sums = window_sums(data, weights[0], workload)
+            if workload.reads_nchw:
+                data = data.transpose(0, 3, 1, 2)
+        case GlobalPool():
+            data = normal(workload.batch, workload.pixels, workload.channels)
+            sums = data.astype(np.float64).mean(1)
+        case _:
+            raise TypeError(workload)
+    expected, operands = with_epilogue(sums, workload.epilogue)
+    packed = operators.pack(workload, weights, decision)
+    func = operators.build(workload, decision, MALI)
+    close(call(func, MALI, expected.shape, data, *packed, *operands), expected)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "inputs", "outputs"),
+    [
+        (196, 64, 48),
+        (49, 32, 24),  # a last group that is not full
+        (1, 40, 16),  # dense
+        (7, 1, 8),  # one input
+        (13, 6, 11),  # outputs that are no whole vector
+        (2, 5, 1),  # one output, one thread
+        (97, 12, 40),  # a prime number of pixels
+        (7, 20, 1001),
+    ],
+)
+@pytest.mark.parametrize("epilogue", [(), (BIAS, CLIP), (BIAS, Step("add"), RELU)])
+def test_pointwise_by_default(pixels: int, inputs: int, outputs: int, epilogue: Epilogue) -> None:
+    check(Pointwise(pixels, inputs, outputs, epilogue))
+
+
+@pytest.mark.parametrize(
+    "decision",
+    [
+        pointwise.Decision(1, 4, 1, 64),
+        pointwise.Decision(5, 8, 2, 128),  # ragged pixels
+        pointwise.Decision(3, 16, 1, 256),
+        pointwise.Decision(7, 4, 4, 64),
+    ],
+    ids=str,
+)
+def test_pointwise_by_other_decisions(decision: pointwise.Decision) -> None:
+    check(Pointwise(52, 16, 48, (BIAS, CLIP)), decision)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(
+    ("batch", "height", "width", "channels"),
+    [
+        (1, 14, 14, 32),
+        (2, 7, 7, 24),  # batch
+        (1, 1, 1, 16),  # one pixel: all but one tap is padding
+        (1, 5, 9, 8),  # not square
+        (1, 8, 6, 7),  # no whole vector of channels
+        (1, 6, 11, 10),  # vectors of two
+    ],
+)
+def test_depthwise_by_default(
+    batch: int, height: int, width: int, channels: int, stride: int, kernel: int
+) -> None:
+    size = (batch, height, width, channels)
+    padding = (kernel // 2,) * 4
+    check(Depthwise(*size, (kernel, kernel), (stride, stride), padding, (BIAS, CLIP)))
+
+
+@pytest.mark.parametrize("padding", [(0, 0, 1, 1), (1, 0, 0, 2), (0, 0, 0, 0), (2, 2, 2, 2)])
+def test_depthwise_with_asymmetric_padding(padding: tuple[int, int, int, int]) -> None:
+    check(Depthwise(1, 10, 12, 16, (3, 3), (2, 2), padding, (Step("hard_swish"),)))
+
+
+def test_depthwise_by_every_strip() -> None:
+    workload = Depthwise(1, 4, 11, 16, (3, 3), (1, 1), (1, 1, 1, 1), (BIAS,))
+    strips = depthwise.space(workload, MALI)["tile_x"]
+    assert strips == [1, 2, 3, 4, 5]
+    for tile_x in strips:
+        check(workload, depthwise.Decision(tile_x, 64))
+
+
+def test_border_of_a_picture_of_large_values_is_zero() -> None:
+    # What stands in for the border is the nearest pixel, times zero.
+    workload = Depthwise(1, 3, 3, 4, (3, 3), (1, 1), (1, 1, 1, 1))
+    data, weight = np.full((1, 3, 3, 4), 1e30, np.float32), np.ones((3, 3, 4), np.float32)
+    func = operators.build(workload, operators.default(workload, MALI), MALI)
+    close(call(func, MALI, data.shape, data, weight), window_sums(data, weight, workload))
+
+
+@pytest.mark.parametrize("nchw", [True, False])
+@pytest.mark.parametrize(
+    ("height", "width", "inputs", "outputs", "padding"),
+    [
+        (16, 16, 3, 16, (1, 1, 1, 1)),
+        (15, 17, 3, 8, (0, 0, 1, 1)),  # odd sizes, TensorFlow's padding
+        (9, 9, 1, 5, (1, 1, 1, 1)),  # grey pictures, no whole vector
+        (7, 7, 8, 12, (0, 0, 0, 0)),
+    ],
+)
+def test_stem_by_default(
+    height: int, width: int, inputs: int, outputs: int, padding: tuple[int, ...], nchw: bool
+) -> None:
+    size = (2, height, width, inputs, outputs)
+    check(Convolution(*size, (3, 3), (2, 2), padding, nchw, (BIAS, CLIP)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("decision", [stem.Decision(1, 4, 64), stem.Decision(3, 8, 128)], ids=str)
+def test_stem_by_other_decisions(decision: stem.Decision) -> None:
+    size = (1, 14, 14, 3, 16)
+    check(Convolution(*size, (5, 5), (2, 2), (2, 2, 2, 2), True, (BIAS,)), decision)
+
+
+@pytest.mark.parametrize(
+    ("batch", "pixels", "channels"), [(1, 49, 64), (3, 1, 8), (2, 13, 6), (1, 5, 7)]
+)
+def test_pooling_by_default(batch: int, pixels: int, channels: int) -> None:
+    check(GlobalPool(batch, pixels, channels, (BIAS, Step("sigmoid"))))
+
+
+LAYERS = [
+    Convolution(1, 224, 224, 3, 32, (3, 3), (2, 2), (1, 1, 1, 1), True, (BIAS, CLIP)),
+    Pointwise(12544, 32, 16, (BIAS,)),
+    Pointwise(3136, 24, 144, (BIAS, CLIP)),
+    Pointwise(196, 96, 576, (BIAS, CLIP)),
+    Pointwise(49, 960, 160, (BIAS, Step("add"))),
+    Pointwise(1, 1280, 1000, (BIAS,)),
+    Depthwise(1, 112, 112, 96, (3, 3), (2, 2), (1, 1, 1, 1), (BIAS, CLIP)),
+    Depthwise(1, 14, 14, 384, (3, 3), (1, 1), (1, 1, 1, 1), (BIAS, CLIP)),
+    Depthwise(1, 7, 7, 960, (5, 5), (1, 1), (2, 2, 2, 2), (BIAS, Step("hard_swish"))),
+    GlobalPool(1, 49, 1280),
+]
+
+
+@pytest.mark.parametrize("workload", LAYERS, ids=str)
+def test_structure_of_mali_kernels(workload: Workload) -> None:
+    decision = operators.default(workload, MALI)
+    code = source(operators.build(workload, decision, MALI), MALI)
+    assert len(re.findall(r"__kernel void \w+\([^)]*\) \{", code)) == 1
+    # Arm's guide: nothing in local memory, nobody waits for another, 128 bits at a time.
+    assert "__local" not in code
+    assert "barrier" not in code
+    assert "vload4" in code
+    assert "vstore4" in code
+    stored = re.findall(r"epilogue_ptr\[", code)
+    assert not stored, "the result is stored one value at a time"
+    # Branches: of the last group's idle threads, and of a last tile's pixels.
+    assert len(re.findall(r"\bif \(", code)) <= 1 + 8
+    assert "else" not in code
+    assert 64 <= decision.group <= 256
+
+
+@pytest.mark.parametrize("workload", LAYERS, ids=str)
+def test_default_decision_is_in_the_space(workload: Workload) -> None:
+    for name in ("mali", "cuda", "cuda:sm_90"):
+        target = get_target(name)
+        default, *others = operators.decisions(workload, target)
+        assert operators.decision(workload, vars(default), target) == default
+        assert len(others) == len({*others, default}) - 1
+
+
+def test_mali_tiles_fit_64_registers() -> None:
+    for workload in LAYERS:
+        for decision in operators.decisions(workload, MALI):
+            match workload:
+                case Pointwise():
+                    assert pointwise.registers(decision) <= 64
+                case Depthwise():
+                    assert depthwise.registers(workload, decision) <= 64
+                case Convolution():
+                    assert stem.registers(workload, decision) <= 64
+
+
+def test_a_larger_group_than_the_device_takes_is_no_decision() -> None:
+    workload = Pointwise(196, 96, 576)
+    small = dataclasses.replace(
+        MALI,
+        gpu=dataclasses.replace(MALI.gpu, group_threads=128),  # type: ignore[type-var]
+    )
+    groups = {decision.group for decision in operators.decisions(workload, small)}
+    assert groups == {64, 128}
+    values = {**vars(operators.default(workload, small)), "group": 256}
+    with pytest.raises(ValueError, match="does not fit mali-x86"):
+        operators.decision(workload, values, small)
