@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import tvm
+import tvm_ffi
 from tvm import relax
 
 from mobilenet_tvm.compile.linker import link_shared
 from mobilenet_tvm.compile.metadata_object import write_metadata_object
+from mobilenet_tvm.compile.nvrtc import compile_cuda
 from mobilenet_tvm.compile.pipeline import tvm_target
+from mobilenet_tvm.runtime.cuda_code import as_source, decode_on_load
 from mobilenet_tvm.runtime.metadata import Metadata
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.target import Target
@@ -73,6 +76,8 @@ def write_artifact(mod: tvm.IRModule, target: Target, metadata: Metadata, path: 
     UserError
         If linking or writing fails.
     """
+    if target.kind == "cuda":
+        _compile_cuda_for(target)
     with tvm.transform.PassContext(opt_level=3, config=pass_config(target)):
         executable = relax.build(mod, target=tvm_target(target), relax_pipeline=None)
     try:
@@ -91,6 +96,19 @@ def write_artifact(mod: tvm.IRModule, target: Target, metadata: Metadata, path: 
             path.chmod(0o666 & ~_umask())
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _compile_cuda_for(target: Target) -> None:
+    """Let TVM hand CUDA's source to this project's compiler, and put its code in the place."""
+    gpu = target.gpu
+    assert gpu is not None  # noqa: S101
+
+    def compiled(source: str, _target: tvm.target.Target) -> str:
+        return as_source(compile_cuda(source, gpu))
+
+    tvm_ffi.register_global_func("tvm_callback_cuda_postproc", compiled, override=True)
+    # Where TVM's CUDA runtime is, it wants the code at once.
+    decode_on_load()
 
 
 def _umask() -> int:

@@ -8,6 +8,7 @@ import importlib.util
 import threading
 from pathlib import Path
 
+from mobilenet_tvm.runtime.cuda_code import decode_on_load
 from mobilenet_tvm.runtime.library import find_runtime_library, load_runtime
 from mobilenet_tvm.targets.errors import UserError
 
@@ -49,6 +50,7 @@ def load_cuda() -> None:
             else:
                 mend = "install NVIDIA's driver"
             raise UserError(f"this machine has no {missing}, which CUDA needs; {mend}") from None
+        decode_on_load()
 
 
 def find_device(wanted: int | str | None = None) -> tuple[int, str]:

@@ -13,6 +13,7 @@ from mobilenet_tvm.schedules import block, depthwise, depthwise_pointwise, point
 from mobilenet_tvm.schedules.gpu import depthwise as gpu_depthwise
 from mobilenet_tvm.schedules.gpu import pointwise as gpu_pointwise
 from mobilenet_tvm.schedules.gpu import pooling as gpu_pooling
+from mobilenet_tvm.schedules.gpu import shared_pointwise
 from mobilenet_tvm.schedules.gpu import stem as gpu_stem
 from mobilenet_tvm.schedules.workload import (
     Block,
@@ -40,7 +41,7 @@ _GPU: dict[type, ModuleType] = {
     Pointwise: gpu_pointwise,
 }
 #: By the kind of a target.
-_MODULES = {"llvm": _CPU, "opencl": _GPU, "cuda": _GPU}
+_MODULES = {"llvm": _CPU, "opencl": _GPU, "cuda": _GPU | {Pointwise: shared_pointwise}}
 _BY_DECISION = {
     module.Decision: module for modules in _MODULES.values() for module in modules.values()
 }
@@ -131,7 +132,9 @@ def pack(
     decision : object
         The workload's.
     """
-    packed = [] if not weights else _BY_DECISION[type(decision)].pack(*weights, decision)
+    if not workload.weights:
+        return []
+    packed = _BY_DECISION[type(decision)].pack(*weights, decision)
     return [packed] if isinstance(packed, np.ndarray) else list(packed)
 
 

@@ -12,7 +12,7 @@ from opencl_kernels import call, source
 from test_schedules import BIAS, CLIP, RELU, close, normal, window_sums, with_epilogue
 
 from mobilenet_tvm.schedules import operators
-from mobilenet_tvm.schedules.gpu import depthwise, pointwise, stem
+from mobilenet_tvm.schedules.gpu import depthwise, pointwise, shared_pointwise, stem
 from mobilenet_tvm.schedules.workload import (
     Convolution,
     Depthwise,
@@ -23,15 +23,19 @@ from mobilenet_tvm.schedules.workload import (
     Workload,
 )
 from mobilenet_tvm.targets.presets import get_target
+from mobilenet_tvm.targets.target import Target
 
 Array = np.ndarray[Any, Any]
 
 MALI = get_target("mali:x86")
+H100 = get_target("cuda:sm_90")
+
+on_device = pytest.mark.usefixtures("pocl")
 
 
-def check(workload: Workload, decision: Any = None) -> None:
-    """Compare a layer on the device with NumPy."""
-    decision = decision or operators.default(workload, MALI)
+def check(workload: Workload, decision: Any = None, target: Target = MALI) -> None:
+    """Compare a layer on the device, whatever it is for, with NumPy."""
+    decision = decision or operators.default(workload, target)
     weights: list[Array] = [
         normal(*shape, seed=1) / np.float32(np.prod(shape[:-1]) ** 0.5)
         for shape in workload.weights
@@ -55,7 +59,7 @@ def check(workload: Workload, decision: Any = None) -> None:
             raise TypeError(workload)
     expected, operands = with_epilogue(sums, workload.epilogue)
     packed = operators.pack(workload, weights, decision)
-    func = operators.build(workload, decision, MALI)
+    func = operators.build(workload, decision, target)
     close(call(func, MALI, expected.shape, data, *packed, *operands), expected)
 
 
@@ -73,8 +77,12 @@ def check(workload: Workload, decision: Any = None) -> None:
     ],
 )
 @pytest.mark.parametrize("epilogue", [(), (BIAS, CLIP), (BIAS, Step("add"), RELU)])
+@on_device
 def test_pointwise_by_default(pixels: int, inputs: int, outputs: int, epilogue: Epilogue) -> None:
-    check(Pointwise(pixels, inputs, outputs, epilogue))
+    workload = Pointwise(pixels, inputs, outputs, epilogue)
+    check(workload)
+    # CUDA's kernels are plain enough for OpenCL.
+    check(workload, target=H100)
 
 
 @pytest.mark.parametrize(
@@ -87,8 +95,26 @@ def test_pointwise_by_default(pixels: int, inputs: int, outputs: int, epilogue: 
     ],
     ids=str,
 )
+@on_device
 def test_pointwise_by_other_decisions(decision: pointwise.Decision) -> None:
     check(Pointwise(52, 16, 48, (BIAS, CLIP)), decision)
+
+
+@pytest.mark.parametrize(
+    "decision",
+    [
+        shared_pointwise.Decision(2, 4, 4, 8, 2, 8),
+        shared_pointwise.Decision(1, 16, 1, 4, 16, 1),  # inputs shared out among all
+        shared_pointwise.Decision(8, 4, 2, 16, 1, 16),
+        shared_pointwise.Decision(4, 8, 16, 4, 4, 4),  # a tile higher than the picture
+    ],
+    ids=str,
+)
+@on_device
+def test_shared_pointwise_by_other_decisions(decision: shared_pointwise.Decision) -> None:
+    workload = Pointwise(52, 16, 48, (BIAS, CLIP))
+    assert shared_pointwise.valid(workload, decision, H100)
+    check(workload, decision, H100)
 
 
 @pytest.mark.parametrize("kernel", [3, 5])
@@ -104,6 +130,7 @@ def test_pointwise_by_other_decisions(decision: pointwise.Decision) -> None:
         (1, 6, 11, 10),  # vectors of two
     ],
 )
+@on_device
 def test_depthwise_by_default(
     batch: int, height: int, width: int, channels: int, stride: int, kernel: int
 ) -> None:
@@ -113,10 +140,12 @@ def test_depthwise_by_default(
 
 
 @pytest.mark.parametrize("padding", [(0, 0, 1, 1), (1, 0, 0, 2), (0, 0, 0, 0), (2, 2, 2, 2)])
+@on_device
 def test_depthwise_with_asymmetric_padding(padding: tuple[int, int, int, int]) -> None:
     check(Depthwise(1, 10, 12, 16, (3, 3), (2, 2), padding, (Step("hard_swish"),)))
 
 
+@on_device
 def test_depthwise_by_every_strip() -> None:
     workload = Depthwise(1, 4, 11, 16, (3, 3), (1, 1), (1, 1, 1, 1), (BIAS,))
     strips = depthwise.space(workload, MALI)["tile_x"]
@@ -125,6 +154,7 @@ def test_depthwise_by_every_strip() -> None:
         check(workload, depthwise.Decision(tile_x, 64))
 
 
+@on_device
 def test_border_of_a_picture_of_large_values_is_zero() -> None:
     # What stands in for the border is the nearest pixel, times zero.
     workload = Depthwise(1, 3, 3, 4, (3, 3), (1, 1), (1, 1, 1, 1))
@@ -143,6 +173,7 @@ def test_border_of_a_picture_of_large_values_is_zero() -> None:
         (7, 7, 8, 12, (0, 0, 0, 0)),
     ],
 )
+@on_device
 def test_stem_by_default(
     height: int, width: int, inputs: int, outputs: int, padding: tuple[int, ...], nchw: bool
 ) -> None:
@@ -151,6 +182,7 @@ def test_stem_by_default(
 
 
 @pytest.mark.parametrize("decision", [stem.Decision(1, 4, 64), stem.Decision(3, 8, 128)], ids=str)
+@on_device
 def test_stem_by_other_decisions(decision: stem.Decision) -> None:
     size = (1, 14, 14, 3, 16)
     check(Convolution(*size, (5, 5), (2, 2), (2, 2, 2, 2), True, (BIAS,)), decision)
@@ -159,6 +191,7 @@ def test_stem_by_other_decisions(decision: stem.Decision) -> None:
 @pytest.mark.parametrize(
     ("batch", "pixels", "channels"), [(1, 49, 64), (3, 1, 8), (2, 13, 6), (1, 5, 7)]
 )
+@on_device
 def test_pooling_by_default(batch: int, pixels: int, channels: int) -> None:
     check(GlobalPool(batch, pixels, channels, (BIAS, Step("sigmoid"))))
 

@@ -217,10 +217,11 @@ def cycles(workload: Pointwise, decision: Decision, gpu: Gpu) -> float:
     load_weights = decision.tile_n / LANES * max(1.0, 4 * LANES * across / line)
     issue = overlapped(multiply, load_data + load_weights)
     busy = warps * issue * workload.inputs / gpu.units
-    # Each iteration waits once for its loads, as long as no other warp has work.
+    # A warp's iteration waits once for its loads, as long as no other warp has work.
     resident = resident_threads(gpu, registers(decision)) / gpu.lockstep
     rounds = max(1.0, warps / gpu.units / resident)
-    wait = rounds * workload.inputs / decision.unroll_k * gpu.load_latency
+    steps = workload.inputs / decision.unroll_k
+    wait = rounds * steps * (gpu.load_latency + decision.unroll_k * issue)
     return overlapped(busy, wait)
 
 

@@ -158,7 +158,7 @@ def nearest(place: Any, size: int, before: int, padded: int) -> Any:
 
 
 def inside(place: Any, size: int, before: int, padded: int) -> Any:
-    """Return 1.0 for a place inside and 0.0 for one beyond; the arguments are those of `nearest`."""
+    """Return 1.0 for a place inside and 0.0 beyond; the arguments are those of `nearest`."""
     conditions = [place >= 0] if before else []
     conditions += [place < size] if padded > before + size else []
     one = tirx.const(1.0, "float32")

@@ -1,0 +1,300 @@
+"""Pointwise convolution and dense on NVIDIA GPUs: operands staged in shared memory.
+
+A work-group computes a tile of pixels x outputs. Where there are few tiles, its threads also split
+the inputs among them, and add their sums up in shared memory: so all units have work at batch 1.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import s_tir, te, tirx
+from tvm.s_tir.schedule import LoopRV, SBlockRV
+
+from mobilenet_tvm.schedules.base import epilogue_stage
+from mobilenet_tvm.schedules.gpu.threads import (
+    ADDRESS_REGISTERS,
+    LANES,
+    gpu_of,
+    overlapped,
+    store,
+    unroll,
+)
+from mobilenet_tvm.schedules.workload import Pointwise
+from mobilenet_tvm.targets.gpu import Gpu
+from mobilenet_tvm.targets.target import Target
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How to compute a pointwise layer.
+
+    Parameters
+    ----------
+    tile_m, tile_n : int
+        Pixels and outputs of a thread; outputs are whole vectors of four.
+    threads_m, threads_n : int
+        Threads of a tile, along pixels and along outputs.
+    split_k : int
+        Parts of the inputs, each summed by threads of its own; divides them, and the tile's
+        outputs, which the threads then share.
+    step_k : int
+        Inputs of a part that are in shared memory at a time; divides a part.
+    """
+
+    tile_m: int
+    tile_n: int
+    threads_m: int
+    threads_n: int
+    split_k: int
+    step_k: int
+
+    @property
+    def threads(self) -> int:
+        """Threads of a work-group."""
+        return self.threads_m * self.threads_n * self.split_k
+
+
+def default(workload: Pointwise, target: Target) -> Decision:
+    """Choose the decision of the fewest cycles by a model of a unit.
+
+    Parameters
+    ----------
+    workload : Pointwise
+        The layer.
+    target : Target
+        Its GPU: units, registers, shared memory, rates.
+
+    Returns
+    -------
+    Decision
+        Always valid for the workload.
+    """
+    gpu = gpu_of(target)
+    candidates = decisions(workload, target)
+    return min(candidates, key=lambda d: (cycles(workload, d, gpu), tuple(vars(d).values())))
+
+
+def space(workload: Pointwise, target: Target) -> dict[str, list[Any]]:  # noqa: ARG001
+    """Return the candidates for each part of a decision."""
+    return {
+        "tile": [(m, n) for m in (1, 2, 4, 8) for n in (4, 8, 16) if m <= workload.pixels],
+        "threads": [(m, n) for m in (1, 2, 4, 8, 16) for n in (4, 8, 16, 32)],
+        "split_k": [s for s in (1, 2, 4, 8, 16) if workload.inputs % s == 0],
+        "step_k": [1, 2, 4, 8, 16, 32],
+    }
+
+
+def valid(workload: Pointwise, decision: Decision, target: Target) -> bool:
+    """Tell whether `build` takes a decision."""
+    gpu, parts = gpu_of(target), space(workload, target)
+    return (
+        (decision.tile_m, decision.tile_n) in parts["tile"]
+        and (decision.threads_m, decision.threads_n) in parts["threads"]
+        and decision.split_k in parts["split_k"]
+        and decision.step_k in parts["step_k"]
+        and decision.tile_m * decision.tile_n % decision.split_k == 0
+        and workload.inputs // decision.split_k % decision.step_k == 0
+        and gpu.lockstep <= decision.threads <= min(gpu.group_threads, 512)
+        and registers(decision) <= gpu.registers // 2
+        and shared_bytes(decision) <= gpu.shared_bytes
+    )
+
+
+def decisions(workload: Pointwise, target: Target) -> list[Decision]:
+    """Return the valid decisions of the space, each once."""
+    every = (
+        Decision(*tile, *threads, split_k, step_k)
+        for tile, threads, split_k, step_k in itertools.product(*space(workload, target).values())
+    )
+    return [
+        decision
+        for decision in every
+        # Short steps are for inputs that longer ones do not divide.
+        if (decision.step_k >= 8 or workload.inputs // decision.split_k % 8)
+        and valid(workload, decision, target)
+    ]
+
+
+def pack(weight: np.ndarray[Any, Any], decision: Decision) -> np.ndarray[Any, Any]:
+    """Lay weights out as the schedule reads them.
+
+    Parameters
+    ----------
+    weight : ndarray
+        [inputs, outputs].
+    decision : Decision
+        Gives the outputs of a work-group.
+
+    Returns
+    -------
+    ndarray
+        [inputs, outputs], the outputs filled up with zeros to whole tiles.
+    """
+    wide = decision.tile_n * decision.threads_n
+    return np.ascontiguousarray(np.pad(weight, ((0, 0), (0, -weight.shape[1] % wide))))
+
+
+def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimFunc:  # noqa: ARG001
+    """Return the scheduled function.
+
+    Parameters
+    ----------
+    workload : Pointwise
+        The layer.
+    decision : Decision
+        How to compute it.
+    target : Target
+        The same code serves all.
+
+    Returns
+    -------
+    PrimFunc
+        Takes data [pixels, inputs], packed weights, the epilogue's tensors, and the output
+        [pixels, outputs].
+    """
+    pixels, inputs, outputs = workload.pixels, workload.inputs, workload.outputs
+    high, wide = decision.tile_m * decision.threads_m, decision.tile_n * decision.threads_n
+    rows, columns = -(-pixels // high) * high, -(-outputs // wide) * wide
+    steps = inputs // (decision.split_k * decision.step_k)
+    data = te.placeholder((pixels, inputs), name="data")
+    weight = te.placeholder((inputs, columns), name="weight")
+    # The last tile reads its last pixel several times, and stores it once.
+    staged = te.compute(
+        (rows, inputs),
+        lambda m, k: data[tirx.min(m, pixels - 1) if pixels % high else m, k],
+        name="rows",
+    )
+    step = te.reduce_axis((0, steps), name="step")
+    k = te.reduce_axis((0, decision.step_k), name="k")
+
+    def products(s: Any, m: Any, n: Any) -> Any:
+        # The parts take turns, so that what all of them need at a time lies side by side.
+        place = (step * decision.split_k + s) * decision.step_k + k
+        return te.sum(staged[m, place] * weight[place, n], axis=[step, k])
+
+    partial = te.compute((decision.split_k, rows, columns), products, name="partial")
+    s = te.reduce_axis((0, decision.split_k), name="s")
+    product = te.compute(
+        (rows, columns), lambda m, n: te.sum(partial[s, m, n], axis=s), name="pointwise"
+    )
+    operands, result = epilogue_stage(
+        workload.epilogue, (pixels, outputs), lambda m, n: product[m, n]
+    )
+    sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
+    _schedule(sch, decision, outputs % LANES == 0)
+    return sch.mod["main"]
+
+
+def _schedule(sch: s_tir.Schedule, decision: Decision, whole: bool) -> None:
+    product, result = sch.get_sblock("pointwise"), sch.get_sblock("epilogue")
+    sums = sch.get_sblock("partial")
+    partial = sch.cache_write(sums, 0, "local")
+    sch.set_scope(partial, 0, "shared")
+    sch.set_scope(product, 0, "local")
+
+    # The threads of a group share a tile's outputs evenly, as vectors where there are enough.
+    m, n, addend = sch.get_loops(product)
+    high, wide = decision.tile_m * decision.threads_m, decision.tile_n * decision.threads_n
+    m_tiles, m_tile = sch.split(m, [None, high])
+    lanes = math.gcd(decision.tile_m * decision.tile_n // decision.split_k, LANES)
+    n_tiles, n_vector, lane = sch.split(n, [None, wide // lanes, lanes])
+    sch.reorder(m_tiles, n_tiles, m_tile, n_vector, addend, lane)
+    tile = sch.fuse(m_tiles, n_tiles)
+    sch.bind(tile, "blockIdx.x")
+    _, threads = sch.split(sch.fuse(m_tile, n_vector), [None, decision.threads])
+    sch.bind(threads, "threadIdx.x")
+    sch.unroll(addend)
+    sch.vectorize(lane)
+    sch.reverse_compute_at(result, threads, preserve_unit_loops=True)
+    store(sch, [], sch.get_loops(result)[-1], whole)
+
+    # The sums: part after part of a tile, in registers; then they go to shared memory.
+    sch.compute_at(partial, tile, preserve_unit_loops=True)
+    part, m, n = sch.get_loops(partial)[-3:]
+    m_thread, m_tile = sch.split(m, [decision.threads_m, None])
+    n_vector, n_thread, n_lane = sch.split(n, [None, decision.threads_n, LANES])
+    sch.reorder(part, m_thread, n_thread, m_tile, n_vector, n_lane)
+    threads = sch.fuse(part, m_thread, n_thread)
+    sch.bind(threads, "threadIdx.x")
+    unroll(sch, [m_tile, n_vector])
+    sch.vectorize(n_lane)
+    sch.compute_at(sums, threads, preserve_unit_loops=True)
+    *_, row, column, steps, k_inner = sch.get_loops(sums)
+    n_vector, n_rest, n_lane = sch.split(column, [decision.tile_n // LANES, None, LANES])
+    sch.reorder(steps, k_inner, n_rest, row, n_vector, n_lane)
+    unroll(sch, [k_inner, n_rest, row, n_vector])
+    sch.vectorize(n_lane)
+    rows = sch.get_sblock("rows")
+    sch.set_scope(rows, 0, "shared")
+    _fetch(sch, rows, steps, decision)
+    _fetch(sch, sch.cache_read(sums, 1, "shared"), steps, decision)
+    init = sch.decompose_reduction(product, addend)
+    sch.vectorize(sch.get_loops(init)[-1])
+    init = sch.decompose_reduction(sums, steps)
+    *_, row, n_vector, n_lane = sch.get_loops(init)
+    unroll(sch, [row, n_vector])
+    sch.vectorize(n_lane)
+
+
+def _fetch(sch: s_tir.Schedule, block: SBlockRV, at: LoopRV, decision: Decision) -> None:
+    """Let all threads of a group copy a piece of an operand into shared memory."""
+    sch.compute_at(block, at, preserve_unit_loops=True)
+    loops = sch.get_loops(block)[-2:]
+    last = int(sch.get(loops[-1]).extent)
+    lanes = next(lanes for lanes in (4, 2, 1) if last % lanes == 0)
+    _, threads, lane = sch.split(sch.fuse(*loops), [None, decision.threads, lanes])
+    sch.bind(threads, "threadIdx.x")
+    sch.vectorize(lane)
+
+
+def registers(decision: Decision) -> int:
+    """Return what a thread holds: sums, its pixels' and outputs' operands, addresses."""
+    tile = decision.tile_m * decision.tile_n
+    return tile + decision.tile_m + decision.tile_n + 4 * ADDRESS_REGISTERS
+
+
+def shared_bytes(decision: Decision) -> int:
+    """Return what a group keeps in shared memory: a step of both operands, all parts' sums."""
+    high, wide = decision.tile_m * decision.threads_m, decision.tile_n * decision.threads_n
+    operands = decision.split_k * decision.step_k * (high + wide)
+    return 4 * (operands + decision.split_k * high * wide)
+
+
+def cycles(workload: Pointwise, decision: Decision, gpu: Gpu) -> float:
+    """Estimate the cycles of a layer.
+
+    Parameters
+    ----------
+    workload : Pointwise
+        The layer.
+    decision : Decision
+        How it is computed.
+    gpu : Gpu
+        Its units take work-groups in turns.
+    """
+    high, wide = decision.tile_m * decision.threads_m, decision.tile_n * decision.threads_n
+    groups = -(-workload.pixels // high) * -(-workload.outputs // wide)
+    resident = max(
+        1,
+        min(
+            gpu.threads // decision.threads,
+            65536 // (registers(decision) * decision.threads),
+            4 * gpu.shared_bytes // shared_bytes(decision),
+        ),
+    )
+    # What a unit has to do for all groups of its, and how long one group takes by itself.
+    part = workload.inputs // decision.split_k
+    multiply = high * wide * workload.inputs / gpu.fma_per_cycle
+    operands = decision.threads * (decision.tile_m + decision.tile_n) * part
+    load = 4 * operands / gpu.load_bytes_per_cycle / 4
+    fetch = 4 * (high + wide) * workload.inputs / gpu.load_bytes_per_cycle
+    add = 4 * decision.split_k * high * wide / gpu.load_bytes_per_cycle
+    busy = -(-groups // gpu.units) * overlapped(multiply, load + fetch + add)
+    alone = part / decision.step_k * (2 * gpu.load_latency) + overlapped(multiply, load)
+    rounds = -(-groups // (gpu.units * resident))
+    return overlapped(busy, rounds * alone)
