@@ -18,7 +18,7 @@ from mobilenet_tvm.targets.presets import native as this_machine
 def main(threads: tuple[int, ...]) -> None:
     """Print float32 GFLOP/s and GB/s for the instruction sets that this machine has."""
     native = this_machine()
-    targets = [t for t in PRESETS.values() if t.architecture == native.architecture]
+    targets = [t for t in PRESETS.values() if t.architecture == native.architecture and not t.gpu]
     fitting = [t for t in targets if set(t.required_features) <= set(native.required_features)]
     for count in threads or sorted({1, core_count()}):
         for target in fitting:

@@ -386,6 +386,8 @@ def models(as_json: bool) -> None:
 @json_option
 def targets(as_json: bool) -> None:
     """List the targets and their other names."""
+    from dataclasses import asdict
+
     from mobilenet_tvm.targets.presets import ALIASES, PRESETS, native
 
     known = [*PRESETS.values(), native()]
@@ -393,7 +395,7 @@ def targets(as_json: bool) -> None:
         print_json(
             [
                 {
-                    **{field: getattr(target, field) for field in target.__dataclass_fields__},
+                    **asdict(target),
                     "aliases": [alias for alias, name in ALIASES.items() if name == target.name],
                 }
                 for target in known

@@ -138,6 +138,22 @@ def pack(
     return [packed] if isinstance(packed, np.ndarray) else list(packed)
 
 
+def estimate(workload: Workload, decision: Any, target: Target) -> dict[str, float]:
+    """Return what a GPU schedule's model says of a decision: registers of a thread, cycles."""
+    module = _module(workload, target)
+    return {
+        "registers_of_thread": module.registers(workload, decision),
+        "cycles": module.cycles(workload, decision, target.gpu),
+    }
+
+
+def stages(workload: Workload, target: Target) -> list[Workload]:
+    """Return the layers that together compute one: itself, where one function does it well."""
+    if target.gpu is None or not isinstance(workload, GlobalPool):
+        return [workload]
+    return [*gpu_pooling.stages(workload, target)]
+
+
 def build(workload: Workload, decision: Any, target: Target) -> tirx.PrimFunc:
     """Return the scheduled function of a workload."""
     return _module(workload, target).build(workload, decision, target)

@@ -196,6 +196,15 @@ def test_pooling_by_default(batch: int, pixels: int, channels: int) -> None:
     check(GlobalPool(batch, pixels, channels, (BIAS, Step("sigmoid"))))
 
 
+def test_pooling_of_many_pixels_is_done_in_two_steps() -> None:
+    first, second = operators.stages(GlobalPool(1, 3136, 16, (BIAS,)), MALI)
+    assert (first, second) == (GlobalPool(56, 56, 16), GlobalPool(1, 56, 16, (BIAS,)))
+    few = GlobalPool(1, 49, 1280)
+    assert operators.stages(few, MALI) == [few]
+    # A prime number of pixels has no parts.
+    assert len(operators.stages(GlobalPool(1, 3137, 16), MALI)) == 1
+
+
 LAYERS = [
     Convolution(1, 224, 224, 3, 32, (3, 3), (2, 2), (1, 1, 1, 1), True, (BIAS, CLIP)),
     Pointwise(12544, 32, 16, (BIAS,)),
@@ -242,7 +251,7 @@ def test_mali_tiles_fit_64_registers() -> None:
         for decision in operators.decisions(workload, MALI):
             match workload:
                 case Pointwise():
-                    assert pointwise.registers(decision) <= 64
+                    assert pointwise.registers(workload, decision) <= 64
                 case Depthwise():
                     assert depthwise.registers(workload, decision) <= 64
                 case Convolution():

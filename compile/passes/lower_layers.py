@@ -200,15 +200,27 @@ class LowerLayers(GraphRewriter):
         ]
         workload = _fused([part for part, _ in described])
         assert workload is not None  # noqa: S101
+        *earlier, workload = operators.stages(workload, self._target)
+        data = self._data(heads[0])
+        for stage in earlier:
+            data = self._reduced(stage, data)
         layer = self._layer(workload)
         weights = [weight for _, weight in described if weight is not None]
         packed = operators.pack(workload, weights, layer.decision)
-        arguments = [self._data(heads[0])]
+        arguments = [data]
         for weight, link in itertools.zip_longest(packed, chains):
             arguments += [] if weight is None else [constant(weight)]
             arguments += self._operands(link)
         self.calls.append(layer)
         return relax.call_dps_packed(layer.name, arguments, last.ty)
+
+    def _reduced(self, stage: Workload, data: relax.Expr) -> relax.Expr:
+        """Call a layer that leaves a mean of each part of the pixels."""
+        assert isinstance(stage, GlobalPool)  # noqa: S101
+        layer = self._layer(stage)
+        self.calls.append(layer)
+        result = relax.TensorType((stage.batch, stage.channels), "float32")
+        return self.emit(relax.call_dps_packed(layer.name, [data], result))
 
     def _operands(self, chain: _Chain) -> list[relax.Expr]:
         return [

@@ -22,6 +22,7 @@ from mobilenet_tvm.schedules.workload import (
     Pointwise,
     Workload,
 )
+from mobilenet_tvm.targets.presets import PRESETS
 from mobilenet_tvm.targets.target import Target
 
 Table = np.ndarray[Any, np.dtype[np.float32]]
@@ -60,6 +61,8 @@ def features(workload: Workload, decision: Any, target: Target) -> dict[str, flo
         "fma_per_cycle": target.fma_per_cycle,
     }
     found |= {name: float(value) for name, value in asdict(decision).items()}
+    if target.gpu is not None:
+        return found | _gpu(workload, decision, target)
     match workload:
         case Pointwise():
             found |= _pointwise(workload, decision, target)
@@ -73,6 +76,20 @@ def features(workload: Workload, decision: Any, target: Target) -> dict[str, flo
         case Block():
             found |= _block(workload, decision, target)
     return found
+
+
+def _gpu(workload: Workload, decision: Any, target: Target) -> dict[str, float]:
+    gpu = target.gpu
+    assert gpu is not None  # noqa: S101
+    found = operators.estimate(workload, decision, target)
+    cycles = found.pop("cycles")
+    return found | {
+        "units": gpu.units,
+        "lockstep": gpu.lockstep,
+        "registers_share": found["registers_of_thread"] / gpu.registers,
+        "log_cycles": math.log(cycles),
+        "cycles_per_flop": cycles / workload.flops,
+    }
 
 
 def _block(workload: Block, decision: block.Decision, target: Target) -> dict[str, float]:
@@ -203,6 +220,10 @@ def _columns() -> tuple[str, ...]:
     names: set[str] = set()
     for layer in layers:
         names |= features(layer, operators.default(layer, target), target).keys()
+    for gpu in (PRESETS["mali"], PRESETS["cuda"]):
+        for layer in layers:
+            if not isinstance(layer, DepthwisePointwise | Block):
+                names |= features(layer, operators.default(layer, gpu), gpu).keys()
     return tuple(sorted(names))
 
 

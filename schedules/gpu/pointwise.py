@@ -93,7 +93,8 @@ def decisions(workload: Pointwise, target: Target) -> list[Decision]:
     """Return the valid decisions of the space, each once."""
     parts = space(workload, target)
     return [
-        Decision(*tile, group) for tile, group in itertools.product(parts["tile"], parts["group"])
+        Decision(tile_m, tile_n, unroll_k, group)
+        for (tile_m, tile_n, unroll_k), group in itertools.product(parts["tile"], parts["group"])
     ]
 
 
@@ -189,7 +190,7 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, count: int, whole: bool) 
     return guarded(sch, threads, count)
 
 
-def registers(decision: Decision) -> int:
+def registers(workload: Pointwise, decision: Decision) -> int:  # noqa: ARG001
     """Return what a thread holds: sums, its pixels' inputs, one input's weights, addresses."""
     sums = decision.tile_m * decision.tile_n
     return sums + decision.tile_m * decision.unroll_k + decision.tile_n + ADDRESS_REGISTERS
@@ -216,9 +217,11 @@ def cycles(workload: Pointwise, decision: Decision, gpu: Gpu) -> float:
     load_data = decision.tile_m * -(-gpu.lockstep // across) / LANES
     load_weights = decision.tile_n / LANES * max(1.0, 4 * LANES * across / line)
     issue = overlapped(multiply, load_data + load_weights)
-    busy = warps * issue * workload.inputs / gpu.units
+    # A last tile of fewer pixels asks before it stores each.
+    ragged = 1.05 if workload.pixels % decision.tile_m else 1.0
+    busy = ragged * warps * issue * workload.inputs / gpu.units
     # A warp's iteration waits once for its loads, as long as no other warp has work.
-    resident = resident_threads(gpu, registers(decision)) / gpu.lockstep
+    resident = resident_threads(gpu, registers(workload, decision)) / gpu.lockstep
     rounds = max(1.0, warps / gpu.units / resident)
     steps = workload.inputs / decision.unroll_k
     wait = rounds * steps * (gpu.load_latency + decision.unroll_k * issue)
@@ -234,4 +237,6 @@ def _tiles(workload: Pointwise, gpu: Gpu) -> list[tuple[int, int, int]]:
         # With one pixel a thread has only the inputs to load ahead.
         [k for k in (1, 2, 4, 8, 16) if workload.inputs % k == 0 and (k <= 8 or pixels == 1)],
     )
-    return [tile for tile in tiles if registers(Decision(*tile, GROUPS[0])) <= gpu.registers]
+    return [
+        tile for tile in tiles if registers(workload, Decision(*tile, GROUPS[0])) <= gpu.registers
+    ]

@@ -11,18 +11,47 @@ from tvm import s_tir, te, tirx
 
 from mobilenet_tvm.schedules.base import divisors, epilogue_stage
 from mobilenet_tvm.schedules.gpu.threads import (
+    ADDRESS_REGISTERS,
     GROUPS,
     LANES,
     bind_threads,
     gpu_of,
     guarded,
+    overlapped,
     unroll,
 )
 from mobilenet_tvm.schedules.workload import GlobalPool
+from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
 
 #: Loads that a thread has under way at once.
 MOST_UNROLLED = 8
+
+
+#: Cycles that starting another kernel costs.
+LAUNCH_CYCLES = 10_000
+
+
+def stages(workload: GlobalPool, target: Target) -> list[GlobalPool]:
+    """Return the poolings to do one after the other: means of parts of many pixels, then theirs.
+
+    A thread per four channels would leave most of a GPU idle, and wait for each of its loads.
+
+    Parameters
+    ----------
+    workload : GlobalPool
+        The layer.
+    target : Target
+        Its GPU.
+    """
+    gpu, pixels = gpu_of(target), workload.pixels
+    parts = min(divisors(pixels, pixels), key=lambda count: abs(count - pixels**0.5))
+    saved = (pixels - parts - pixels // parts) / MOST_UNROLLED * gpu.load_latency
+    threads = workload.batch * workload.channels / LANES
+    if parts in (1, pixels) or saved < LAUNCH_CYCLES or threads > gpu.units * gpu.threads:
+        return [workload]
+    first = GlobalPool(workload.batch * parts, pixels // parts, workload.channels)
+    return [first, GlobalPool(workload.batch, parts, workload.channels, workload.epilogue)]
 
 
 @dataclass(frozen=True)
@@ -123,3 +152,26 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int, count: int) -
     sch.vectorize(sch.get_loops(init)[-1])
     sch.vectorize(lane)
     return guarded(sch, threads, count)
+
+
+def registers(workload: GlobalPool, decision: Decision) -> int:  # noqa: ARG001
+    """Return what a thread holds: a sum, the vectors under way, addresses."""
+    return LANES * (1 + decision.unroll) + ADDRESS_REGISTERS
+
+
+def cycles(workload: GlobalPool, decision: Decision, gpu: Gpu) -> float:
+    """Estimate the cycles of a layer.
+
+    Parameters
+    ----------
+    workload : GlobalPool
+        The layer.
+    decision : Decision
+        How it is computed.
+    gpu : Gpu
+        Its units load lines, or wait for them.
+    """
+    warps = workload.batch * workload.channels / LANES / gpu.lockstep
+    lines = 4 * LANES * gpu.lockstep / gpu.load_bytes_per_cycle
+    wait = workload.pixels / decision.unroll * gpu.load_latency
+    return overlapped(warps * workload.pixels * lines / gpu.units, wait)

@@ -100,7 +100,7 @@ def valid(workload: Pointwise, decision: Decision, target: Target) -> bool:
         and decision.tile_m * decision.tile_n % decision.split_k == 0
         and workload.inputs // decision.split_k % decision.step_k == 0
         and gpu.lockstep <= decision.threads <= min(gpu.group_threads, 512)
-        and registers(decision) <= gpu.registers // 2
+        and registers(workload, decision) <= gpu.registers // 2
         and shared_bytes(decision) <= gpu.shared_bytes
     )
 
@@ -108,8 +108,10 @@ def valid(workload: Pointwise, decision: Decision, target: Target) -> bool:
 def decisions(workload: Pointwise, target: Target) -> list[Decision]:
     """Return the valid decisions of the space, each once."""
     every = (
-        Decision(*tile, *threads, split_k, step_k)
-        for tile, threads, split_k, step_k in itertools.product(*space(workload, target).values())
+        Decision(tile_m, tile_n, threads_m, threads_n, split_k, step_k)
+        for (tile_m, tile_n), (threads_m, threads_n), split_k, step_k in itertools.product(
+            *space(workload, target).values()
+        )
     )
     return [
         decision
@@ -186,11 +188,11 @@ def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimF
         workload.epilogue, (pixels, outputs), lambda m, n: product[m, n]
     )
     sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
-    _schedule(sch, decision, outputs % LANES == 0)
+    _schedule(sch, decision, outputs)
     return sch.mod["main"]
 
 
-def _schedule(sch: s_tir.Schedule, decision: Decision, whole: bool) -> None:
+def _schedule(sch: s_tir.Schedule, decision: Decision, outputs: int) -> None:
     product, result = sch.get_sblock("pointwise"), sch.get_sblock("epilogue")
     sums = sch.get_sblock("partial")
     partial = sch.cache_write(sums, 0, "local")
@@ -211,13 +213,13 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, whole: bool) -> None:
     sch.unroll(addend)
     sch.vectorize(lane)
     sch.reverse_compute_at(result, threads, preserve_unit_loops=True)
-    store(sch, [], sch.get_loops(result)[-1], whole)
+    store(sch, [], sch.get_loops(result)[-1], lanes > 1 and outputs % lanes == 0)
 
     # The sums: part after part of a tile, in registers; then they go to shared memory.
     sch.compute_at(partial, tile, preserve_unit_loops=True)
     part, m, n = sch.get_loops(partial)[-3:]
     m_thread, m_tile = sch.split(m, [decision.threads_m, None])
-    n_vector, n_thread, n_lane = sch.split(n, [None, decision.threads_n, LANES])
+    n_thread, n_vector, n_lane = sch.split(n, [decision.threads_n, None, LANES])
     sch.reorder(part, m_thread, n_thread, m_tile, n_vector, n_lane)
     threads = sch.fuse(part, m_thread, n_thread)
     sch.bind(threads, "threadIdx.x")
@@ -225,9 +227,9 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, whole: bool) -> None:
     sch.vectorize(n_lane)
     sch.compute_at(sums, threads, preserve_unit_loops=True)
     *_, row, column, steps, k_inner = sch.get_loops(sums)
-    n_vector, n_rest, n_lane = sch.split(column, [decision.tile_n // LANES, None, LANES])
-    sch.reorder(steps, k_inner, n_rest, row, n_vector, n_lane)
-    unroll(sch, [k_inner, n_rest, row, n_vector])
+    n_vector, n_lane = sch.split(column, [None, LANES])
+    sch.reorder(steps, k_inner, row, n_vector, n_lane)
+    unroll(sch, [k_inner, row, n_vector])
     sch.vectorize(n_lane)
     rows = sch.get_sblock("rows")
     sch.set_scope(rows, 0, "shared")
@@ -252,7 +254,7 @@ def _fetch(sch: s_tir.Schedule, block: SBlockRV, at: LoopRV, decision: Decision)
     sch.vectorize(lane)
 
 
-def registers(decision: Decision) -> int:
+def registers(workload: Pointwise, decision: Decision) -> int:  # noqa: ARG001
     """Return what a thread holds: sums, its pixels' and outputs' operands, addresses."""
     tile = decision.tile_m * decision.tile_n
     return tile + decision.tile_m + decision.tile_n + 4 * ADDRESS_REGISTERS
@@ -283,7 +285,7 @@ def cycles(workload: Pointwise, decision: Decision, gpu: Gpu) -> float:
         1,
         min(
             gpu.threads // decision.threads,
-            65536 // (registers(decision) * decision.threads),
+            65536 // (registers(workload, decision) * decision.threads),
             4 * gpu.shared_bytes // shared_bytes(decision),
         ),
     )

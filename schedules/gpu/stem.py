@@ -67,7 +67,7 @@ def default(workload: Convolution, target: Target) -> Decision:
         Always valid for the workload.
     """
     gpu = gpu_of(target)
-    candidates = [Decision(*tile, GROUPS[0]) for tile in space(workload, target)["tile"]]
+    candidates = [d for d in decisions(workload, target) if d.group == GROUPS[0]]
     return min(candidates, key=lambda decision: cycles(workload, decision, gpu))
 
 
@@ -100,7 +100,8 @@ def decisions(workload: Convolution, target: Target) -> list[Decision]:
     """Return the valid decisions of the space, each once."""
     parts = space(workload, target)
     return [
-        Decision(*tile, group) for tile, group in itertools.product(parts["tile"], parts["group"])
+        Decision(tile_x, tile_c, group)
+        for (tile_x, tile_c), group in itertools.product(parts["tile"], parts["group"])
     ]
 
 

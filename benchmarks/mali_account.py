@@ -1,0 +1,111 @@
+"""What each Mali kernel of a network does, counted in its OpenCL C: nothing is measured.
+
+python benchmarks/mali_account.py [--model v2]
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+import click
+import tvm
+
+from mobilenet_tvm.compile.codegen import pass_config
+from mobilenet_tvm.compile.passes.lower_layers import Layer
+from mobilenet_tvm.compile.pipeline import layers, tvm_target
+from mobilenet_tvm.compile.source import ModelOptions, resolve
+from mobilenet_tvm.schedules import operators
+from mobilenet_tvm.targets.presets import get_target
+from mobilenet_tvm.targets.target import Target
+
+
+@dataclass(frozen=True)
+class Account:
+    """What one thread of a kernel does.
+
+    Parameters
+    ----------
+    loads, stores : int
+        Of 128 bits, in global memory.
+    small : int
+        Loads and stores of a single value there.
+    multiply_adds : int
+        Of float32.
+    branches : int
+        Conditions in the code.
+    """
+
+    loads: int
+    stores: int
+    small: int
+    multiply_adds: int
+    branches: int
+
+
+def account(source: str) -> Account:
+    """Count what a thread does; each iteration of a loop counts."""
+    signature = re.search(r"__kernel void \w+\(([^)]*)\) \{", source)
+    if signature is None:
+        raise ValueError("no kernel")
+    outside = "|".join(re.findall(r"(\w+_ptr)", signature[1]))
+    counts: Counter[str] = Counter()
+    times = [1]
+    for line in source[signature.end() :].splitlines():
+        text = line.strip()
+        if text.startswith("}"):
+            times = times[:-1] or [1]
+        if loop := re.match(r"for \(int (\w+) = 0; \1 < (\d+); \+\+\1\) \{", text):
+            times.append(times[-1] * int(loop[2]))
+        elif text.endswith("{"):
+            times.append(times[-1])
+            counts["branches"] += text.startswith("if")
+        counts["loads"] += times[-1] * len(re.findall(rf"vload4\(0, (?:{outside}) ", text))
+        counts["stores"] += times[-1] * len(re.findall(rf", 0, (?:{outside}) \+", text))
+        counts["small"] += times[-1] * len(re.findall(rf"\b(?:{outside})\[", text))
+        if re.match(r"(\w+\[\d+\]) = \(\1 \+ \(", text):
+            counts["multiply_adds"] += 4 * times[-1]
+    return Account(**{name: counts[name] for name in Account.__dataclass_fields__})
+
+
+def source_of(layer: Layer, target: Target) -> str:
+    """Return a layer's OpenCL C."""
+    with tvm.transform.PassContext(opt_level=3, config=pass_config(target)):
+        built = tvm.tirx.build(layer.func, target=tvm_target(target))
+    return str(built.imports[0].inspect_source())
+
+
+@click.command()
+@click.option("--model", default="v2", show_default=True)
+def main(model: str) -> None:
+    """Print a line per layer: threads, registers, what a thread does, the model's cycles."""
+    target = get_target("mali")
+    gpu = target.gpu
+    assert gpu is not None  # noqa: S101
+    click.echo(
+        f"{'threads':>8} {'group':>5} {'regs':>4} {'loads':>5} {'small':>5} {'stores':>6} "
+        f"{'MADs':>6} {'/load':>5} {'if':>3} {'of peak':>7}  layer and decision"
+    )
+    found = layers(resolve(model, ModelOptions()).model, target)
+    for layer in {layer.name: layer for layer in found}.values():
+        seen = account(source_of(layer, target))
+        text = layer.func.script()
+        blocks, group = (
+            int(match[1])
+            for thread in ("blockIdx.x", "threadIdx.x")
+            if (match := re.search(rf'thread_binding\((\d+), thread="{thread}"', text))
+        )
+        model_says = operators.estimate(layer.workload, layer.decision, target)
+        peak = layer.workload.flops / 2 / gpu.fma_per_cycle / gpu.units / model_says["cycles"]
+        decision = " ".join(f"{name}={value}" for name, value in vars(layer.decision).items())
+        click.echo(
+            f"{blocks * group:>8} {group:>5} {model_says['registers_of_thread']:>4.0f} "
+            f"{seen.loads:>5} {seen.small:>5} {seen.stores:>6} {seen.multiply_adds:>6} "
+            f"{seen.multiply_adds / max(1, seen.loads + seen.small):>5.1f} {seen.branches:>3} "
+            f"{peak:>7.0%}  {layer.workload}  {decision}"
+        )
+
+
+if __name__ == "__main__":
+    main()

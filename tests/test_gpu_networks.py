@@ -1,0 +1,40 @@
+"""Whole networks by OpenCL against ONNX Runtime: each kernel of the four, in their own shapes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mobilenet_tvm.compile import compile_model
+from mobilenet_tvm.compile.source import ModelOptions, resolve
+from mobilenet_tvm.compile.verify import verify
+from mobilenet_tvm.runtime import load
+
+pytestmark = pytest.mark.usefixtures("pocl")
+
+
+def check(model: str, path: Path, **options: Any) -> None:
+    artifact = compile_model(model, "mali:x86", path / "model.so", tuning_log="none", **options)
+    results = verify(load(artifact.path), resolve(model, ModelOptions(**options)).model, 2)
+    for result in results:
+        assert result.error < 1e-4
+        assert result.same_top
+
+
+@pytest.mark.parametrize("name", ["v1", "v2", "v3-large", "v3-small"])
+def test_networks_equal_onnx_runtime(name: str, tmp_path: Path) -> None:
+    check(name, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("v2", {"alpha": 0.25, "resolution": 32, "batch": 2, "classes": 11}),
+        ("v3-small", {"alpha": 0.35, "resolution": 96, "batch": 3}),
+        ("v1", {"alpha": 0.25, "resolution": 32, "classes": 1}),
+    ],
+)
+def test_other_sizes_equal_onnx_runtime(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+    check(name, tmp_path, **options)
