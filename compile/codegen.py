@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from tvm import relax
 from mobilenet_tvm.compile.linker import link_shared
 from mobilenet_tvm.compile.metadata_object import write_metadata_object
 from mobilenet_tvm.compile.nvrtc import compile_cuda
+from mobilenet_tvm.compile.opencl_source import shorten
 from mobilenet_tvm.compile.pipeline import tvm_target
 from mobilenet_tvm.runtime.cuda_code import as_source, decode_on_load
 from mobilenet_tvm.runtime.metadata import Metadata
@@ -57,6 +60,29 @@ def prepare_output(path: Path) -> None:
         ) from None
 
 
+@contextmanager
+def source_passes(target: Target) -> Iterator[None]:
+    """Let TVM pass a GPU's source through this project's hands while it builds for a target."""
+    gpu = target.gpu
+    if gpu is None:
+        yield
+        return
+
+    def changed(source: str, _target: tvm.target.Target) -> str:
+        if gpu.kind == "opencl":
+            return shorten(source)
+        return as_source(compile_cuda(source, gpu))
+
+    hook = f"tvm_callback_{gpu.kind}_postproc"
+    tvm_ffi.register_global_func(hook, changed, override=True)
+    # Where TVM's CUDA runtime is, it wants the code at once.
+    decode_on_load()
+    try:
+        yield
+    finally:
+        tvm_ffi.remove_global_func(hook)
+
+
 def write_artifact(mod: tvm.IRModule, target: Target, metadata: Metadata, path: Path) -> None:
     """Compile a lowered module and write the artifact, whole or not at all.
 
@@ -76,9 +102,8 @@ def write_artifact(mod: tvm.IRModule, target: Target, metadata: Metadata, path: 
     UserError
         If linking or writing fails.
     """
-    if target.kind == "cuda":
-        _compile_cuda_for(target)
-    with tvm.transform.PassContext(opt_level=3, config=pass_config(target)):
+    context = tvm.transform.PassContext(opt_level=3, config=pass_config(target))
+    with context, source_passes(target):
         executable = relax.build(mod, target=tvm_target(target), relax_pipeline=None)
     try:
         # Beside the output, so that the last step is a rename within one file system.
@@ -96,19 +121,6 @@ def write_artifact(mod: tvm.IRModule, target: Target, metadata: Metadata, path: 
             path.chmod(0o666 & ~_umask())
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
-
-
-def _compile_cuda_for(target: Target) -> None:
-    """Let TVM hand CUDA's source to this project's compiler, and put its code in the place."""
-    gpu = target.gpu
-    assert gpu is not None  # noqa: S101
-
-    def compiled(source: str, _target: tvm.target.Target) -> str:
-        return as_source(compile_cuda(source, gpu))
-
-    tvm_ffi.register_global_func("tvm_callback_cuda_postproc", compiled, override=True)
-    # Where TVM's CUDA runtime is, it wants the code at once.
-    decode_on_load()
 
 
 def _umask() -> int:

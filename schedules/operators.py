@@ -11,9 +11,10 @@ from tvm import tirx
 
 from mobilenet_tvm.schedules import block, depthwise, depthwise_pointwise, pointwise, pooling, stem
 from mobilenet_tvm.schedules.gpu import depthwise as gpu_depthwise
+from mobilenet_tvm.schedules.gpu import depthwise_pointwise as gpu_depthwise_pointwise
 from mobilenet_tvm.schedules.gpu import pointwise as gpu_pointwise
 from mobilenet_tvm.schedules.gpu import pooling as gpu_pooling
-from mobilenet_tvm.schedules.gpu import shared_pointwise
+from mobilenet_tvm.schedules.gpu import shared_depthwise_pointwise, shared_pointwise
 from mobilenet_tvm.schedules.gpu import stem as gpu_stem
 from mobilenet_tvm.schedules.workload import (
     Block,
@@ -37,11 +38,17 @@ _CPU: dict[type, ModuleType] = {
 _GPU: dict[type, ModuleType] = {
     Convolution: gpu_stem,
     Depthwise: gpu_depthwise,
+    DepthwisePointwise: gpu_depthwise_pointwise,
     GlobalPool: gpu_pooling,
     Pointwise: gpu_pointwise,
 }
+_CUDA: dict[type, ModuleType] = {
+    **_GPU,
+    DepthwisePointwise: shared_depthwise_pointwise,
+    Pointwise: shared_pointwise,
+}
 #: By the kind of a target.
-_MODULES = {"llvm": _CPU, "opencl": _GPU, "cuda": _GPU | {Pointwise: shared_pointwise}}
+_MODULES = {"llvm": _CPU, "opencl": _GPU, "cuda": _CUDA}
 _BY_DECISION = {
     module.Decision: module for modules in _MODULES.values() for module in modules.values()
 }
@@ -54,6 +61,11 @@ def _module(workload: Workload, target: Target) -> ModuleType:
 def operator(workload: Workload) -> str:
     """Return the operator's name, as in the workload's own text."""
     return str(workload).partition(" ")[0]
+
+
+def supports(workload: Workload, target: Target) -> bool:
+    """Tell whether a target has a schedule for an operator: GPUs have none for some fused ones."""
+    return type(workload) in _MODULES[target.kind]
 
 
 def default(workload: Workload, target: Target) -> Any:
@@ -69,8 +81,7 @@ def space(workload: Workload, target: Target) -> dict[str, list[Any]]:
 
 def pays(workload: Block | DepthwisePointwise, target: Target) -> bool:
     """Tell whether a fused layer is faster than its parts apart."""
-    module = _MODULES[target.kind].get(type(workload))
-    return module is not None and bool(module.pays(workload, target))
+    return supports(workload, target) and bool(_module(workload, target).pays(workload, target))
 
 
 def decision(workload: Workload, values: Mapping[str, Any], target: Target) -> Any:
@@ -95,6 +106,8 @@ def decision(workload: Workload, values: Mapping[str, Any], target: Target) -> A
     ValueError
         If a name or a type is wrong, or the schedule cannot do it for this layer and target.
     """
+    if not supports(workload, target):
+        raise ValueError(f"{target.name} has no schedule for {operator(workload)}")
     module = _module(workload, target)
     types = get_type_hints(module.Decision)
     if set(values) != set(types):

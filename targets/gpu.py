@@ -36,6 +36,8 @@ class Gpu:
         What a unit's first-level cache gives.
     load_latency : int
         Cycles from a load that hits a cache to its use.
+    launch_cycles : int
+        What starting another kernel costs.
     l2_bytes : int
         The cache that all units share.
     clock_ghz : float
@@ -57,6 +59,7 @@ class Gpu:
     fma_per_cycle: int = 32
     load_bytes_per_cycle: int = 64
     load_latency: int = 100
+    launch_cycles: int = 10_000
     l2_bytes: int = 1024 * 1024
     clock_ghz: float = 0.85
     memory_gb_per_s: float = 12.0

@@ -157,6 +157,7 @@ _A100 = Gpu(
     fma_per_cycle=64,
     load_bytes_per_cycle=128,
     load_latency=200,
+    launch_cycles=3000,
     l2_bytes=40 * 1024 * KIB,
     clock_ghz=1.41,
     memory_gb_per_s=1555.0,

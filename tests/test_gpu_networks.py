@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_compile import ODD, equals_onnxruntime
 
 from mobilenet_tvm.compile import compile_model
 from mobilenet_tvm.compile.source import ModelOptions, resolve
@@ -38,3 +39,21 @@ def test_networks_equal_onnx_runtime(name: str, tmp_path: Path) -> None:
 )
 def test_other_sizes_equal_onnx_runtime(name: str, options: dict[str, Any], tmp_path: Path) -> None:
     check(name, tmp_path, **options)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "batch_dynamic",
+        "channels_odd",
+        "channel_multiplier",  # what follows has no schedule of its own
+        "grouped_conv",
+        "head_average_pool",
+        "pad_value",
+        "pixels_uint8",
+        "constant_output",
+        "tensorflow_v1",
+    ],
+)
+def test_odd_models_equal_onnx_runtime(name: str, tmp_path: Path) -> None:
+    equals_onnxruntime(ODD[name](), tmp_path, "mali:x86")

@@ -14,8 +14,10 @@ from test_schedules import BIAS, CLIP, RELU, close, normal, window_sums, with_ep
 from mobilenet_tvm.schedules import operators
 from mobilenet_tvm.schedules.gpu import depthwise, pointwise, shared_pointwise, stem
 from mobilenet_tvm.schedules.workload import (
+    Block,
     Convolution,
     Depthwise,
+    DepthwisePointwise,
     Epilogue,
     GlobalPool,
     Pointwise,
@@ -181,6 +183,49 @@ def test_stem_by_default(
     check(Convolution(*size, (3, 3), (2, 2), padding, nchw, (BIAS, CLIP)))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(
+    ("batch", "height", "width", "channels", "outputs"),
+    [
+        (1, 14, 14, 32, 24),
+        (2, 7, 7, 16, 8),  # batch
+        (1, 5, 13, 24, 11),  # a prime width, outputs that are no whole vector
+        (1, 28, 28, 96, 32),  # tiles that end inside a row
+        (1, 1, 1, 8, 16),  # one pixel
+        (1, 6, 4, 7, 16),  # no whole vector of channels
+    ],
+)
+@pytest.mark.parametrize("target", [MALI, H100], ids=lambda target: target.name)
+@on_device
+def test_fused_layers_by_default(
+    batch: int, height: int, width: int, channels: int, outputs: int, stride: int, target: Target
+) -> None:
+    size = (batch, height, width, channels)
+    first = Depthwise(*size, (3, 3), (stride, stride), (1, 1, 1, 1), (BIAS, CLIP))
+    workload = DepthwisePointwise(first, outputs, (BIAS, Step("add")))
+    decision = operators.default(workload, target)
+    data = normal(*size)
+    taps = normal(3, 3, channels, seed=1)
+    matrix = normal(channels, outputs, seed=2) / np.float32(channels**0.5)
+    between, inner = with_epilogue(window_sums(data, taps, first), first.epilogue)
+    expected, outer = with_epilogue(between @ matrix.astype(np.float64), workload.epilogue)
+    packed = operators.pack(workload, [taps, matrix], decision)
+    func = operators.build(workload, decision, target)
+    arrays = [data, packed[0], *inner, packed[1], *outer]
+    close(call(func, MALI, expected.shape, *arrays), expected)
+
+
+@pytest.mark.parametrize(
+    ("size", "outputs", "pays"), [((112, 112, 32), 16, True), ((14, 14, 384), 960, False)]
+)
+@pytest.mark.parametrize("target", [MALI, H100], ids=lambda target: target.name)
+def test_fusing_pays_where_little_is_computed_again(
+    size: tuple[int, int, int], outputs: int, pays: bool, target: Target
+) -> None:
+    first = Depthwise(1, *size, (3, 3), (1, 1), (1, 1, 1, 1))
+    assert operators.pays(DepthwisePointwise(first, outputs), target) is pays
+
+
 @pytest.mark.parametrize("decision", [stem.Decision(1, 4, 64), stem.Decision(3, 8, 128)], ids=str)
 @on_device
 def test_stem_by_other_decisions(decision: stem.Decision) -> None:
@@ -256,6 +301,13 @@ def test_mali_tiles_fit_64_registers() -> None:
                     assert depthwise.registers(workload, decision) <= 64
                 case Convolution():
                     assert stem.registers(workload, decision) <= 64
+
+
+def test_a_decision_for_what_the_target_does_not_fuse_is_refused() -> None:
+    first = Convolution(1, 8, 8, 8, 16, (1, 1), (1, 1), (0, 0, 0, 0))
+    second = Depthwise(1, 8, 8, 16, (3, 3), (1, 1), (1, 1, 1, 1))
+    with pytest.raises(ValueError, match="mali-x86 has no schedule for block"):
+        operators.decision(Block(first, DepthwisePointwise(second, 8)), {}, MALI)
 
 
 def test_a_larger_group_than_the_device_takes_is_no_decision() -> None:

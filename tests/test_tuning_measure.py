@@ -49,8 +49,8 @@ each_target = pytest.mark.parametrize("target", PRESETS.values(), ids=list(PRESE
 def test_decisions_are_unique_and_begin_with_the_default(
     workload: Workload, target: Target
 ) -> None:
-    if target.gpu is not None and isinstance(workload, DepthwisePointwise):
-        pytest.skip("no GPU schedule fuses these")
+    if not operators.supports(workload, target):
+        pytest.skip(f"{target.name} does not fuse these")
     decisions = operators.decisions(workload, target)
     assert decisions[0] == operators.default(workload, target)
     assert len(set(decisions)) == len(decisions)
@@ -88,7 +88,7 @@ def test_decisions_from_elsewhere_join_the_space() -> None:
 @each_workload
 def test_features_tell_decisions_apart(workload: Workload) -> None:
     for target in (PRESETS["x86"], PRESETS["mali"], PRESETS["cuda"]):
-        if target.gpu is None or not isinstance(workload, DepthwisePointwise):
+        if operators.supports(workload, target):
             table = matrix(Space(workload, target))
             assert len(np.unique(np.nan_to_num(table, nan=-1), axis=0)) == len(table)
 

@@ -222,7 +222,7 @@ def _columns() -> tuple[str, ...]:
         names |= features(layer, operators.default(layer, target), target).keys()
     for gpu in (PRESETS["mali"], PRESETS["cuda"]):
         for layer in layers:
-            if not isinstance(layer, DepthwisePointwise | Block):
+            if operators.supports(layer, gpu):
                 names |= features(layer, operators.default(layer, gpu), gpu).keys()
     return tuple(sorted(names))
 

@@ -6,8 +6,11 @@ so a load of theirs is one piece of memory, and they meet the picture's border t
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +28,7 @@ from mobilenet_tvm.schedules.gpu.threads import (
     gpu_of,
     guarded,
     inside,
+    nearest,
     overlapped,
     resident_threads,
     unroll,
@@ -32,6 +36,9 @@ from mobilenet_tvm.schedules.gpu.threads import (
 from mobilenet_tvm.schedules.workload import Depthwise
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
+
+#: The blocks of `inlined`, in the order in which they can be inlined.
+STAGES = ("between", "depthwise", "pad", "taps")
 
 
 @dataclass(frozen=True)
@@ -121,33 +128,20 @@ def build(workload: Depthwise, decision: Decision, target: Target) -> tirx.PrimF
     """
     channels, (rows, columns) = workload.channels, workload.output
     strips = -(-columns // decision.tile_x)
-    wide = strips * decision.tile_x
-    data = te.placeholder((workload.batch, workload.height, workload.width, channels), name="data")
-    weight = te.placeholder((*workload.kernel, channels), name="weight")
-    stride_y, stride_x = workload.stride
-    top, left, bottom, right = workload.padding
     # The last strip is whole: what it computes beyond the picture is not stored.
-    source = clamped(data, (top, left, bottom, right + (wide - columns) * stride_x))
+    wide = strips * decision.tile_x
+    data, weight, product = products(workload, wide, workload.batch * rows)
     ry = te.reduce_axis((0, workload.kernel[0]), name="ry")
     rx = te.reduce_axis((0, workload.kernel[1]), name="rx")
-    padded = workload.height + top + bottom
-    # A tap that meets the border above or below is zero.
-    taps = te.compute(
-        (rows, *weight.shape),
-        lambda y, ry, rx, c: (
-            weight[ry, rx, c] * inside(y * stride_y + ry - top, workload.height, top, padded)
-        ),
-        name="taps",
-    )
     total = te.compute(
-        (workload.batch, rows, wide, channels),
-        lambda n, y, x, c: te.sum(
-            source[n, y * stride_y + ry, x * stride_x + rx, c] * taps[y, ry, rx, c], axis=[ry, rx]
-        ),
+        (workload.batch * rows, wide, channels),
+        lambda row, x, c: te.sum(product(row, x, c, ry, rx), axis=[ry, rx]),
         name="depthwise",
     )
     shape = (workload.batch, rows, columns, channels)
-    operands, result = epilogue_stage(workload.epilogue, shape, lambda *i: total[i])
+    operands, result = epilogue_stage(
+        workload.epilogue, shape, lambda n, y, x, c: total[n * rows + y, x, c]
+    )
     sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
     lanes = math.gcd(channels, LANES)
     return _schedule(sch, decision, lanes, workload.batch * rows * strips * channels // lanes)
@@ -178,9 +172,84 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int, count: int) -
     return guarded(sch, threads, count)
 
 
+def products(
+    workload: Depthwise, columns: int, rows: int
+) -> tuple[te.Tensor, te.Tensor, Callable[..., Any]]:
+    """Return a depthwise convolution's data, its weights, and what is summed up.
+
+    That is a function of the row among those of all pictures, the column, the channel, and the
+    tap's row and column.
+
+    Parameters
+    ----------
+    workload : Depthwise
+        The layer.
+    columns, rows : int
+        Of the result. Columns beyond the output's may hold anything, and so may rows.
+    """
+    data = te.placeholder(
+        (workload.batch, workload.height, workload.width, workload.channels), name="data"
+    )
+    weight = te.placeholder((*workload.kernel, workload.channels), name="filter")
+    stride_y, stride_x = workload.stride
+    top, left, bottom, right = workload.padding
+    height, width = workload.output
+    source = clamped(data, (top, left, bottom, right + (columns - width) * stride_x))
+    padded = workload.height + top + bottom
+    # A tap that meets the border above or below is zero.
+    taps = te.compute(
+        (height, *weight.shape),
+        lambda y, ry, rx, c: (
+            weight[ry, rx, c] * inside(y * stride_y + ry - top, workload.height, top, padded)
+        ),
+        name="taps",
+    )
+
+    def product(row: Any, x: Any, c: Any, ry: Any, rx: Any) -> Any:
+        row = nearest(row, workload.batch * height, 0, rows)
+        y = row % height
+        pixel = source[row // height, y * stride_y + ry, x * stride_x + rx, c]
+        return pixel * taps[y, ry, rx, c]
+
+    return data, weight, product
+
+
+def inlined(
+    workload: Depthwise, pixels: int
+) -> tuple[te.Tensor, list[te.Tensor], Callable[[Any, Any], Any]]:
+    """Return data, parameters, and a function that gives the result of a pixel and a channel.
+
+    For a kernel that computes the results where it needs them: their blocks, which `STAGES`
+    names, are to be inlined. There is no reduction in them, so that any index will do.
+
+    Parameters
+    ----------
+    workload : Depthwise
+        The layer.
+    pixels : int
+        As many are asked for; what those beyond the output's give does not matter.
+    """
+    columns = workload.output[1]
+    rows = -(-pixels // columns)
+    data, weight, product = products(workload, columns, rows)
+    places = list(itertools.product(*map(range, workload.kernel)))
+    total = te.compute(
+        (rows, columns, workload.channels),
+        lambda row, x, c: functools.reduce(
+            operator.add, (product(row, x, c, ry, rx) for ry, rx in places)
+        ),
+        name="depthwise",
+    )
+    operands, result = epilogue_stage(
+        workload.epilogue, total.shape, lambda *i: total[i], "between"
+    )
+    parameters = [weight, *operands]
+    return data, parameters, lambda m, c: result[m // columns, m % columns, c]
+
+
 def registers(workload: Depthwise, decision: Decision) -> int:
     """Return what a thread holds: sums, a row of inputs, a tap, addresses; each of four lanes."""
-    vectors = decision.tile_x + _strip(workload, decision) + 1
+    vectors = decision.tile_x + strip_inputs(workload, decision) + 1
     return LANES * vectors + ADDRESS_REGISTERS
 
 
@@ -202,7 +271,7 @@ def cycles(workload: Depthwise, decision: Decision, gpu: Gpu) -> float:
     # What a last strip computes in vain is counted; that it asks before it stores, here.
     ragged = 1.1 if columns % decision.tile_x else 1.0
     warps = strips * -(-workload.channels // LANES) / gpu.lockstep
-    row = _strip(workload, decision)
+    row = strip_inputs(workload, decision)
     # Two columns and all taps but the middle row's are masked for the border.
     masks = 2 * kernel_rows + (kernel_rows - 1) * kernel_columns
     operations = LANES * (kernel_rows * kernel_columns * decision.tile_x + masks)
@@ -216,6 +285,6 @@ def cycles(workload: Depthwise, decision: Decision, gpu: Gpu) -> float:
     return overlapped(busy, rounds * kernel_rows * gpu.load_latency)
 
 
-def _strip(workload: Depthwise, decision: Decision) -> int:
+def strip_inputs(workload: Depthwise, decision: Decision) -> int:
     """Return the columns of inputs that a strip reads."""
     return (decision.tile_x - 1) * workload.stride[1] + workload.kernel[1]

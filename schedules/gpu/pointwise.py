@@ -7,11 +7,13 @@ next outputs: they read the same data, and weights that lie side by side.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from tvm import s_tir, te, tirx
+from tvm.s_tir.schedule import LoopRV
 
 from mobilenet_tvm.schedules.base import epilogue_stage
 from mobilenet_tvm.schedules.gpu.threads import (
@@ -22,6 +24,7 @@ from mobilenet_tvm.schedules.gpu.threads import (
     copy_in_vectors,
     gpu_of,
     guarded,
+    nearest,
     overlapped,
     resident_threads,
     store,
@@ -138,20 +141,49 @@ def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimF
         Takes data [pixels, inputs], packed weights, the epilogue's tensors, and the output
         [pixels, outputs].
     """
-    pixels, inputs, outputs = workload.pixels, workload.inputs, workload.outputs
-    tile_m, tile_n = decision.tile_m, decision.tile_n
-    rows, panels = -(-pixels // tile_m), -(-outputs // tile_n)
-    data = te.placeholder((pixels, inputs), name="data")
-    weight = te.placeholder((tile_n // LANES, inputs, panels, LANES), name="weight")
+    pixels, padded = workload.pixels, padded_pixels(workload, decision)
+    data = te.placeholder((pixels, workload.inputs), name="data")
     # The last tile computes its last pixel several times, and stores it once.
+    weight, operands, result = stages(
+        workload, decision, lambda m, k: data[nearest(m, pixels, 0, padded), k]
+    )
+    sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
+    threads = schedule(sch, decision, workload.outputs)
+    return guarded(sch, threads, thread_count(workload, decision))
+
+
+def padded_pixels(workload: Pointwise, decision: Decision) -> int:
+    """Return the pixels of all tiles, the last one's beyond the picture included."""
+    high = decision.tile_m
+    return -(-workload.pixels // high) * high
+
+
+def stages(
+    workload: Pointwise, decision: Decision, element: Callable[[Any, Any], Any]
+) -> tuple[te.Tensor, list[te.Tensor], te.Tensor]:
+    """Return the packed weights, what the epilogue reads, and the result.
+
+    Parameters
+    ----------
+    workload : Pointwise
+        The layer.
+    decision : Decision
+        How it is computed.
+    element : callable
+        Gives the input of a pixel and a channel, also of pixels beyond the last.
+    """
+    pixels, inputs, outputs = workload.pixels, workload.inputs, workload.outputs
+    tile_n = decision.tile_n
+    rows, panels = padded_pixels(workload, decision), -(-outputs // tile_n)
+    weight = te.placeholder((tile_n // LANES, inputs, panels, LANES), name="weight")
     tile_data = te.compute(
-        (rows * tile_m, inputs),
-        lambda m, k: data[tirx.min(m, pixels - 1) if pixels % tile_m else m, k],
+        (rows, inputs),
+        element,
         name="rows",
     )
     k = te.reduce_axis((0, inputs), name="k")
     product = te.compute(
-        (rows * tile_m, panels * tile_n),
+        (rows, panels * tile_n),
         lambda m, n: te.sum(
             tile_data[m, k] * weight[n % tile_n // LANES, k, n // tile_n, n % LANES], axis=k
         ),
@@ -160,11 +192,17 @@ def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimF
     operands, result = epilogue_stage(
         workload.epilogue, (pixels, outputs), lambda m, n: product[m, n]
     )
-    sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
-    return _schedule(sch, decision, rows * panels, outputs % LANES == 0)
+    return weight, operands, result
 
 
-def _schedule(sch: s_tir.Schedule, decision: Decision, count: int, whole: bool) -> tirx.PrimFunc:
+def thread_count(workload: Pointwise, decision: Decision) -> int:
+    """Return how many tiles there are, one for each thread."""
+    rows = padded_pixels(workload, decision) // decision.tile_m
+    return rows * -(-workload.outputs // decision.tile_n)
+
+
+def schedule(sch: s_tir.Schedule, decision: Decision, outputs: int) -> LoopRV:
+    """Schedule the stages; return the loop over a group's threads."""
     product, result = sch.get_sblock("pointwise"), sch.get_sblock("epilogue")
     m, n = sch.get_loops(result)
     m_tiles, m_tile = sch.split(m, [None, decision.tile_m])
@@ -186,8 +224,8 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, count: int, whole: bool) 
     *_, row, vector, lane = sch.get_loops(init)
     unroll(sch, [row, vector])
     sch.vectorize(lane)
-    store(sch, [m_tile, n_vector], n_lane, whole)
-    return guarded(sch, threads, count)
+    store(sch, [m_tile, n_vector], n_lane, outputs % LANES == 0)
+    return threads
 
 
 def registers(workload: Pointwise, decision: Decision) -> int:  # noqa: ARG001

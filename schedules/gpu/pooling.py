@@ -28,10 +28,6 @@ from mobilenet_tvm.targets.target import Target
 MOST_UNROLLED = 8
 
 
-#: Cycles that starting another kernel costs.
-LAUNCH_CYCLES = 10_000
-
-
 def stages(workload: GlobalPool, target: Target) -> list[GlobalPool]:
     """Return the poolings to do one after the other: means of parts of many pixels, then theirs.
 
@@ -48,7 +44,7 @@ def stages(workload: GlobalPool, target: Target) -> list[GlobalPool]:
     parts = min(divisors(pixels, pixels), key=lambda count: abs(count - pixels**0.5))
     saved = (pixels - parts - pixels // parts) / MOST_UNROLLED * gpu.load_latency
     threads = workload.batch * workload.channels / LANES
-    if parts in (1, pixels) or saved < LAUNCH_CYCLES or threads > gpu.units * gpu.threads:
+    if parts in (1, pixels) or saved < gpu.launch_cycles or threads > gpu.units * gpu.threads:
         return [workload]
     first = GlobalPool(workload.batch * parts, pixels // parts, workload.channels)
     return [first, GlobalPool(workload.batch, parts, workload.channels, workload.epilogue)]

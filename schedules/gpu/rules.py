@@ -17,7 +17,7 @@ from mobilenet_tvm.targets.target import Target
 
 
 def apply(func: tirx.PrimFunc, target: Target) -> s_tir.Schedule:  # noqa: ARG001
-    """Schedule any function block by block, a kernel for each: a thread per vector of outputs.
+    """Schedule any function: a thread per vector of results, of a sum with what follows it.
 
     Parameters
     ----------
@@ -28,41 +28,60 @@ def apply(func: tirx.PrimFunc, target: Target) -> s_tir.Schedule:  # noqa: ARG00
     """
     sch = s_tir.Schedule(func)
     inline_all_but(sch, keep=set())
+    finished: set[str] = set()
     for block in blocks_of(sch):
-        _schedule(sch, block)
+        kinds = iteration_types(sch, block)
+        if sch.get(block).name_hint in finished:
+            continue
+        if "O" in kinds or "S" not in kinds or len(sch.get_loops(block)) != len(kinds):
+            _alone(sch, block)
+        elif "R" in kinds:
+            finished.add(sch.get(_reduce(sch, block, kinds)).name_hint)
+        else:
+            _bind(sch, block)
     return sch
 
 
-def _schedule(sch: s_tir.Schedule, block: SBlockRV) -> None:
-    loops, kinds = sch.get_loops(block), iteration_types(sch, block)
-    if not loops or len(loops) != len(kinds) or "O" in kinds or "S" not in kinds:
-        _alone(sch, block, loops)
-        return
-    spatial = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == "S"]
-    reduced = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == "R"]
-    outer, lane = sch.split(spatial[-1], [None, divisor_at_most(extent(sch, spatial[-1]), LANES)])
-    sch.reorder(*spatial[:-1], outer, *reduced, lane)
-    bind_threads(sch, [*spatial[:-1], outer], GROUPS[0])
-    if reduced:
-        # The sums stay where the thread is.
-        total = sch.cache_write(block, 0, "local")
-        sch.reverse_compute_at(total, outer_of(sch, block, len(reduced)))
-        sch.vectorize(sch.get_loops(total)[-1])
-        init = sch.decompose_reduction(block, reduced[0])
-        sch.vectorize(sch.get_loops(init)[-1])
+def _bind(sch: s_tir.Schedule, block: SBlockRV) -> LoopRV:
+    """Give each vector of an element-wise block a thread, and return the loop over them."""
+    *loops, last = sch.get_loops(block)
+    outer, lane = sch.split(last, [None, divisor_at_most(extent(sch, last), LANES)])
+    threads = bind_threads(sch, [*loops, outer], GROUPS[0])
     sch.vectorize(lane)
+    return threads
 
 
-def outer_of(sch: s_tir.Schedule, block: SBlockRV, reduced: int) -> LoopRV:
-    """Return the loop over a group's threads: what is inside are the reduction and a vector."""
-    return sch.get_loops(block)[-reduced - 2]
+def _reduce(sch: s_tir.Schedule, block: SBlockRV, kinds: str) -> SBlockRV:
+    """Keep a vector of sums in registers, and return the block that stores them."""
+    loops = sch.get_loops(block)
+    shape = [extent(sch, loop) for loop, kind in zip(loops, kinds, strict=True) if kind == "S"]
+    consumers = sch.get_consumers(block)
+    if len(consumers) == 1 and _is_map(sch, consumers[0], shape):
+        (stored,) = consumers
+        sch.set_scope(block, 0, "local")
+    else:
+        stored = sch.cache_write(block, 0, "local")
+    sch.compute_at(block, _bind(sch, stored), preserve_unit_loops=True)
+    loops = sch.get_loops(block)[-len(kinds) :]
+    vector = loops[kinds.rindex("S")]
+    reduced = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == "R"]
+    sch.reorder(*reduced, vector)
+    sch.vectorize(vector)
+    init = sch.decompose_reduction(block, reduced[0])
+    sch.vectorize(sch.get_loops(init)[-1])
+    return stored
 
 
-def _alone(sch: s_tir.Schedule, block: SBlockRV, loops: list[LoopRV]) -> None:
+def _is_map(sch: s_tir.Schedule, block: SBlockRV, shape: list[int]) -> bool:
+    """Tell whether a block has one iteration for each element of a shape."""
+    loops = sch.get_loops(block)
+    only = set(iteration_types(sch, block)) == {"S"}
+    return only and [extent(sch, loop) for loop in loops] == shape
+
+
+def _alone(sch: s_tir.Schedule, block: SBlockRV) -> None:
     """Let one thread do all: an order that is not known must be kept."""
-    first = loops[0] if loops else sch.add_unit_loop(block)
-    if loops:
-        first = sch.add_unit_loop(first)
-    threads = sch.add_unit_loop(first)
-    sch.bind(threads, "blockIdx.x")
-    sch.bind(first, "threadIdx.x")
+    loops = sch.get_loops(block)
+    thread = sch.add_unit_loop(loops[0] if loops else block)
+    sch.bind(sch.add_unit_loop(thread), "blockIdx.x")
+    sch.bind(thread, "threadIdx.x")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from mobilenet_tvm.schedules.gpu.threads import (
     ADDRESS_REGISTERS,
     LANES,
     gpu_of,
+    nearest,
     overlapped,
     store,
     unroll,
@@ -159,16 +161,47 @@ def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimF
         Takes data [pixels, inputs], packed weights, the epilogue's tensors, and the output
         [pixels, outputs].
     """
+    pixels = workload.pixels
+    pixels, padded = workload.pixels, padded_pixels(workload, decision)
+    data = te.placeholder((pixels, workload.inputs), name="data")
+    # The last tile computes its last pixel several times, and stores it once.
+    weight, operands, result = stages(
+        workload, decision, lambda m, k: data[nearest(m, pixels, 0, padded), k]
+    )
+    sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
+    schedule(sch, decision, workload.outputs)
+    return sch.mod["main"]
+
+
+def padded_pixels(workload: Pointwise, decision: Decision) -> int:
+    """Return the pixels of all tiles, the last one's beyond the picture included."""
+    high = decision.tile_m * decision.threads_m
+    return -(-workload.pixels // high) * high
+
+
+def stages(
+    workload: Pointwise, decision: Decision, element: Callable[[Any, Any], Any]
+) -> tuple[te.Tensor, list[te.Tensor], te.Tensor]:
+    """Return the packed weights, what the epilogue reads, and the result.
+
+    Parameters
+    ----------
+    workload : Pointwise
+        The layer.
+    decision : Decision
+        How it is computed.
+    element : callable
+        Gives the input of a pixel and a channel, also of pixels beyond the last.
+    """
     pixels, inputs, outputs = workload.pixels, workload.inputs, workload.outputs
-    high, wide = decision.tile_m * decision.threads_m, decision.tile_n * decision.threads_n
-    rows, columns = -(-pixels // high) * high, -(-outputs // wide) * wide
+    wide = decision.tile_n * decision.threads_n
+    rows, columns = padded_pixels(workload, decision), -(-outputs // wide) * wide
     steps = inputs // (decision.split_k * decision.step_k)
-    data = te.placeholder((pixels, inputs), name="data")
     weight = te.placeholder((inputs, columns), name="weight")
     # The last tile reads its last pixel several times, and stores it once.
     staged = te.compute(
         (rows, inputs),
-        lambda m, k: data[tirx.min(m, pixels - 1) if pixels % high else m, k],
+        element,
         name="rows",
     )
     step = te.reduce_axis((0, steps), name="step")
@@ -187,12 +220,11 @@ def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimF
     operands, result = epilogue_stage(
         workload.epilogue, (pixels, outputs), lambda m, n: product[m, n]
     )
-    sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
-    _schedule(sch, decision, outputs)
-    return sch.mod["main"]
+    return weight, operands, result
 
 
-def _schedule(sch: s_tir.Schedule, decision: Decision, outputs: int) -> None:
+def schedule(sch: s_tir.Schedule, decision: Decision, outputs: int) -> None:
+    """Schedule the stages."""
     product, result = sch.get_sblock("pointwise"), sch.get_sblock("epilogue")
     sums = sch.get_sblock("partial")
     partial = sch.cache_write(sums, 0, "local")
