@@ -66,6 +66,9 @@ def account(source: str) -> Account:
         counts["small"] += times[-1] * len(re.findall(rf"\b(?:{outside})\[", text))
         if re.match(r"(\w+\[\d+\]) = \(\1 \+ \(", text):
             counts["multiply_adds"] += 4 * times[-1]
+        if "(0, data_ptr" in text and "(0, filter_ptr" in text:
+            # A fused layer's depthwise half is one expression.
+            counts["multiply_adds"] += 4 * times[-1] * text.count("(0, filter_ptr")
     return Account(**{name: counts[name] for name in Account.__dataclass_fields__})
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ from mobilenet_tvm.compile import compile_model
 from mobilenet_tvm.compile.source import ModelOptions, resolve
 from mobilenet_tvm.compile.verify import verify
 from mobilenet_tvm.runtime import load
+
+ROOT = Path(__file__).parents[1]
+MODELS = ROOT.parent / "shared" / "models"
 
 pytestmark = pytest.mark.usefixtures("pocl")
 
@@ -57,3 +62,13 @@ def test_other_sizes_equal_onnx_runtime(name: str, options: dict[str, Any], tmp_
 )
 def test_odd_models_equal_onnx_runtime(name: str, tmp_path: Path) -> None:
     equals_onnxruntime(ODD[name](), tmp_path, "mali:x86")
+
+
+@pytest.mark.skipif(not MODELS.is_dir(), reason=f"the pretrained networks are not at {MODELS}")
+def test_a_pretrained_network_sees_a_cat(tmp_path: Path) -> None:
+    path = compile_model(MODELS / "mobilenet_v1_0.5_128.onnx", "mali:x86", tmp_path / "v1.so").path
+    app = [ROOT / "examples" / "classify.py", path, MODELS / "chelsea.png"]
+    options = ["--labels", MODELS / "labels_imagenet.txt", "--scaling", "tensorflow"]
+    command = [sys.executable, *map(str, app), *map(str, options)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[0].endswith("Egyptian cat")

@@ -24,6 +24,7 @@ from mobilenet_tvm.schedules.workload import (
     Step,
     Workload,
 )
+from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.presets import get_target
 from mobilenet_tvm.targets.target import Target
 
@@ -308,6 +309,28 @@ def test_a_decision_for_what_the_target_does_not_fuse_is_refused() -> None:
     second = Depthwise(1, 8, 8, 16, (3, 3), (1, 1), (1, 1, 1, 1))
     with pytest.raises(ValueError, match="mali-x86 has no schedule for block"):
         operators.decision(Block(first, DepthwisePointwise(second, 8)), {}, MALI)
+
+
+@pytest.mark.parametrize(
+    ("spelled", "name", "preset", "kind", "architecture"),
+    [
+        ("mali", "mali", "mali", "opencl", "aarch64"),
+        ("Mali:x86", "mali-x86", "mali", "opencl", "x86_64"),
+        ("cuda", "cuda", "cuda", "cuda", "x86_64"),
+        ("cuda:sm_90", "cuda-sm_90", "cuda-sm_90", "cuda", "x86_64"),
+    ],
+)
+def test_gpus_have_names(
+    spelled: str, name: str, preset: str, kind: str, architecture: str
+) -> None:
+    target = get_target(spelled)
+    assert (target.name, target.preset) == (name, preset)
+    assert (target.kind, target.architecture) == (kind, architecture)
+
+
+def test_an_unknown_gpu_gets_an_offer() -> None:
+    with pytest.raises(UserError, match="did you mean 'cuda-sm_90'"):
+        get_target("cuda:sm_91")
 
 
 def test_a_larger_group_than_the_device_takes_is_no_decision() -> None:

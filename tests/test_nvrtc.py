@@ -30,14 +30,14 @@ def gpu(name: str) -> Gpu:
     return found
 
 
-@pytest.fixture(autouse=True)
-def _needs_a_compiler(request: pytest.FixtureRequest) -> None:
-    if "monkeypatch" not in request.fixturenames and nvrtc._nvrtc() is None:
-        pytest.skip("NVRTC is not installed: pip install 'mobilenet-tvm[cuda]'")
+needs_nvrtc = pytest.mark.skipif(
+    nvrtc._nvrtc() is None, reason="no NVRTC: pip install 'mobilenet-tvm[cuda]'"
+)
 
 
 @pytest.mark.parametrize("name", ["cuda:sm_80", "cuda:sm_90"])
 @pytest.mark.parametrize("workload", LAYERS, ids=str)
+@needs_nvrtc
 def test_layers_become_a_cubin(workload: Workload, name: str) -> None:
     target = get_target(name)
     func = operators.build(workload, operators.default(workload, target), target)
@@ -47,6 +47,7 @@ def test_layers_become_a_cubin(workload: Workload, name: str) -> None:
     assert b"main_kernel" in code
 
 
+@needs_nvrtc
 def test_portable_code_is_ptx_of_the_oldest_architecture() -> None:
     code = compile_cuda(KERNEL, gpu("cuda"))
     assert b".target sm_80" in code
@@ -55,6 +56,7 @@ def test_portable_code_is_ptx_of_the_oldest_architecture() -> None:
     assert code.endswith(b"\0")
 
 
+@needs_nvrtc
 def test_an_unknown_architecture_is_one_line() -> None:
     with pytest.raises(UserError, match=r"cannot compile for sm_1 \(.+\)$"):
         compile_cuda(KERNEL, dataclasses.replace(gpu("cuda:sm_80"), arch="sm_1"))
@@ -78,6 +80,7 @@ def test_other_source_is_refused_on_load(text: str) -> None:
         from_source(text)
 
 
+@needs_nvrtc
 def test_a_network_holds_one_cubin(tmp_path: Path) -> None:
     options: dict[str, Any] = {"alpha": 0.25, "resolution": 32}
     artifact = compile_model("v2", "cuda:sm_90", tmp_path / "v2.so", tuning_log="none", **options)

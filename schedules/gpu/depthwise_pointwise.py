@@ -18,6 +18,9 @@ from mobilenet_tvm.schedules.workload import DepthwisePointwise
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
 
+#: A model is no measurement: fused layers have to save a tenth.
+WORTH_IT = 0.9
+
 
 class Decision(PointwiseDecision):
     """How to compute a fused layer: the tile of its pointwise half."""
@@ -67,7 +70,7 @@ def saves_time(workload: DepthwisePointwise, target: Target, fused: float, multi
 
     apart = with_traffic(filtering, first.bytes)
     apart += with_traffic(multiply, workload.pointwise.bytes) + gpu.launch_cycles
-    return with_traffic(fused, workload.bytes) < apart
+    return with_traffic(fused, workload.bytes) < WORTH_IT * apart
 
 
 def default(workload: DepthwisePointwise, target: Target) -> Decision:
