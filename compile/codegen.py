@@ -75,8 +75,9 @@ def source_passes(target: Target) -> Iterator[None]:
 
     hook = f"tvm_callback_{gpu.kind}_postproc"
     tvm_ffi.register_global_func(hook, changed, override=True)
-    # Where TVM's CUDA runtime is, it wants the code at once.
-    decode_on_load()
+    if gpu.kind == "cuda":
+        # Where TVM's CUDA runtime is, it wants the code at once.
+        decode_on_load()
     try:
         yield
     finally:

@@ -11,6 +11,7 @@ import pytest
 from opencl_kernels import call, source
 from test_schedules import BIAS, CLIP, RELU, close, normal, window_sums, with_epilogue
 
+from mobilenet_tvm.compile.tuning.runner import require_native
 from mobilenet_tvm.schedules import operators
 from mobilenet_tvm.schedules.gpu import depthwise, pointwise, shared_pointwise, stem
 from mobilenet_tvm.schedules.workload import (
@@ -326,6 +327,11 @@ def test_gpus_have_names(
     target = get_target(spelled)
     assert (target.name, target.preset) == (name, preset)
     assert (target.kind, target.architecture) == (kind, architecture)
+
+
+def test_tuning_says_that_it_does_not_measure_gpus() -> None:
+    with pytest.raises(UserError, match="'mali-x86' is a GPU"):
+        require_native(MALI)
 
 
 def test_an_unknown_gpu_gets_an_offer() -> None:

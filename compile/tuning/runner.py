@@ -56,6 +56,8 @@ def require_native(target: Target) -> None:
     UserError
         If it cannot.
     """
+    if target.gpu is not None:
+        raise UserError(f"tuning measures CPUs so far, and '{target.name}' is a GPU")
     missing = set(target.required_features) - cpu_features()
     if target.architecture != architecture() or missing:
         raise UserError(
