@@ -44,7 +44,7 @@ _LOADER = {
 _SERVER = {
     "runtime": ("address", "measure", "profile"),
     "runtime.remote": ("__init__", "board", "info", "listen", "marks", "measuring", "wire"),
-    "targets": ("presets", "target"),
+    "targets": ("gpu", "presets", "target"),
 }
 
 # What a bundle holds beside its model, and what a board's folder does.
