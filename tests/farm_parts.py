@@ -8,14 +8,13 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 from board import Board
+from remote_boards import wait_until
 
 from mobilenet_tvm.runtime.bundle import board_folder
 from mobilenet_tvm.runtime.remote.wire import TrackerLink
@@ -193,14 +192,6 @@ def answers(port: int) -> bool:
     with suppress(OSError), socket.create_connection((HOST, port)):
         return True
     return False
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Wait until something is so; fail if it never is."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def processes_below() -> set[int]:

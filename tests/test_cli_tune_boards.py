@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from farm_parts import ServedBoard, Tracker, wait_until
+from farm_parts import ServedBoard, Tracker
+from remote_boards import wait_until
 
 from mobilenet_tvm.compile.tuning_log import TuningLog
 

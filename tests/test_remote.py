@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pytest
 import tvm
 from artifacts import scale_and_add, write_add
 from click.testing import CliRunner
-from remote_boards import Server, board, running, tracker, write_call
+from remote_boards import Server, board, running, tracker, wait_until, write_call
 
 from mobilenet_tvm.compile.check_board import check_boards
 from mobilenet_tvm.compile.cli import cli
@@ -105,13 +105,6 @@ def open_session(server: Server, timeout: float = 60.0, wait: float = 20.0) -> S
 def free_boards(queue: Server, key: str) -> int:
     with TrackerLink("127.0.0.1", queue.port) as link:
         return link.summary()[0].get(key, {"free": 0})["free"]
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def run_library(session: Session, library: Path, timeout: float | None = None) -> int:

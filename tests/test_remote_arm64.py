@@ -13,7 +13,7 @@ import pytest
 from artifacts import scale_and_add, write_add
 from board import Board
 from click.testing import CliRunner
-from remote_boards import CLI, Server, running, write_call
+from remote_boards import CLI, Server, running, wait_until, write_call
 
 from mobilenet_tvm.compile.cli import cli
 from mobilenet_tvm.runtime import connect
@@ -47,6 +47,8 @@ def queue(board: Board, served: Path, tmp_path_factory: pytest.TempPathFactory) 
             return running([*command, *register], folder / f"{cpu}.log", env)
 
         with emulated("cortex-a72", "a72"), emulated("cortex-a53", "a53"):
+            # They listen before they register.
+            wait_until(lambda: len(list_boards(tracker.address)) == 2)
             yield tracker
 
 

@@ -23,8 +23,8 @@ from farm_parts import (
     emulated,
     free_port,
     processes_below,
-    wait_until,
 )
+from remote_boards import wait_until
 from tvm import tirx
 from tvm.s_tir.meta_schedule.builder import BuilderInput
 from tvm.s_tir.meta_schedule.runner import RunnerInput

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
-from farm_parts import wait_until
+from remote_boards import wait_until
 
 from mobilenet_tvm.compile.tuning.child import Child
 from mobilenet_tvm.runtime.address import Address
