@@ -10,7 +10,9 @@ from mobilenet_tvm.runtime.metadata import Metadata
 from mobilenet_tvm.runtime.profile import CallTime
 
 
-def layer_table(times: Sequence[CallTime], metadata: Metadata, peak: Peak) -> list[dict[str, Any]]:
+def layer_table(
+    times: Sequence[CallTime], metadata: Metadata, peak: Peak | None
+) -> list[dict[str, Any]]:
     """Return a row for each call of a network.
 
     Parameters
@@ -19,15 +21,16 @@ def layer_table(times: Sequence[CallTime], metadata: Metadata, peak: Peak) -> li
         What `runtime.profile` measured.
     metadata : Metadata
         The artifact's, whose `calls` say what each layer computes.
-    peak : Peak
-        What the machine can do.
+    peak : Peak, optional
+        What the machine can do, where that is known.
 
     Returns
     -------
     list of dict
         In the network's order: function, microseconds (the median), flops, bytes, gflops,
-        gbytes (per second), peak (share of the machine's multiply-adds), workload, decision,
-        tuned, and source: a tuning log's record, `default`, or empty where nothing is decided.
+        gbytes (per second), peak (share of the machine's multiply-adds, or None), workload,
+        decision, tuned, and source: a tuning log's record, `default`, or empty where nothing is
+        decided.
     """
     known = {call["function"]: call for call in metadata.extra.get("calls", [])}
     rows = []
@@ -43,7 +46,7 @@ def layer_table(times: Sequence[CallTime], metadata: Metadata, peak: Peak) -> li
                 "bytes": moved,
                 "gflops": 1e-9 * flops / call.median,
                 "gbytes": 1e-9 * moved / call.median,
-                "peak": 1e-9 * flops / call.median / peak.gflops,
+                "peak": 1e-9 * flops / call.median / peak.gflops if peak else None,
                 "workload": about.get("workload", call.function),
                 "decision": " ".join(f"{name}={value}" for name, value in decision.items()),
                 "tuned": about.get("tuned", False),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from test_compile import ODD, equals_onnxruntime
 
 from mobilenet_tvm.compile import compile_model
+from mobilenet_tvm.compile.cli import cli
 from mobilenet_tvm.compile.source import ModelOptions, resolve
 from mobilenet_tvm.compile.verify import verify
 from mobilenet_tvm.runtime import load
@@ -72,3 +75,14 @@ def test_a_pretrained_network_sees_a_cat(tmp_path: Path) -> None:
     command = [sys.executable, *map(str, app), *map(str, options)]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[0].endswith("Egyptian cat")
+
+
+def test_a_profile_claims_no_share_of_a_peak_that_nobody_measured(tmp_path: Path) -> None:
+    small = {"alpha": 0.25, "resolution": 32, "classes": 3}
+    path = compile_model("v1", "mali:x86", tmp_path / "v1.so", **small).path
+    result = CliRunner().invoke(cli, ["profile", str(path), "--rounds", "2", "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["peak"] is None
+    assert {call["peak"] for call in found["calls"]} == {None}
+    assert sum(call["flops"] for call in found["calls"]) > 0
