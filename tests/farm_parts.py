@@ -96,6 +96,8 @@ class ServedBoard(Part):
         Which of this machine's processors it is, as far as they go.
     python : str
         The board's.
+    server : str
+        The module that serves there.
     **options
         Of `subprocess.Popen`.
     """
@@ -108,11 +110,12 @@ class ServedBoard(Part):
         first: str = "",
         core: int = 0,
         python: str = sys.executable,
+        server: str = "mobilenet_tvm.runtime.remote.serve",
         **options: Any,
     ) -> None:
         cores = sorted(os.sched_getaffinity(0))
         first += f"\nimport os; os.sched_setaffinity(0, [{cores[core % len(cores)]}])"
-        code = f"{first}\nfrom mobilenet_tvm.runtime.remote.serve import main\nmain()"
+        code = f"{first}\nfrom {server} import main\nmain()"
         where = ["--tracker", f"{HOST}:{tracker.port}", "--key", key, "--port", "0"]
         command = [python, "-c", code, *where, "--name", name]
         super().__init__(*command, stdout=subprocess.DEVNULL, **options)
@@ -135,6 +138,7 @@ def emulated(board: Board, cpu: str, folder: Path) -> dict[str, Any]:
         board_folder("aarch64", here)
     return {
         "python": str(board.python_wrapper(cpu)),
+        "server": "serve",
         "env": {"PATH": os.defpath, "PYTHONPATH": str(here), "XDG_CACHE_HOME": str(folder)},
     }
 
