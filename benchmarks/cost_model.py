@@ -28,8 +28,8 @@ from mobilenet_tvm.targets.target import Target
 #: Trials after which the best so far is printed, mean (worst) of all seeds.
 AFTER = (4, 8, 16, 24, 32, 64)
 HARD_SWISH = (Step("add_channel"), Step("hard_swish"))
-#: Of MobileNetV3-Large: wide, narrow, depthwise. The model's settings were chosen on three layers
-#: of MobileNetV2.
+#: Of MobileNetV3-Large: wide, narrow, depthwise. The first two were among the eight layers that the
+#: model's settings were chosen on, the third was not.
 LAYERS: list[Workload] = [
     Pointwise(196, 112, 672, HARD_SWISH),
     Pointwise(784, 120, 40, (Step("add_channel"), Step("add"))),
