@@ -6,6 +6,7 @@ depthwise half anew, so it is for layers of few outputs.
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -152,14 +153,30 @@ def build(
         Takes data, depthwise weights and epilogue tensors, pointwise weights and epilogue
         tensors, and the output, in NHWC.
     """
-    pixels = pointwise.padded_pixels(workload.pointwise, decision)
+    sch = joined(workload, decision, pointwise)
+    threads = pointwise.schedule(sch, decision, workload.outputs)
+    return guarded(sch, threads, pointwise.thread_count(workload.pointwise, decision))
+
+
+def joined(workload: DepthwisePointwise, decision: Any, half: ModuleType) -> s_tir.Schedule:
+    """Return both halves as one function, the first inlined into what the second reads.
+
+    Parameters
+    ----------
+    workload : DepthwisePointwise
+        The layer.
+    decision : object
+        Of the pointwise half.
+    half : module
+        The schedule of the pointwise half, which remains to be done.
+    """
+    pixels = half.padded_pixels(workload.pointwise, decision)
     data, first, element = depthwise.inlined(workload.depthwise, pixels)
-    weight, operands, result = pointwise.stages(workload.pointwise, decision, element)
+    weight, operands, result = half.stages(workload.pointwise, decision, element)
     sch = s_tir.Schedule(te.create_prim_func([data, *first, weight, *operands, result]))
     for name in depthwise.STAGES:
         sch.compute_inline(sch.get_sblock(name))
-    threads = pointwise.schedule(sch, decision, workload.outputs)
-    return guarded(sch, threads, pointwise.thread_count(workload.pointwise, decision))
+    return sch
 
 
 def registers(workload: DepthwisePointwise, decision: PointwiseDecision) -> int:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from tvm import s_tir, te, tirx
+from tvm import tirx
 
-from mobilenet_tvm.schedules.gpu import depthwise, shared_pointwise
-from mobilenet_tvm.schedules.gpu.depthwise_pointwise import saves_time
+from mobilenet_tvm.schedules.gpu import shared_pointwise
+from mobilenet_tvm.schedules.gpu.depthwise_pointwise import joined, saves_time
 from mobilenet_tvm.schedules.gpu.shared_pointwise import Decision as PointwiseDecision
 from mobilenet_tvm.schedules.gpu.threads import gpu_of
 from mobilenet_tvm.schedules.workload import DepthwisePointwise
@@ -116,12 +116,7 @@ def build(
         Takes data, depthwise weights and epilogue tensors, pointwise weights and epilogue
         tensors, and the output, in NHWC.
     """
-    pixels = shared_pointwise.padded_pixels(workload.pointwise, decision)
-    data, first, element = depthwise.inlined(workload.depthwise, pixels)
-    weight, operands, result = shared_pointwise.stages(workload.pointwise, decision, element)
-    sch = s_tir.Schedule(te.create_prim_func([data, *first, weight, *operands, result]))
-    for name in depthwise.STAGES:
-        sch.compute_inline(sch.get_sblock(name))
+    sch = joined(workload, decision, shared_pointwise)
     shared_pointwise.schedule(sch, decision, workload.outputs)
     return sch.mod["main"]
 

@@ -161,7 +161,6 @@ def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimF
         Takes data [pixels, inputs], packed weights, the epilogue's tensors, and the output
         [pixels, outputs].
     """
-    pixels = workload.pixels
     pixels, padded = workload.pixels, padded_pixels(workload, decision)
     data = te.placeholder((pixels, workload.inputs), name="data")
     # The last tile computes its last pixel several times, and stores it once.
