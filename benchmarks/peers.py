@@ -335,9 +335,10 @@ def main(
     from mobilenet_tvm.compile.counts import macs
     from mobilenet_tvm.compile.onnx_import import fix_shapes, read_onnx
     from mobilenet_tvm.compile.peak import measure_peak
+    from mobilenet_tvm.targets.presets import native
 
     flops = {path.stem: 2 * macs(fix_shapes(read_onnx(path))) for path in paths}
-    peak = {count: measure_peak(count).gflops for count in threads}
+    peak = {count: measure_peak(native(), count).gflops for count in threads}
     with tempfile.TemporaryDirectory() as folder_of_work:
         rows = [
             measure(path, count, target, rounds, repeats, Path(folder_of_work))

@@ -22,7 +22,7 @@ def main(threads: tuple[int, ...]) -> None:
     fitting = [t for t in targets if set(t.required_features) <= set(native.required_features)]
     for count in threads or sorted({1, core_count()}):
         for target in fitting:
-            peak = measure_peak(count, target.cpu)
+            peak = measure_peak(target, count)
             click.echo(
                 f"{count} threads, {target.name:<11} {peak.gflops:7.1f} GFLOP/s "
                 f"{peak.gbytes:6.1f} GB/s, balanced at {peak.gflops / peak.gbytes:.1f} flops a byte"

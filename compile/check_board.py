@@ -11,8 +11,7 @@ import numpy as np
 import tvm
 from tvm import te
 
-from mobilenet_tvm.compile.linker import link_shared
-from mobilenet_tvm.compile.pipeline import llvm_target
+from mobilenet_tvm.compile.codegen import write_library
 from mobilenet_tvm.runtime.address import Address, split_host_port
 from mobilenet_tvm.runtime.remote.devices import ListedBoard
 from mobilenet_tvm.runtime.remote.errors import NoBoard
@@ -87,12 +86,8 @@ def check_board(session: Session) -> None:
     product = te.compute((64, 64), lambda i, j: te.sum(a[i, k] * b[k, j], axis=k), name="product")
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "check.so"
-        compiled = tvm.compile(
-            te.create_prim_func([a, b, product]), target=llvm_target(get_target(name))
-        )
-        compiled.export_library(
-            str(library), fcompile=lambda output, objects, **_: link_shared(output, objects)
-        )
+        func = te.create_prim_func([a, b, product])
+        write_library(tvm.IRModule({"main": func}), get_target(name), library)
         remote = session.upload(library)
     rng = np.random.default_rng(0)
     given = [rng.integers(-8, 8, (64, 64)).astype(np.float32) for _ in range(2)]

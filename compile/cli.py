@@ -213,47 +213,40 @@ def bench(file: Path, threads: int | None, device: str, rounds: int, as_json: bo
 @json_option
 def profile(file: Path, threads: int | None, device: str, rounds: int, as_json: bool) -> None:
     """Measure each layer: time, GFLOP/s, bytes, share of the machine's peak, schedule."""
-    from mobilenet_tvm.compile.peak import measure_peak
+    from mobilenet_tvm.compile.peak import measure_peak, target_of
     from mobilenet_tvm.compile.profile_table import layer_table
     from mobilenet_tvm.runtime.profile import profile as run
     from mobilenet_tvm.runtime.remote.model import RemoteModel
 
     with loaded(file, device, threads) as model:
-        cpu = model.metadata.target["cpu"]
-        # What a GPU can do at most is not measured.
-        on_cpu = model.metadata.target.get("kind", "llvm") == "llvm"
-        peak = None
+        target = target_of(model.metadata.target)
         if isinstance(model, RemoteModel):
             board = model.session.board.name
-            if on_cpu:
-                peak = measure_peak(model.threads, cpu, model.session)
+            peak = measure_peak(target, model.threads, model.session)
             calls = model.profile(rounds)
         else:
             board = None
-            if on_cpu:
-                peak = measure_peak(model.threads, cpu)
+            peak = measure_peak(target, model.threads)
             calls = run(model, rounds)
     rows = layer_table(calls, model.metadata, peak)
     total = sum(row["microseconds"] for row in rows)
     if as_json:
         facts = {"file": str(file), **({"board": board} if board else {})}
-        known = vars(peak) if peak else None
-        print_json(facts | {"threads": model.threads, "peak": known, "calls": rows})
+        print_json(facts | {"threads": model.threads, "peak": vars(peak), "calls": rows})
         return
-    if peak:
-        click.echo(
-            f"peak of {model.threads} threads{f' of {board}' if board else ''}: "
-            f"{peak.gflops:.1f} GFLOP/s, {peak.gbytes:.1f} GB/s"
-        )
+    what = f"{model.threads} threads" if target.gpu is None else "the GPU"
+    click.echo(
+        f"peak of {what}{f' of {board}' if board else ''}: "
+        f"{peak.gflops:.1f} GFLOP/s, {peak.gbytes:.1f} GB/s"
+    )
     click.echo(
         f"{'us':>8} {'%':>5} {'GFLOP/s':>8} {'peak':>5} {'GB/s':>6}  {'tuned':<8}  "
         "layer and decision"
     )
     for row in rows:
-        share = f"{row['peak']:.0%}" if peak else "-"
         click.echo(
             f"{row['microseconds']:>8.1f} {100 * row['microseconds'] / total:>5.1f} "
-            f"{row['gflops']:>8.1f} {share:>5} {row['gbytes']:>6.1f}  "
+            f"{row['gflops']:>8.1f} {row['peak']:>5.0%} {row['gbytes']:>6.1f}  "
             f"{row['source'].replace('default', '-'):<8}  {row['workload']}  {row['decision']}"
         )
     click.echo(f"{total:>8.1f} us in {len(rows)} calls")

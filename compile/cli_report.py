@@ -153,4 +153,4 @@ def _peak(setting: Setting | None, profiles: list[Profile]) -> Peak | None:
         return max((profile.peak for profile in profiles), key=lambda peak: peak.gflops)
     if setting is None or setting.device != machine_name():
         return None
-    return measure_peak(setting.threads, PRESETS[setting.target].cpu)
+    return measure_peak(PRESETS[setting.target], setting.threads)

@@ -112,6 +112,7 @@ def tune(
     from mobilenet_tvm.compile.tuning.tune import tune as run
     from mobilenet_tvm.compile.tuning_log import user_log
     from mobilenet_tvm.runtime.address import Address
+    from mobilenet_tvm.runtime.remote.session import Session
     from mobilenet_tvm.targets.errors import UserError, WrongUseError
     from mobilenet_tvm.targets.host import machine_name
     from mobilenet_tvm.targets.presets import get_target
@@ -119,11 +120,19 @@ def tune(
     machine = get_target(target)
     address = Address.parse(device)
     farm, name = None, machine_name()
+    if machine.gpu is not None and (static or threads > 1):
+        given_ = "--static" if static else "--threads"
+        raise WrongUseError(f"{given_} is for CPUs, and '{machine.name}' is a GPU; leave it out")
     if address.scheme != "local":
         if static:
             raise WrongUseError("--static measures nothing; leave --device out")
         farm = Farm(address, boards, priority)
         name = require_fitting(survey(address), machine)
+        if machine.gpu is not None:
+            with Session.open(address, priority) as session:
+                name = session.gpu(machine.kind)
+    elif machine.gpu is not None:
+        name = require_native(machine)
     layers = select(find_layers(models, machine, ModelOptions(**given(options))), patterns)
     records = Records(log_path or user_log(machine), machine, threads, name)
     if dry_run:
@@ -136,7 +145,7 @@ def tune(
     peak = None
     if farm is None:
         require_native(machine)
-        peak = measure_peak(threads, machine.cpu).gflops
+        peak = measure_peak(machine, threads).gflops
     last_word = {}
     try:
         tuned = run(

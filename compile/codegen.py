@@ -84,6 +84,26 @@ def source_passes(target: Target) -> Iterator[None]:
         tvm_ffi.remove_global_func(hook)
 
 
+def write_library(mod: tvm.IRModule, target: Target, path: Path) -> None:
+    """Compile functions without a graph, as those of a network would be.
+
+    Parameters
+    ----------
+    mod : IRModule
+        Scheduled functions.
+    target : Target
+        The machine that the code is for.
+    path : Path
+        The library to write.
+    """
+    context = tvm.transform.PassContext(opt_level=3, config=pass_config(target))
+    with context, source_passes(target):
+        compiled = tvm.compile(mod, target=tvm_target(target))
+    compiled.export_library(
+        str(path), fcompile=lambda output, objects, **_: link_shared(output, objects)
+    )
+
+
 def write_artifact(mod: tvm.IRModule, target: Target, metadata: Metadata, path: Path) -> None:
     """Compile a lowered module and write the artifact, whole or not at all.
 

@@ -1,58 +1,67 @@
-"""Measures what a machine's cores can do: multiply-adds and memory bandwidth."""
+"""Measures what a machine can do: multiply-adds and memory bandwidth, of its cores or its GPU."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import tvm
 from tvm import te
 from tvm.s_tir import Schedule
 
-from mobilenet_tvm.compile.linker import link_shared
-from mobilenet_tvm.compile.pipeline import llvm_target
+from mobilenet_tvm.compile.codegen import write_library
+from mobilenet_tvm.runtime.measure import shortest_run
 from mobilenet_tvm.runtime.remote.marks import PREFIX
 from mobilenet_tvm.runtime.remote.session import Session
 from mobilenet_tvm.runtime.threads import Threads
 from mobilenet_tvm.schedules import pointwise
+from mobilenet_tvm.schedules.gpu.threads import LANES, bind_threads, copy_in_vectors, gpu_of
 from mobilenet_tvm.schedules.workload import Pointwise
-from mobilenet_tvm.targets.presets import PRESETS, native
+from mobilenet_tvm.targets.presets import PRESETS, get_target, native
 from mobilenet_tvm.targets.target import Target
 
 #: Times a function of float32 arrays of some shapes: the shortest of some runs, in seconds.
-_Timer = Callable[[Schedule, Target, Sequence[tuple[int, ...]]], float]
+_Timer = Callable[[Schedule, Sequence[Sequence[int]]], float]
+
+#: How long a GPU is to multiply, in seconds: far longer than the start of a kernel takes.
+_LONG = 0.01
 
 
 @dataclass(frozen=True)
 class Peak:
-    """What a number of threads can do together.
+    """What a number of threads, or a GPU, can do together.
 
     Parameters
     ----------
     gflops : float
         float32 multiply-adds on registers, in 1e9 operations per second (two each).
     gbytes : float
-        Bytes read from memory per second, in 1e9.
+        Bytes read from memory per second, in 1e9; on a GPU, read and written.
     """
 
     gflops: float
     gbytes: float
 
 
-def measure_peak(threads: int, cpu: str | None = None, board: Session | None = None) -> Peak:
+def target_of(facts: Mapping[str, Any]) -> Target:
+    """Return the target that an artifact's metadata tell of, as far as its peak depends on it."""
+    if facts.get("kind", "llvm") != "llvm":
+        return get_target(facts["name"])
+    return next((t for t in PRESETS.values() if t.cpu == facts["cpu"]), None) or native()
+
+
+def measure_peak(target: Target, threads: int = 1, board: Session | None = None) -> Peak:
     """Measure this machine or a board.
 
     Parameters
     ----------
+    target : Target
+        Whose instructions are used, or whose GPU.
     threads : int
-        How many threads run.
-    cpu : str, optional
-        LLVM's name of the CPU whose instructions are used, as in an artifact's metadata.
-        Default: the best that this machine has.
+        How many threads run, on a CPU.
     board : Session, optional
         Where to measure; here by default.
 
@@ -61,12 +70,11 @@ def measure_peak(threads: int, cpu: str | None = None, board: Session | None = N
     Peak
         The best of several short runs.
     """
-    target = next((t for t in PRESETS.values() if t.cpu == cpu), None) or native()
-    if board is not None:
-        best = _timer_on(board, threads)
-    else:
-        pool = Threads(threads)
-        threads, best = pool.count, lambda *given: float(pool.call(_best, *given))
+    if board is None:
+        threads = Threads(threads).count
+    best = _timer(target, threads, board)
+    if target.gpu is not None:
+        return Peak(_gpu_multiply_adds(target, best), _gpu_bandwidth(target, best))
     return Peak(_multiply_adds(threads, target, best), _bandwidth(threads, target, best))
 
 
@@ -80,7 +88,7 @@ def _multiply_adds(threads: int, target: Target, best: _Timer) -> float:
     sch = Schedule(pointwise.build(workload, decision, target))
     panels = workload.outputs // decision.tile_n
     shapes = ((280 * threads, 512), (panels, 512, decision.tile_n), (280 * threads, 48))
-    return 1e-9 * workload.flops / best(sch, target, shapes)
+    return 1e-9 * workload.flops / best(sch, shapes)
 
 
 def _bandwidth(threads: int, target: Target, best: _Timer) -> float:
@@ -102,24 +110,69 @@ def _bandwidth(threads: int, target: Target, best: _Timer) -> float:
     sch.vectorize(lane)
     sch.decompose_reduction(block, r)
     shape = (threads, rows, columns)
-    return 1e-9 * 4 * threads * rows * columns / best(sch, target, [shape, (threads, columns)])
+    return 1e-9 * 4 * threads * rows * columns / best(sch, [shape, (threads, columns)])
 
 
-def _best(sch: Schedule, target: Target, shapes: Sequence[tuple[int, ...]]) -> float:
-    compiled = tvm.compile(sch.mod, target=llvm_target(target))
-    evaluator = compiled.mod.time_evaluator("main", tvm.cpu(), number=3, repeat=10)
-    arrays = [tvm.runtime.tensor(np.ones(shape, np.float32)) for shape in shapes]
-    return float(min(evaluator(*arrays).results))
+def _gpu_multiply_adds(target: Target, best: _Timer) -> float:
+    """Let each thread add to sums in registers; all load the same factors, from a cache.
+
+    Eight vectors of sums that do not wait for each other, for drivers that let a core work on one
+    thread at a time: those for CPUs.
+    """
+    gpu, vectors, steps = gpu_of(target), 8, 1024
+    group = 4 * gpu.lockstep
+    per_second = 1e9 * gpu.units * gpu.fma_per_cycle * gpu.clock_ghz
+    groups = max(1, round(_LONG * per_second / (vectors * LANES * steps * group)))
+    shapes = ((groups * group, LANES), (steps, vectors), (groups * group, vectors, LANES))
+    data, factors = (te.placeholder(shape) for shape in shapes[:2])
+    k = te.reduce_axis((0, steps), name="k")
+    total = te.compute(
+        shapes[2], lambda t, v, lane: te.sum(data[t, lane] * factors[k, v], axis=k), name="total"
+    )
+    sch = Schedule(te.create_prim_func([data, factors, total]))
+    block = sch.get_sblock("total")
+    stored = sch.cache_write(block, 0, "local")
+    loop, _, lane = sch.get_loops(stored)
+    thread = bind_threads(sch, [loop], group)
+    sch.vectorize(lane)
+    sch.compute_at(block, thread)
+    copy_in_vectors(sch, sch.cache_read(block, 0, "local"), thread)
+    vector, lane, step = sch.get_loops(block)[-3:]
+    sch.reorder(step, vector, lane)
+    copy_in_vectors(sch, sch.cache_read(block, 1, "local"), step)
+    sch.unroll(vector)
+    sch.vectorize(lane)
+    *_, vector, lane = sch.get_loops(sch.decompose_reduction(block, step))
+    sch.unroll(vector)
+    sch.vectorize(lane)
+    flops = 2 * groups * group * vectors * LANES * steps
+    return 1e-9 * flops / best(sch, shapes)
 
 
-def _timer_on(board: Session, threads: int) -> _Timer:
-    def best(sch: Schedule, target: Target, shapes: Sequence[tuple[int, ...]]) -> float:
+def _gpu_bandwidth(target: Target, best: _Timer) -> float:
+    """Add to each element of an array that is larger than the caches."""
+    gpu = gpu_of(target)
+    size = max(1 << 24, 2 * gpu.l2_bytes)
+    data = te.placeholder((size,), name="data")
+    result = te.compute((size,), lambda i: data[i] + 1.0, name="result")
+    sch = Schedule(te.create_prim_func([data, result]))
+    (loop,) = sch.get_loops(sch.get_sblock("result"))
+    vector, lane = sch.split(loop, [None, LANES])
+    bind_threads(sch, [vector], 4 * gpu.lockstep)
+    sch.vectorize(lane)
+    return 1e-9 * 2 * 4 * size / best(sch, [(size,), (size,)])
+
+
+def _timer(target: Target, threads: int, board: Session | None) -> _Timer:
+    def best(sch: Schedule, shapes: Sequence[Sequence[int]]) -> float:
+        tensors = [(tuple(shape), "float32") for shape in shapes]
         with tempfile.TemporaryDirectory() as folder:
             library = Path(folder) / "peak.so"
-            tvm.compile(sch.mod, target=llvm_target(target)).export_library(
-                str(library), fcompile=lambda output, objects, **_: link_shared(output, objects)
-            )
+            write_library(sch.mod, target, library)
+            if board is None:
+                return float(Threads(threads).call(shortest_run, library, tensors, target.kind))
             name = board.upload(library)
-        return float(board.call(f"{PREFIX}time", name, json.dumps(shapes), threads))
+        given = (name, json.dumps(tensors), threads, target.kind)
+        return float(board.call(f"{PREFIX}time", *given))
 
     return best

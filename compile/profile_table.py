@@ -10,9 +10,7 @@ from mobilenet_tvm.runtime.metadata import Metadata
 from mobilenet_tvm.runtime.profile import CallTime
 
 
-def layer_table(
-    times: Sequence[CallTime], metadata: Metadata, peak: Peak | None
-) -> list[dict[str, Any]]:
+def layer_table(times: Sequence[CallTime], metadata: Metadata, peak: Peak) -> list[dict[str, Any]]:
     """Return a row for each call of a network.
 
     Parameters
@@ -21,14 +19,14 @@ def layer_table(
         What `runtime.profile` measured.
     metadata : Metadata
         The artifact's, whose `calls` say what each layer computes.
-    peak : Peak, optional
-        What the machine can do, where that is known.
+    peak : Peak
+        What the machine can do.
 
     Returns
     -------
     list of dict
         In the network's order: function, microseconds (the median), flops, bytes, gflops,
-        gbytes (per second), peak (share of the machine's multiply-adds, or None), workload,
+        gbytes (per second), peak (share of the machine's multiply-adds), workload,
         decision, tuned, and source: a tuning log's record, `default`, or empty where nothing is
         decided.
     """
@@ -46,7 +44,7 @@ def layer_table(
                 "bytes": moved,
                 "gflops": 1e-9 * flops / call.median,
                 "gbytes": 1e-9 * moved / call.median,
-                "peak": 1e-9 * flops / call.median / peak.gflops if peak else None,
+                "peak": 1e-9 * flops / call.median / peak.gflops,
                 "workload": about.get("workload", call.function),
                 "decision": " ".join(f"{name}={value}" for name, value in decision.items()),
                 "tuned": about.get("tuned", False),

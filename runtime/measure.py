@@ -7,6 +7,9 @@ took 0.3 of its time there and the 7x7 pointwise layers 0.9; with all arguments 
 flushed, as TVM offers it, wide layers took 1.5 times as long. With the weights alone flushed from
 all caches before each run, and input and output where the last run left them, nearly every
 pointwise layer came within 4 % of the network. So that is how layers are measured here.
+
+On a GPU, whose caches no instruction flushes, copying enough memory to and fro does it, and then
+the input is copied anew. Where the caches hold a whole network's weights, nothing is flushed.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from mobilenet_tvm.runtime.device import CPU, Device, copy, open_device
 from mobilenet_tvm.runtime.library import load_artifact
 from mobilenet_tvm.runtime.metadata import TensorInfo
 from mobilenet_tvm.runtime.model import empty_aligned
@@ -39,8 +43,27 @@ _STABLE = 0.005
 #: candidate so slow, as on an emulated board, outlasts any neighbour by itself.
 _LONGEST, _AT_MOST = 0.2, 1.0
 
+#: Runs that a GPU's clock takes together where no cache has to be flushed between them: a kernel of
+#: some microseconds is hardly longer than the clock's own steps.
+_TOGETHER = 10
+
 _COOL = "mobilenet_tvm.tuning.cool"
-_CPU = 1
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a candidate runs.
+
+    Parameters
+    ----------
+    kind : str
+        TVM's name of what its code is: `llvm`, `opencl` or `cuda`.
+    cold_bytes : int
+        How many bytes to copy on a GPU, so that its caches forget the weights; 0 for none.
+    """
+
+    kind: str = CPU
+    cold_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -121,6 +144,7 @@ def measure(
     weights: Sequence[int],
     reference: Path,
     allowed: float,
+    place: Place,
 ) -> Measurement | Failure:
     """Load, check and time a candidate on this machine, on which TVM's runtime is loaded.
 
@@ -136,27 +160,85 @@ def measure(
         See `check`.
     allowed : float
         See `check`.
+    place : Place
+        This machine's CPU, or one of its GPUs.
+
+    Raises
+    ------
+    UserError
+        If this machine lacks such a GPU.
     """
     import tvm_ffi
 
-    module = load_artifact(library)
+    device = open_device(place.kind)
+    module = load_artifact(library, own_copy=not device.is_cpu)
+    device.prepare(module)
     arrays = [_aligned(array) for array in arguments]
-    tensors = [tvm_ffi.from_dlpack(array) for array in arrays]
+    tensors = [_tensor(array, device) for array in arrays]
     module["main"](*tensors)
+    _copy_back(tensors[-1], arrays[-1], device)
     wrong = check(arrays[-1], reference, allowed)
     if wrong is not None:
         return wrong
-    flush = tvm_ffi.get_global_func("cache_flush_cpu_non_first_arg")
-    cold = [tensors[index] for index in weights]
-    tvm_ffi.register_global_func(_COOL, lambda *_: flush(tensors[0], *cold), override=True)
+    if device.is_cpu:
+        cool = _flush(tensors[0], [tensors[index] for index in weights]) if weights else None
+    else:
+        cool = _overwrite(tensors[0], device, place.cold_bytes) if place.cold_bytes else None
+    if cool is not None:
+        tvm_ffi.register_global_func(_COOL, cool, override=True)
     evaluator = tvm_ffi.get_global_func("runtime.RPCTimeEvaluator")
-    preparation = _COOL if cold else ""
+    where = (device.places[0], device.number)
+    number = 1 if device.is_cpu or cool else _TOGETHER
+    preparation = _COOL if cool else ""
 
     def run(repeats: int) -> Sequence[float]:
-        once = evaluator(module, "main", _CPU, 0, 1, repeats, 0, 0, 0, 1, 0, preparation)
+        once = evaluator(module, "main", *where, number, repeats, 0, 0, 0, 1, 0, preparation)
         return struct.unpack(f"={repeats}d", once(*tensors))
 
     return time_until_stable(run)
+
+
+def _tensor(array: Array, device: Device) -> Any:
+    """Return an array as TVM's tensor, where the device works on it."""
+    import tvm_ffi
+
+    here = tvm_ffi.from_dlpack(array)
+    if device.is_cpu:
+        return here
+    there = device.empty(array.shape, str(array.dtype))
+    copy(here, there)
+    return there
+
+
+def _copy_back(tensor: Any, array: Array, device: Device) -> None:
+    """Fill an array with what a device has computed, if that is not its memory anyway."""
+    import tvm_ffi
+
+    if not device.is_cpu:
+        copy(tensor, tvm_ffi.from_dlpack(array))
+        device.synchronize()
+
+
+def _flush(data: Any, weights: Sequence[Any]) -> Callable[..., None]:
+    """Return a function that takes weights out of a CPU's caches."""
+    import tvm_ffi
+
+    flush = tvm_ffi.get_global_func("cache_flush_cpu_non_first_arg")
+    return lambda *_: flush(data, *weights)
+
+
+def _overwrite(data: Any, device: Device, size: int) -> Callable[..., None]:
+    """Return a function that leaves a layer's input in a GPU's caches, and nothing else."""
+    source, destination = (device.empty((size,), "uint8") for _ in range(2))
+    twin = device.empty(data.shape, str(data.dtype))
+    copy(data, twin)
+
+    def overwrite(*_: Any) -> None:
+        copy(source, destination)
+        copy(twin, data)
+        device.synchronize()
+
+    return overwrite
 
 
 def time_until_stable(run: Callable[[int], Sequence[float]]) -> Measurement:
@@ -184,9 +266,48 @@ def time_until_stable(run: Callable[[int], Sequence[float]]) -> Measurement:
     return Measurement(now, min(seconds), spread, len(seconds))
 
 
-def pinned_threads(count: int) -> Threads:
-    """Keep this process to as many cores as threads share a layer, and return those."""
-    if hasattr(os, "sched_setaffinity"):
+def shortest_run(
+    library: Path, tensors: Sequence[tuple[Sequence[int], str]], kind: str, runs: int = 30
+) -> float:
+    """Time a function whose arguments' values do not matter.
+
+    Parameters
+    ----------
+    library : Path
+        Its function is called `main`.
+    tensors : sequence of (sequence of int, str)
+        Shapes and dtypes of its arguments.
+    kind : str
+        TVM's name of what its code is.
+    runs : int
+        How many are timed.
+
+    Returns
+    -------
+    float
+        Seconds of the shortest one, the start and the end of a GPU's kernel included.
+    """
+    device = open_device(kind)
+    module = load_artifact(library, own_copy=not device.is_cpu)
+    device.prepare(module)
+    ones = [_tensor(_aligned(np.ones(shape, dtype)), device) for shape, dtype in tensors]
+    main, seconds = module["main"], []
+    for _ in range(runs + 1):
+        device.synchronize()
+        start = time.perf_counter()
+        main(*ones)
+        device.synchronize()
+        seconds.append(time.perf_counter() - start)
+    # The first one finds nothing in its place.
+    return min(seconds[1:])
+
+
+def pinned_threads(count: int, kind: str) -> Threads:
+    """Keep this process to as many cores as threads share a layer, and return those.
+
+    A GPU's driver has threads of its own, which keep all cores.
+    """
+    if kind == CPU and hasattr(os, "sched_setaffinity"):
         # The last ones: the first core usually serves interrupts.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-count:])
     return Threads(count)
@@ -194,6 +315,6 @@ def pinned_threads(count: int) -> Threads:
 
 def _aligned(array: Array) -> Array:
     """Return a copy that TVM takes without another one."""
-    copy = empty_aligned(TensorInfo("", array.shape, "float32"))
-    copy[...] = array
-    return copy
+    aligned = empty_aligned(TensorInfo("", array.shape, str(array.dtype)))
+    aligned[...] = array
+    return aligned

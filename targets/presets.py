@@ -182,6 +182,13 @@ _GPUS = (
     ),
     replace(
         _X86_64,
+        name="mali-x86",
+        preset="mali-x86",
+        description="any OpenCL device beside x86-64, by the Mali's kernels",
+        gpu=_MALI,
+    ),
+    replace(
+        _X86_64,
         name="cuda",
         preset="cuda",
         description="NVIDIA GPUs from Ampere on by CUDA; the driver finishes the code",
@@ -205,18 +212,6 @@ _GPUS = (
 
 #: Targets by name, in the order in which they are listed.
 PRESETS = {target.name: target for target in (*_PRESETS, *_GPUS)}
-#: The same GPU beside another CPU: its tuning log is the preset's.
-_VARIANTS = {
-    "mali-x86": replace(
-        PRESETS["mali"],
-        name="mali-x86",
-        architecture=_X86_64.architecture,
-        cpu=_X86_64.cpu,
-        features=(),
-        required_features=(),
-        description="any OpenCL device beside x86-64, by the Mali's kernels",
-    )
-}
 #: Other names for them.
 ALIASES = {
     "aarch64": "arm64",
@@ -250,9 +245,9 @@ def get_target(name: str) -> Target:
         return native()
     spelled = name.lower().replace(":", "-")
     key = ALIASES.get(spelled, spelled)
-    if key in PRESETS or key in _VARIANTS:
-        return (PRESETS | _VARIANTS)[key]
-    names = [*PRESETS, *_VARIANTS, *ALIASES, "native"]
+    if key in PRESETS:
+        return PRESETS[key]
+    names = [*PRESETS, *ALIASES, "native"]
     near = difflib.get_close_matches(spelled, names, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known targets: {', '.join(names)}"
     raise WrongUseError(f"unknown target '{name}'; {hint}")

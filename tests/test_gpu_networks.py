@@ -77,12 +77,13 @@ def test_a_pretrained_network_sees_a_cat(tmp_path: Path) -> None:
     assert result.stdout.splitlines()[0].endswith("Egyptian cat")
 
 
-def test_a_profile_claims_no_share_of_a_peak_that_nobody_measured(tmp_path: Path) -> None:
+def test_a_profile_knows_what_the_device_can_do(tmp_path: Path) -> None:
     small = {"alpha": 0.25, "resolution": 32, "classes": 3}
     path = compile_model("v1", "mali:x86", tmp_path / "v1.so", **small).path
     result = CliRunner().invoke(cli, ["profile", str(path), "--rounds", "2", "--json"])
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
-    assert found["peak"] is None
-    assert {call["peak"] for call in found["calls"]} == {None}
+    assert found["peak"]["gflops"] > 0 < found["peak"]["gbytes"]
+    for call in found["calls"]:
+        assert call["peak"] == pytest.approx(call["gflops"] / found["peak"]["gflops"])
     assert sum(call["flops"] for call in found["calls"]) > 0

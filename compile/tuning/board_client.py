@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,15 @@ from typing import Any
 import numpy as np
 
 from mobilenet_tvm.runtime.address import Address
-from mobilenet_tvm.runtime.measure import Failure, Measurement, check, time_until_stable
-from mobilenet_tvm.runtime.remote.errors import BoardLost
+from mobilenet_tvm.runtime.device import CPU
+from mobilenet_tvm.runtime.measure import (
+    Failure,
+    Measurement,
+    Place,
+    check,
+    time_until_stable,
+)
+from mobilenet_tvm.runtime.remote.errors import BoardError, BoardLost
 from mobilenet_tvm.runtime.remote.info import BoardInfo
 from mobilenet_tvm.runtime.remote.measuring import FUNCTION, Request, read_answer
 from mobilenet_tvm.runtime.remote.session import Session
@@ -40,6 +48,8 @@ class Files:
         How far apart two right results may be, as a share of the largest value.
     threads : int
         How many share the layer.
+    place : Place
+        Where on the board it runs.
     """
 
     library: Path
@@ -48,6 +58,7 @@ class Files:
     reference: Path
     allowed: float
     threads: int
+    place: Place
 
 
 class _Client:
@@ -67,7 +78,7 @@ _client: _Client | None = None
 
 
 def open_session(
-    address: Address, priority: int, limit: float, wait: float
+    address: Address, priority: int, limit: float, wait: float, kind: str
 ) -> tuple[BoardInfo, str]:
     """Wait for a board and keep it.
 
@@ -81,15 +92,22 @@ def open_session(
         Seconds that the board lets the session last.
     wait : float
         Seconds to wait for a free board.
+    kind : str
+        TVM's name of what the candidates' code is.
 
     Returns
     -------
     (BoardInfo, str)
-        What it is, and the address at which it listens.
+        What it is, and the address at which it listens. Its machine is what the candidates run
+        on: its GPU where they are for one.
     """
     global _client
     session = Session.open(address, priority, limit, wait)
     board = session.board
+    if kind != CPU:
+        # A board that has none fails by its first candidate, and says so.
+        with suppress(BoardError):
+            board = replace(board, machine=session.gpu(kind))
     _client = _Client(session, replace(board, name=_line(board.name), machine=_line(board.machine)))
     return _client.board, session.address
 
@@ -138,6 +156,7 @@ def measure(files: Files, timeout: float) -> Measurement | Failure:
             client.names[files.reference],
             files.allowed,
             files.threads,
+            files.place,
         )
         answer = client.session.call(FUNCTION, request.to_json(), timeout=timeout)
         try:

@@ -30,12 +30,15 @@ class BoardProcess:
     ----------
     farm : Farm
         The boards.
+    kind : str
+        TVM's name of what the candidates' code is.
     timeout : float
         Seconds after which a candidate counts as hung.
     """
 
-    def __init__(self, farm: Farm, timeout: float) -> None:
+    def __init__(self, farm: Farm, kind: str, timeout: float) -> None:
         self._farm = farm
+        self._kind = kind
         self._timeout = timeout
         self._child: Child | None = None
         self._killed = False
@@ -63,7 +66,7 @@ class BoardProcess:
             if self._killed:
                 self._child.kill()
         limit = lease + _UPLOAD + self._timeout
-        opening = (self._farm.address, self._farm.priority, limit, _OPEN)
+        opening = (self._farm.address, self._farm.priority, limit, _OPEN, self._kind)
         try:
             # At its end it may still be on its way to a board that does not answer.
             found: tuple[BoardInfo, str] = self._call(

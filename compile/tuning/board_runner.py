@@ -25,7 +25,7 @@ from mobilenet_tvm.compile.tuning.board_files import reference_path
 from mobilenet_tvm.compile.tuning.board_process import BoardProcess, Outcome
 from mobilenet_tvm.compile.tuning.builder import Artifact, one_line
 from mobilenet_tvm.compile.tuning.farm import Farm, label, misfit, registered
-from mobilenet_tvm.compile.tuning.measure import Failure, tolerance
+from mobilenet_tvm.compile.tuning.measure import Failure, place_of, tolerance
 from mobilenet_tvm.compile.tuning.pool import SLOW, Pool, State
 from mobilenet_tvm.compile.tuning.runner import TIMEOUT, runner_result
 from mobilenet_tvm.compile.tuning.task import Task
@@ -210,6 +210,7 @@ class BoardRunner(meta_schedule.runner.PyRunner):  # type: ignore[misc]
             reference_path(workload, self._folder),
             tolerance(workload, math.prod(shape)),
             self._threads,
+            place_of(self._target),
         )
 
     # From here on, in the threads of the boards.
@@ -350,7 +351,7 @@ class BoardRunner(meta_schedule.runner.PyRunner):  # type: ignore[misc]
     def _have_threads(self, boards: Collection[str]) -> None:
         wanted = max(1, len(boards))
         while len(self._slots) < min(wanted, self._farm.limit or wanted):
-            process = BoardProcess(self._farm, self._timeout)
+            process = BoardProcess(self._farm, self._target.kind, self._timeout)
             thread = threading.Thread(target=self._serve, args=(process,), daemon=True)
             self._slots.append((process, thread))
             thread.start()

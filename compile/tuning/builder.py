@@ -16,9 +16,7 @@ from tvm.ir.utils import derived_object
 from tvm.s_tir import meta_schedule
 from tvm.support.popen_pool import PopenPoolExecutor
 
-from mobilenet_tvm.compile.codegen import pass_config, source_passes
-from mobilenet_tvm.compile.linker import link_shared
-from mobilenet_tvm.compile.pipeline import tvm_target
+from mobilenet_tvm.compile.codegen import write_library
 from mobilenet_tvm.compile.tuning.measure import Failure, Parameters
 from mobilenet_tvm.compile.tuning.space import key_of, number_in
 from mobilenet_tvm.compile.tuning.task import Task
@@ -81,12 +79,7 @@ def compile_candidate(
 ) -> Compiled:
     """Compile one candidate, for any target, as the network would be."""
     func = build(workload, decision, target).with_attr("global_symbol", "main")
-    context = tvm.transform.PassContext(opt_level=3, config=pass_config(target))
-    with context, source_passes(target):
-        compiled = tvm.compile(func, target=tvm_target(target))
-    compiled.export_library(
-        path, fcompile=lambda output, objects, **_: link_shared(output, objects)
-    )
+    write_library(tvm.IRModule({"main": func}), target, Path(path))
     return Compiled([(p.name, tuple(int(extent) for extent in p.ty.shape)) for p in func.params])
 
 

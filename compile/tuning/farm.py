@@ -86,7 +86,7 @@ def require_fitting(boards: Sequence[ListedBoard], target: Target) -> str:
     if not fitting:
         first, *others = infos
         also = f"; nor can the other {len(others)}" if others else ""
-        hint = f"; tune with --target {first.target}" if first.target else ""
+        hint = f"; tune with --target {first.target}" if first.target and target.gpu is None else ""
         raise UserError(f"{misfit(first, target)}{also}{hint}")
     return fitting[0].machine or fitting[0].name
 

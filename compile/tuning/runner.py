@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from tvm.support.popen_pool import PopenPoolExecutor
 from mobilenet_tvm.compile.tuning.builder import Artifact, ignore_interrupts, one_line
 from mobilenet_tvm.compile.tuning.measure import Failure, Measurement, Parameters, measure
 from mobilenet_tvm.compile.tuning.task import Task
+from mobilenet_tvm.runtime.device import open_device
 from mobilenet_tvm.runtime.measure import pinned_threads
 from mobilenet_tvm.runtime.threads import Threads
 from mobilenet_tvm.schedules.workload import Workload
 from mobilenet_tvm.targets.errors import UserError
-from mobilenet_tvm.targets.host import architecture, cpu_features
+from mobilenet_tvm.targets.host import architecture, cpu_features, machine_name
 from mobilenet_tvm.targets.target import Target
 
 #: A candidate that runs longer is given up, in seconds.
@@ -31,39 +33,43 @@ TIMEOUT = 10.0
 _threads: Threads | None = None
 
 
-def start(threads: int) -> None:
+def start(threads: int, kind: str) -> None:
     """Prepare a measuring process: its cores, and how many threads share a layer."""
     global _threads
     ignore_interrupts()
-    _threads = pinned_threads(threads)
+    _threads = pinned_threads(threads, kind)
 
 
 def measure_here(
-    path: str, workload: Workload, decision: Any, parameters: Parameters, reference: Path
+    path: str,
+    workload: Workload,
+    decision: Any,
+    parameters: Parameters,
+    reference: Path,
+    target: Target,
 ) -> Measurement | Failure:
     """Measure a candidate with the number of threads that the process was started with."""
     assert _threads is not None  # noqa: S101
-    outcome = _threads.call(measure, path, workload, decision, parameters, reference)
+    outcome = _threads.call(measure, path, workload, decision, parameters, reference, target)
     assert isinstance(outcome, Measurement | Failure)  # noqa: S101
     return outcome
 
 
-def require_native(target: Target) -> None:
-    """Make sure that this machine can run a target's code.
+def require_native(target: Target) -> str:
+    """Make sure that this machine can run a target's code; return what people call what runs it.
 
     Raises
     ------
     UserError
-        If it cannot.
+        If it cannot, or lacks the GPU or its driver.
     """
-    if target.gpu is not None:
-        raise UserError(f"tuning measures CPUs so far, and '{target.name}' is a GPU")
     missing = set(target.required_features) - cpu_features()
     if target.architecture != architecture() or missing:
         raise UserError(
             f"this machine cannot run code for '{target.name}', so it cannot measure it; "
-            "tune on such a machine, or for --target native"
+            "tune on such a machine, on a board by --device, or for --target native"
         )
+    return open_device(target.kind).name if target.gpu is not None else machine_name()
 
 
 @derived_object
@@ -100,6 +106,8 @@ class Runner(meta_schedule.runner.PyRunner):  # type: ignore[misc]
     ----------
     artifacts : dict of str to Artifact
         The builder's.
+    target : Target
+        What the candidates are compiled for.
     threads : int
         How many threads share a layer.
     folder : Path
@@ -113,6 +121,7 @@ class Runner(meta_schedule.runner.PyRunner):  # type: ignore[misc]
     def __init__(
         self,
         artifacts: dict[str, Artifact],
+        target: Target,
         threads: int,
         folder: Path,
         on_outcome: Callable[[Task, int, Measurement | Failure], None],
@@ -122,9 +131,15 @@ class Runner(meta_schedule.runner.PyRunner):  # type: ignore[misc]
         self._artifacts = artifacts
         self._folder = folder
         self._on_outcome = on_outcome
-        self._pool = PopenPoolExecutor(
-            max_workers=1, timeout=timeout, initializer=start, initargs=(threads,)
+        self._target = target
+        self._new_pool = partial(
+            PopenPoolExecutor,
+            max_workers=1,
+            timeout=timeout,
+            initializer=start,
+            initargs=(threads, target.kind),
         )
+        self._pool = self._new_pool()
         #: How long measuring took.
         self.seconds = 0.0
         #: Why no more can be measured, for boards: this machine always can.
@@ -153,7 +168,13 @@ class Runner(meta_schedule.runner.PyRunner):  # type: ignore[misc]
         reference = self._folder / f"{abs(hash(space.key)):x}.npy"
         decision = space.decisions[artifact.number]
         job = self._pool.submit(
-            measure_here, path, space.workload, decision, artifact.compiled.parameters, reference
+            measure_here,
+            path,
+            space.workload,
+            decision,
+            artifact.compiled.parameters,
+            reference,
+            self._target,
         )
         try:
             outcome = job.result()
@@ -162,6 +183,10 @@ class Runner(meta_schedule.runner.PyRunner):  # type: ignore[misc]
         except ChildProcessError:
             return Failure("crashed", "the candidate killed its process")
         except Exception as error:
+            if self._target.gpu is not None:
+                # After a kernel's fault CUDA refuses all else that a process wants of it.
+                self._pool.shutdown()
+                self._pool = self._new_pool()
             return Failure("error", one_line(error))
         finally:
             self.seconds += time.perf_counter() - began

@@ -196,7 +196,7 @@ def tune(
         builder = Builder(run.tasks, build, folder, run.tried, compile_)
         runner: Any
         if farm is None:
-            runner = Runner(builder.artifacts, threads, folder, run.tried, timeout)
+            runner = Runner(builder.artifacts, target, threads, folder, run.tried, timeout)
             scheduler, batch = None, BATCH
         else:
             runner = BoardRunner(

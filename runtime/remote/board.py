@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -22,9 +21,10 @@ import tvm_ffi
 
 from mobilenet_tvm.runtime.bench import measure
 from mobilenet_tvm.runtime.cache import cache_folder
+from mobilenet_tvm.runtime.device import open_device
 from mobilenet_tvm.runtime.library import load_artifact
-from mobilenet_tvm.runtime.metadata import TensorInfo
-from mobilenet_tvm.runtime.model import Array, Model, empty_aligned, load
+from mobilenet_tvm.runtime.measure import shortest_run
+from mobilenet_tvm.runtime.model import Array, Model, load
 from mobilenet_tvm.runtime.profile import profile
 from mobilenet_tvm.runtime.remote import measuring
 from mobilenet_tvm.runtime.remote.info import BoardInfo
@@ -76,8 +76,9 @@ def _functions(info: BoardInfo, folder: Path) -> dict[str, Callable[..., Any]]:
         f"{PREFIX}store": store_upload,
         f"{PREFIX}load": lambda name, threads: _callable(model(name, threads)),
         f"{PREFIX}threads": lambda name, threads: model(name, threads).threads,
-        f"{PREFIX}time": lambda name, shapes, threads: _shortest_run(
-            path_of(name), json.loads(shapes), threads
+        f"{PREFIX}gpu": lambda kind: open_device(kind).name,
+        f"{PREFIX}time": lambda name, shapes, threads, kind: Threads(threads).call(
+            shortest_run, path_of(name), json.loads(shapes), kind
         ),
         f"{PREFIX}bench": lambda name, threads, rounds: json.dumps(
             measure(model(name, threads), rounds=rounds).seconds.tolist()
@@ -162,25 +163,6 @@ def _callable(model: Model) -> Any:
         return b"".join(output.tobytes() for output in outputs)
 
     return tvm_ffi.convert(_marking_user_errors(call))
-
-
-def _shortest_run(path: Path, shapes: list[list[int]], threads: int, runs: int = 30) -> float:
-    """Return the seconds of the shortest run of a library's function `main` on float32 arrays."""
-    arrays = [empty_aligned(TensorInfo("", tuple(shape), "float32")) for shape in shapes]
-    for array in arrays:
-        array.fill(1.0)
-    main = load_artifact(path)["main"]
-    tensors = list(map(tvm_ffi.from_dlpack, arrays))
-
-    def shortest() -> float:
-        seconds = []
-        for _ in range(runs):
-            start = time.perf_counter()
-            main(*tensors)
-            seconds.append(time.perf_counter() - start)
-        return min(seconds)
-
-    return float(Threads(threads).call(shortest))
 
 
 def _marking_user_errors(function: Callable[..., Any]) -> Callable[..., Any]:

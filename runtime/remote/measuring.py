@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mobilenet_tvm.runtime.measure import Failure, Measurement, measure, pinned_threads
+from mobilenet_tvm.runtime.measure import Failure, Measurement, Place, measure, pinned_threads
 from mobilenet_tvm.runtime.remote.marks import PREFIX
 from mobilenet_tvm.runtime.threads import Threads
 
@@ -36,6 +36,8 @@ class Request:
         How far apart two right results may be, as a share of the largest value.
     threads : int
         How many share the layer.
+    place : Place
+        Where on the board it runs.
     """
 
     library: str
@@ -44,6 +46,13 @@ class Request:
     reference: str
     allowed: float
     threads: int
+    place: Place
+
+    @classmethod
+    def from_json(cls, text: str) -> Request:
+        """Read what `to_json` gave."""
+        facts = json.loads(text)
+        return cls(**facts | {"place": Place(**facts["place"])})
 
     def to_json(self) -> str:
         """Return it as a board takes it."""
@@ -62,15 +71,21 @@ def answerer(locate: Callable[[str], Path]) -> Callable[[str], str]:
 
     def answer(request: str) -> str:
         nonlocal pinned
-        asked = Request(**json.loads(request))
+        asked = Request.from_json(request)
         if pinned is None:
             # Once: one session has one number of threads.
-            pinned = pinned_threads(asked.threads)
+            pinned = pinned_threads(asked.threads, asked.place.kind)
         reference = locate(asked.reference)
         output = np.full_like(np.load(reference), np.nan)
         arguments = [*(np.load(locate(name)) for name in asked.arguments), output]
         outcome = pinned.call(
-            measure, locate(asked.library), arguments, asked.weights, reference, asked.allowed
+            measure,
+            locate(asked.library),
+            arguments,
+            asked.weights,
+            reference,
+            asked.allowed,
+            asked.place,
         )
         return json.dumps(asdict(outcome))
 

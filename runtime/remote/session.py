@@ -246,6 +246,26 @@ class Session:
             )
         return RemoteModel(self, Path(path), threads)
 
+    def gpu(self, kind: str) -> str:
+        """Return what a board calls its GPU, and make it ready.
+
+        Parameters
+        ----------
+        kind : str
+            TVM's name of its code: `opencl` or `cuda`.
+
+        Raises
+        ------
+        BoardError
+            If the board has no such GPU, or no driver for it.
+        """
+        if not self.native:
+            raise BoardError(
+                f"the board at {self.address} runs TVM's own server, which measures CPUs only; "
+                "start 'mobilenet-tvm serve' there"
+            )
+        return str(self.call(f"{PREFIX}gpu", kind))
+
     def load_module(self, name: str) -> Any:
         """Load an uploaded library on the board.
 
