@@ -115,7 +115,7 @@ def test_a_module_that_crashes_ends_its_session_only(queue: Server, tmp_path: Pa
     with connect(f"tracker://{queue.address}/a72") as session:
         name = session.upload(library)
         with pytest.raises(BoardCrashed, match="SIGSEGV"):
-            session.call("mobilenet_tvm.board.time", name, "[[1]]", 1)
+            session.call("mobilenet_tvm.board.time", name, '[[[1], "float32"]]', 1, "llvm")
     with connect(f"tracker://{queue.address}/a72") as session:
         assert session.board.name == "cortex-a72"
 
