@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import importlib.util
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from mobilenet_tvm.runtime.cuda_code import decode_on_load
@@ -84,6 +85,42 @@ def find_device(wanted: int | str | None = None) -> tuple[int, str]:
         raise UserError("CUDA finds no GPU; see that nvidia-smi lists one")
     listed = ", ".join(f"{number} {name}" for number, name in enumerate(names))
     raise UserError(f"no CUDA device is '{wanted}'; there is: {listed}")
+
+
+def start_timer(number: int) -> Callable[[], float]:
+    """Return a function that returns the seconds which a device works from now to then.
+
+    Parameters
+    ----------
+    number : int
+        The device, which `load_cuda` has made ready.
+    """
+    runtime = ctypes.CDLL(None)
+    events = (ctypes.c_void_p(), ctypes.c_void_p())
+
+    def check(code: int) -> None:
+        if code:
+            raise UserError(f"CUDA cannot measure times on device {number} (error {code})")
+
+    def record(event: ctypes.c_void_p) -> None:
+        # Without a stream of its own, as TVM launches kernels.
+        check(runtime.cudaEventRecord(event, None))
+
+    check(runtime.cudaSetDevice(number))
+    for event in events:
+        check(runtime.cudaEventCreate(ctypes.byref(event)))
+    record(events[0])
+
+    def stop() -> float:
+        milliseconds = ctypes.c_float()
+        record(events[1])
+        check(runtime.cudaEventSynchronize(events[1]))
+        check(runtime.cudaEventElapsedTime(ctypes.byref(milliseconds), *events))
+        for event in events:
+            check(runtime.cudaEventDestroy(event))
+        return 1e-3 * milliseconds.value
+
+    return stop
 
 
 def _load_cuda_runtime() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,30 @@ class Device:
             module["opencl.build"](self.number)
         for imported in module.imports:
             self.prepare(imported)
+
+    def start_timer(self) -> Callable[[], float]:
+        """Return a function that ends the time which starts now, and returns it in seconds.
+
+        On a GPU it is the time that its kernels took, where the driver tells; else what has passed
+        on this machine until the device was done.
+        """
+        if self.kind == CUDA:
+            from mobilenet_tvm.runtime import cuda
+
+            return cuda.start_timer(self.number)
+        self.synchronize()
+        if self.kind == OPENCL:
+            from mobilenet_tvm.runtime import opencl
+
+            kernels = opencl.start_timer(self.number)
+        start = time.perf_counter()
+
+        def stop() -> float:
+            self.synchronize()
+            passed = time.perf_counter() - start
+            return kernels() or passed if self.kind == OPENCL else passed
+
+        return stop
 
     def synchronize(self) -> None:
         """Return when all that it was given is done."""

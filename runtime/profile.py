@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,22 +58,20 @@ def profile(model: Model, rounds: int = 30, warmup: int = 5) -> list[CallTime]:
     -------
     list of CallTime
         In the order in which the network makes the calls. Each holds about a microsecond of
-        the timer's own, and on a GPU the start of its kernels and the wait for them.
+        the timer's own; a GPU's are the times of its kernels, without their start.
     """
-    starts: list[int] = []
-    times: list[tuple[str, int]] = []
+    started: list[Callable[[], float]] = []
+    times: list[tuple[str, float]] = []
 
     def instrument(_function: Any, name: str, before: bool, *_: Any) -> int:
-        model.device.synchronize()
-        now = time.perf_counter_ns()
         if before:
-            starts.append(time.perf_counter_ns())
+            started.append(model.device.start_timer())
         else:
-            times.append((str(name), now - starts.pop()))
+            times.append((str(name), started.pop()()))
         return 0
 
     inputs: Sequence[Any] = [random_inputs(model)[info.name] for info in model.inputs]
-    by_round: list[list[tuple[str, int]]] = []
+    by_round: list[list[tuple[str, float]]] = []
     with model.instrumented(instrument):
         for _ in range(warmup + rounds):
             times.clear()
@@ -82,7 +79,7 @@ def profile(model: Model, rounds: int = 30, warmup: int = 5) -> list[CallTime]:
             by_round.append([call for call in times if not call[0].startswith(_BUILTIN)])
     collected: dict[int, list[float]] = defaultdict(list)
     for calls in by_round[warmup:]:
-        for index, (_, nanoseconds) in enumerate(calls):
-            collected[index].append(1e-9 * nanoseconds)
+        for index, (_, seconds) in enumerate(calls):
+            collected[index].append(seconds)
     names = [name for name, _ in by_round[-1]]
     return [CallTime(name, np.array(collected[index])) for index, name in enumerate(names)]

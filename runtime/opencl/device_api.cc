@@ -240,6 +240,19 @@ TVM_FFI_STATIC_INIT_BLOCK() {
            [](DLDevice device) {
              return tvm::ffi::ObjectRef(tvm::ffi::make_object<Timer>(GetDevice(device.device_id)));
            })
+      .def("mobilenet_tvm.opencl.start_timer",
+           [](int64_t number) {
+             Device& device = GetDevice(static_cast<int>(number));
+             device.StartProfiling();
+             return static_cast<int64_t>(device.ProfiledKernels());
+           })
+      .def("mobilenet_tvm.opencl.stop_timer",
+           [](int64_t number, int64_t begin) {
+             Device& device = GetDevice(static_cast<int>(number));
+             const int64_t kernels = device.KernelNanoseconds(begin, device.ProfiledKernels());
+             device.StopProfiling();
+             return kernels;
+           })
       .def("mobilenet_tvm.opencl.devices", Describe)
       .def("mobilenet_tvm.opencl.tvm_version", [] { return tvm::ffi::String(TVM_VERSION); });
 }

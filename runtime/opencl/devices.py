@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mobilenet_tvm.runtime.opencl.plugin import function, load_opencl
@@ -62,6 +63,18 @@ def devices() -> list[Device]:
     except RuntimeError as error:
         raise UserError(str(error)) from None
     return [Device(number, **dict(values)) for number, values in enumerate(described)]
+
+
+def start_timer(number: int) -> Callable[[], float]:
+    """Return a function that returns the seconds which a device's kernels take from now to then.
+
+    They are 0 where the driver does not tell.
+    """
+    start, stop = function("start_timer"), function("stop_timer")
+    if start is None:
+        return lambda: 0.0
+    begin = start(number)
+    return lambda: 1e-9 * int(stop(number, begin))
 
 
 def find_device(wanted: int | str | None = None) -> Device:
