@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 #include <unistd.h>
+#include <utime.h>
 
 #include <cstdint>
 #include <cstdio>
@@ -95,6 +96,8 @@ std::optional<Binaries> CacheFile::Load() const {
     if (!reader.Text(name) || !reader.Text(binary)) return std::nullopt;
     binaries.emplace(std::move(name), std::move(binary));
   }
+  // Of a cache that has grown too large, what was not used for longest goes first.
+  utime(path_.c_str(), nullptr);
   return binaries;
 }
 

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from mobilenet_tvm.runtime.cache import cache_folder
+from mobilenet_tvm.runtime.cache import cache_folder, prune
 from mobilenet_tvm.runtime.library import load_runtime
 from mobilenet_tvm.runtime.opencl.build import build, plugin_path
 from mobilenet_tvm.targets.errors import UserError
@@ -86,4 +86,5 @@ def _open(path: Path) -> None:
     # Without such a folder every start compiles the kernels again.
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
+        prune(folder)
         keep_programs_in(str(folder))

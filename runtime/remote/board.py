@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -31,9 +31,6 @@ from mobilenet_tvm.runtime.remote.info import BoardInfo
 from mobilenet_tvm.runtime.remote.marks import PREFIX, USER_ERROR
 from mobilenet_tvm.runtime.threads import Threads
 from mobilenet_tvm.targets.errors import UserError
-
-#: Uploaded files are kept for later sessions up to so many bytes together.
-_MOST_UPLOADED = 256 << 20
 
 _LONGEST_MESSAGE = 500
 
@@ -129,25 +126,6 @@ def store_upload(name: str, contents: bytes) -> None:
     except OSError as error:
         Path(file.name).unlink(missing_ok=True)
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-
-
-def prune_uploads(most: int = _MOST_UPLOADED) -> None:
-    """Remove the files that were not used for longest, until the others are small enough."""
-    files = sorted(_sizes(uploads()), reverse=True)
-    total = 0
-    for _, size, path in files:
-        total += size
-        if total > most:
-            path.unlink(missing_ok=True)
-
-
-def _sizes(folder: Path) -> Iterator[tuple[float, int, Path]]:
-    for path in folder.iterdir():
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            continue
-        yield status.st_mtime, status.st_size, path
 
 
 def _callable(model: Model) -> Any:

@@ -29,8 +29,9 @@ from typing import Any, NoReturn
 import tvm_ffi
 
 from mobilenet_tvm.runtime.address import check_key, join_host_port, split_host_port
+from mobilenet_tvm.runtime.cache import prune
 from mobilenet_tvm.runtime.library import load_runtime
-from mobilenet_tvm.runtime.remote.board import prune_uploads, serve_session
+from mobilenet_tvm.runtime.remote.board import serve_session, uploads
 from mobilenet_tvm.runtime.remote.info import BoardInfo
 from mobilenet_tvm.runtime.remote.listen import LOOPBACK, listen
 from mobilenet_tvm.runtime.remote.marks import CRASHED
@@ -170,7 +171,7 @@ class _Server:
                     end = f"not possible ({error})"
                 _LOGGER.info("session of %s, %.1f s: %s", client, time.monotonic() - began, end)
             with suppress(OSError):
-                prune_uploads()
+                prune(uploads())
             self._announce(busy=False)
 
     def close(self) -> None:
