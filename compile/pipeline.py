@@ -11,6 +11,7 @@ import tvm
 from tvm import relax
 
 from mobilenet_tvm.compile.onnx_import import to_relax
+from mobilenet_tvm.compile.passes.cuda_graph import add_cuda_graph
 from mobilenet_tvm.compile.passes.fold_constants import FoldConstants
 from mobilenet_tvm.compile.passes.fold_pad import FoldPad
 from mobilenet_tvm.compile.passes.fold_scale import FoldScale
@@ -55,7 +56,7 @@ def fusion_passes() -> list[Pass]:
     ]
 
 
-def memory_passes() -> list[Pass]:
+def memory_passes(target: Target) -> list[Pass]:
     """Return the passes that plan memory and lower the graph to the virtual machine's calls."""
     return [
         relax.transform.RewriteDataflowReshape(),
@@ -63,6 +64,7 @@ def memory_passes() -> list[Pass]:
         relax.transform.RemovePurityChecking(),
         relax.transform.CallTIRRewrite(),
         relax.transform.StaticPlanBlockMemory(),
+        *([add_cuda_graph] if target.kind == "cuda" else []),
         relax.transform.LowerAllocTensor(),
         relax.transform.KillAfterLastUse(),
         relax.transform.LowerRuntimeBuiltin(),
@@ -137,7 +139,7 @@ def lower(
         for layer in lowering.layers:
             mod[layer.name] = layer.func
         write.after("5-scheduled", mod)
-        mod = write.after("6-planned", _run(memory_passes(), mod))
+        mod = write.after("6-planned", _run(memory_passes(target), mod))
     return Lowered(mod, lowering.calls)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,10 @@ CPU, OPENCL, CUDA = "llvm", "opencl", "cuda"
 
 # The processes that have opened a kind of GPU, to tell a forked one.
 _openers: dict[str, int] = {}
+
+# While a thread records a CUDA graph, no other one may allocate, wait or launch, or both fail: TVM
+# records in the mode cudaStreamCaptureModeGlobal.
+_cuda_turn = threading.Lock()
 
 # DLPack's numbers, and TVM's pooled allocator.
 _NUMBERS = {CPU: 1, CUDA: 2, OPENCL: 4}
@@ -53,6 +59,12 @@ class Device:
         """
         cpu = (_NUMBERS[CPU], 0, _POOLED)
         return cpu if self.is_cpu else (_NUMBERS[self.kind], self.number, _POOLED, *cpu)
+
+    def turn(self) -> AbstractContextManager[Any]:
+        """Return what a model's callers hold, one after the other, while they use the device."""
+        if self.kind == CUDA:
+            return _cuda_turn
+        return nullcontext() if self.is_cpu else threading.Lock()
 
     def empty(self, shape: Sequence[int], dtype: str) -> Any:
         """Return a tensor in the device's memory."""

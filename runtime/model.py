@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mobilenet_tvm.runtime.device import Device, check_process, copy, open_device
+from mobilenet_tvm.runtime.device import CUDA, Device, check_process, copy, open_device
 from mobilenet_tvm.runtime.elf import read_elf
 from mobilenet_tvm.runtime.library import load_artifact
 from mobilenet_tvm.runtime.metadata import Metadata, TensorInfo, metadata_of
@@ -22,6 +21,11 @@ from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.host import architecture, cpu_features, default_threads
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+#: What an artifact for CUDA has beside `main`: the same by a CUDA graph, for inputs that stay where
+#: they are. A call records it, after a run that has loaded the kernels; the calls after it launch
+#: that record. TVM does so on a stream of its own, and launches it on the default one.
+GRAPH = "main_graph"
 
 # TVM's kAllocAlignment: generated code takes it for granted of every tensor.
 _ALIGNMENT = 64
@@ -126,8 +130,9 @@ class Model(BaseModel):
         # A virtual machine runs one call at a time. On a CPU they share the weights, so there are
         # as many as calls ever ran at once. A GPU has a copy of the weights for each and no more
         # than one queue, so there is one, for which calls wait.
-        self._turn = nullcontext() if self.device.is_cpu else threading.Lock()
-        self._idle = [self._new_machine()]
+        self._turn = self.device.turn()
+        with self._turn:
+            self._idle = [self._new_machine()]
 
     def _compute(self, inputs: Sequence[Array]) -> Sequence[Array]:
         import tvm_ffi
@@ -159,7 +164,8 @@ class Model(BaseModel):
         """
         import tvm_ffi
 
-        idle, self._idle = self._idle, [self._new_machine(tvm_ffi.convert(callback))]
+        with self._turn:
+            idle, self._idle = self._idle, [self._new_machine(tvm_ffi.convert(callback))]
         try:
             yield
         finally:
@@ -168,9 +174,12 @@ class Model(BaseModel):
     def _new_machine(self, instrument: Any = None) -> Any:
         machine = self._executable["vm_load_executable"]()
         machine["vm_initialization"](*self.device.places)
+        name = GRAPH if self.device.kind == CUDA else "main"
         if instrument is not None:
             machine["set_instrument"](instrument)
-        main = machine["main"]
+            # A graph has no steps.
+            name = "main"
+        main = machine[name]
         return main if self.device.is_cpu else _with_copies(main, self.device, self.metadata)
 
 
