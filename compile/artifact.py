@@ -14,7 +14,7 @@ from tvm import relax, tirx
 from mobilenet_tvm.compile.codegen import prepare_output, write_artifact
 from mobilenet_tvm.compile.decisions import Decisions, find_logs
 from mobilenet_tvm.compile.onnx_import import graph_inputs
-from mobilenet_tvm.compile.passes.lower_layers import Layer
+from mobilenet_tvm.compile.passes.lower_layers import DTYPES, Layer
 from mobilenet_tvm.compile.pipeline import Lowered, lower
 from mobilenet_tvm.compile.source import ModelOptions, Source, resolve
 from mobilenet_tvm.compile.tuning_log import TuningLog
@@ -57,6 +57,7 @@ def compile_model(
     output: str | Path | None = None,
     dump: str | Path | None = None,
     tuning_log: str | Path | None = None,
+    dtype: str = "float32",
     **options: Any,
 ) -> Artifact:
     """Compile a MobileNet into one shared library.
@@ -68,11 +69,14 @@ def compile_model(
     target : str or Target
         A name that `mobilenet-tvm targets` lists. Default: this machine.
     output : str or Path, optional
-        The file to write. Default `build/<model>-<target>.so`.
+        The file to write. Default `build/<model>-<target>.so`, with `-float16` after the target.
     dump : str or Path, optional
         A folder for the network as it is after each phase of compilation.
     tuning_log : str or Path, optional
         The tuning log to decide by, or `none`. Default: the user's own, then the shipped one.
+    dtype : str
+        What layers keep their values in: `float32`, or `float16` on a GPU. Inputs and outputs are
+        the model's.
     **options
         Fields of `ModelOptions`: alpha, resolution, classes, weights, seed, batch, input_shapes.
 
@@ -88,6 +92,7 @@ def compile_model(
     """
     start = time.perf_counter()
     machine = get_target(target) if isinstance(target, str) else target
+    _check_dtype(dtype, machine)
     try:
         choices = ModelOptions(**options)
     except TypeError:
@@ -98,15 +103,28 @@ def compile_model(
     logs = find_logs(tuning_log, machine)
     decisions = Decisions(logs)
     source = resolve(model, choices)
-    path = Path(output) if output else Path("build") / f"{source.name}-{machine.name}.so"
+    suffix = "" if dtype == "float32" else f"-{dtype}"
+    path = Path(output) if output else Path("build") / f"{source.name}-{machine.name}{suffix}.so"
     prepare_output(path)
-    lowered = lower(source.model, machine, decisions, None if dump is None else Path(dump))
-    metadata = _describe(source, machine, lowered, decisions)
+    lowered = lower(source.model, machine, decisions, None if dump is None else Path(dump), dtype)
+    metadata = _describe(source, machine, dtype, lowered, decisions)
     write_artifact(lowered.mod, machine, metadata, path)
     return Artifact(path, metadata, time.perf_counter() - start, tuple(logs))
 
 
-def _describe(source: Source, target: Target, lowered: Lowered, decisions: Decisions) -> Metadata:
+def _check_dtype(dtype: str, target: Target) -> None:
+    if dtype not in DTYPES:
+        raise WrongUseError(f"unknown dtype '{dtype}'; known: {', '.join(DTYPES)}")
+    if dtype != "float32" and target.gpu is None:
+        raise WrongUseError(
+            f"{dtype} is for GPUs, and {target.name} is a CPU; leave --dtype out, or compile for "
+            "a GPU such as --target mali"
+        )
+
+
+def _describe(
+    source: Source, target: Target, dtype: str, lowered: Lowered, decisions: Decisions
+) -> Metadata:
     main = lowered.mod["main"]
     names = [value.name for value in graph_inputs(source.model)]
     inputs = zip(names, [param.ty for param in main.params], strict=True)
@@ -114,6 +132,7 @@ def _describe(source: Source, target: Target, lowered: Lowered, decisions: Decis
     outputs = zip([value.name for value in source.model.graph.output], results, strict=True)
     calls = [_call(layer, decisions.source(layer.workload)) for layer in lowered.calls]
     extra: dict[str, Any] = {
+        "dtype": dtype,
         "activation_bytes": lowered.activation_bytes,
         "functions": sum(isinstance(f, tirx.PrimFunc) for f in lowered.mod.functions.values()),
         "calls": calls,

@@ -112,6 +112,13 @@ cli.add_command(logs)
     metavar="FILE|none",
     help="The tuning log to decide by.  [default: your own, then the shipped one]",
 )
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="What layers keep their values in; float16 is for GPUs.",
+)
 @model_options
 @json_option
 def compile_command(
@@ -120,13 +127,14 @@ def compile_command(
     output: Path | None,
     dump: Path | None,
     tuning_log: str | None,
+    dtype: str,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Compile a model into one shared library."""
     from mobilenet_tvm.compile.artifact import compile_model
 
-    artifact = compile_model(model, target, output, dump, tuning_log, **given(options))
+    artifact = compile_model(model, target, output, dump, tuning_log, dtype, **given(options))
     metadata = artifact.metadata
     if metadata.weights.startswith("random"):
         click.echo(

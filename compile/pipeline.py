@@ -19,6 +19,7 @@ from mobilenet_tvm.compile.passes.lower_layers import Decide, Layer, LowerLayers
 from mobilenet_tvm.compile.passes.recognize_hard import RecognizeHard
 from mobilenet_tvm.compile.passes.recover_clip import RecoverClip
 from mobilenet_tvm.compile.passes.rewriter import GraphRewriter, op_name
+from mobilenet_tvm.compile.passes.to_float16 import ToFloat16
 from mobilenet_tvm.compile.passes.to_nhwc import ToNHWC
 from mobilenet_tvm.schedules import operators, schedule_module
 from mobilenet_tvm.targets.errors import UserError
@@ -27,7 +28,7 @@ from mobilenet_tvm.targets.target import Target
 Pass = Callable[[tvm.IRModule], tvm.IRModule]
 
 
-def graph_passes() -> list[Pass]:
+def graph_passes(dtype: str = "float32") -> list[Pass]:
     """Return the rewrites of the imported graph: fewer operators, NHWC, folded constants."""
     rewriters: list[type[GraphRewriter]] = [
         FoldConstants,
@@ -42,6 +43,7 @@ def graph_passes() -> list[Pass]:
         *(lambda mod, rewriter=rewriter: rewriter(mod).run() for rewriter in rewriters),
         # What FoldConstants does not know, TVM evaluates, slowly.
         relax.transform.FoldConstant(),
+        *([lambda mod: ToFloat16(mod).run()] if dtype == "float16" else []),
     ]
 
 
@@ -107,6 +109,7 @@ def lower(
     target: Target,
     decide: Decide = operators.default,
     dump: Path | None = None,
+    dtype: str = "float32",
 ) -> Lowered:
     """Lower an ONNX model to scheduled TensorIR functions and one Relax function that calls them.
 
@@ -120,6 +123,8 @@ def lower(
         Takes a layer's workload and the target, and returns how to compute it.
     dump : Path, optional
         A folder for the module as it is after each phase, in TVM's script.
+    dtype : str
+        What layers keep their values in: `float32`, or `float16` on a GPU.
 
     Returns
     -------
@@ -129,11 +134,12 @@ def lower(
     Raises
     ------
     UserError
-        If a node cannot be compiled, or the folder cannot be written.
+        If a node cannot be compiled, a constant does not fit the type, or the folder cannot be
+        written.
     """
     write = _Dump(dump)
     with tvm_target(target), tvm.transform.PassContext(opt_level=3):
-        lowering, mod = _lower_layers(model, target, decide, write)
+        lowering, mod = _lower_layers(model, target, decide, write, dtype)
         # What is no layer of its own is fused by TVM and scheduled by rule.
         mod = schedule_module(write.after("4-fused", _run(fusion_passes(), mod)), target)
         for layer in lowering.layers:
@@ -143,7 +149,7 @@ def lower(
     return Lowered(mod, lowering.calls)
 
 
-def layers(model: onnx.ModelProto, target: Target) -> list[Layer]:
+def layers(model: onnx.ModelProto, target: Target, dtype: str = "float32") -> list[Layer]:
     """Return the layers with schedules of their own, in the order in which a network calls them.
 
     Parameters
@@ -152,17 +158,19 @@ def layers(model: onnx.ModelProto, target: Target) -> list[Layer]:
         A checked model with static inputs.
     target : Target
         The machine that the code is for: it decides which layers are fused.
+    dtype : str
+        As for `lower`.
     """
     with tvm_target(target), tvm.transform.PassContext(opt_level=3):
-        lowering, _ = _lower_layers(model, target, operators.default, _Dump(None))
+        lowering, _ = _lower_layers(model, target, operators.default, _Dump(None), dtype)
     return lowering.calls
 
 
 def _lower_layers(
-    model: onnx.ModelProto, target: Target, decide: Decide, write: _Dump
+    model: onnx.ModelProto, target: Target, decide: Decide, write: _Dump, dtype: str
 ) -> tuple[LowerLayers, tvm.IRModule]:
     mod = write.after("1-imported", to_relax(model))
-    mod = write.after("2-graph", _run(graph_passes(), mod))
+    mod = write.after("2-graph", _run(graph_passes(dtype), mod))
     lowering = LowerLayers(mod, target, decide)
     return lowering, write.after("3-layers", lowering.run())
 

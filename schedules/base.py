@@ -8,8 +8,9 @@ from typing import Any
 import tvm
 from tvm import s_tir, te, tirx
 from tvm.s_tir.schedule import LoopRV, SBlockRV
+from tvm.te.tensor import TensorSlice
 
-from mobilenet_tvm.schedules.workload import CHANNEL_STEPS, TENSOR_STEPS, Epilogue
+from mobilenet_tvm.schedules.workload import CHANNEL_STEPS, TENSOR_STEPS, Epilogue, output_dtype
 from mobilenet_tvm.targets.target import Target
 
 #: Starting the threads costs as much as one of them needs for about as many operations.
@@ -67,6 +68,7 @@ def epilogue_stage(
     shape: Sequence[int],
     element: Callable[..., Any],
     name: str = "epilogue",
+    dtype: str = "float32",
 ) -> tuple[list[te.Tensor], te.Tensor]:
     """Return a layer's last stage, all steps of an epilogue, and the tensors that they read.
 
@@ -77,31 +79,33 @@ def epilogue_stage(
     shape : sequence of int
         Of the output; channels come last.
     element : callable
-        Gives the sum at an output element's indices.
+        Gives the sum at an output element's indices. The steps compute in its type.
     name : str
         Of the stage's block.
+    dtype : str
+        Of the tensors, and of the output but for a step that says otherwise.
     """
     shapes = {
         **dict.fromkeys(CHANNEL_STEPS, (shape[-1],)),
         **dict.fromkeys(TENSOR_STEPS, tuple(shape)),
     }
     operands = [
-        te.placeholder(shapes[step.op], name=f"{step.op}_{index}")
+        te.placeholder(shapes[step.op], dtype, name=f"{step.op}_{index}")
         for index, step in enumerate(epilogue)
         if step.op in shapes
     ]
 
     def stored(*indices: Any) -> Any:
         value = element(*indices)
+        type_ = str(value.dtype if isinstance(value, TensorSlice) else value.ty)
         tensors = iter(operands)
         for step in epilogue:
-            if step.op in CHANNEL_STEPS:
-                value = step.apply(value, next(tensors)[indices[-1]])
-            elif step.op in TENSOR_STEPS:
-                value = step.apply(value, next(tensors)[indices])
-            else:
-                value = step.apply(value)
-        return value
+            operand = None
+            if step.op in shapes:
+                place = indices[-1] if step.op in CHANNEL_STEPS else indices
+                operand = next(tensors)[place].astype(type_)
+            value = step.apply(value, operand, type_)
+        return value.astype(output_dtype(epilogue, dtype))
 
     return operands, te.compute(tuple(shape), stored, name=name)
 

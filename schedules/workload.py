@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from tvm import tirx
 
 #: Steps that read a tensor: one value per channel, or one per output element.
@@ -15,7 +16,7 @@ TENSOR_STEPS = frozenset({"add", "mul"})
 #: All steps, with the number of values that each has.
 _STEPS = {
     **dict.fromkeys((*CHANNEL_STEPS, *TENSOR_STEPS), 0),
-    **dict.fromkeys(("relu", "hard_swish", "hard_sigmoid", "sigmoid"), 0),
+    **dict.fromkeys(("relu", "hard_swish", "hard_sigmoid", "sigmoid", "float32"), 0),
     "clip": 2,
 }
 
@@ -29,6 +30,7 @@ class Step:
     op : str
         `add_channel` and `mul_channel` take a vector of one value per channel, `add` and `mul`
         a tensor like the output; `relu`, `clip`, `hard_swish`, `hard_sigmoid` and `sigmoid` none.
+        `float32`, always the last, stores the result of a float16 layer in that type.
     values : tuple of float
         `clip`: low and high.
     """
@@ -73,6 +75,8 @@ class Step:
                 return x * gate * number(1 / 6)
             case "sigmoid":
                 return number(1.0) / (number(1.0) + tirx.exp(-x))
+            case "float32":
+                return x.astype("float32")
         raise ValueError(f"unknown epilogue step {self.op}")
 
 
@@ -81,12 +85,16 @@ Epilogue = tuple[Step, ...]
 
 @dataclass(frozen=True)
 class Pointwise:
-    """A 1x1 convolution or a dense layer: [pixels, inputs] times [inputs, outputs]."""
+    """A 1x1 convolution or a dense layer: [pixels, inputs] times [inputs, outputs].
+
+    As in all layers, `dtype` is the type of data, weights, the epilogue's tensors and the output.
+    """
 
     pixels: int
     inputs: int
     outputs: int
     epilogue: Epilogue = ()
+    dtype: str = "float32"
 
     @property
     def weights(self) -> tuple[tuple[int, ...], ...]:
@@ -102,11 +110,12 @@ class Pointwise:
     def bytes(self) -> int:
         """Bytes of data, weights and output, each counted once."""
         matrices = self.pixels * self.inputs + self.inputs * self.outputs
-        return 4 * (matrices + self.pixels * self.outputs * _outputs(self.epilogue))
+        return _size(self.dtype) * matrices + self.pixels * self.outputs * _output_bytes(self)
 
     def __str__(self) -> str:
         """Return the workload as logs write it."""
-        return _name(f"pointwise {self.pixels}x{self.inputs}x{self.outputs}", self.epilogue)
+        size = f"pointwise {self.pixels}x{self.inputs}x{self.outputs}"
+        return _name(size, self.epilogue, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -121,6 +130,7 @@ class Depthwise:
     stride: tuple[int, int]
     padding: tuple[int, int, int, int]
     epilogue: Epilogue = ()
+    dtype: str = "float32"
 
     @property
     def output(self) -> tuple[int, int]:
@@ -143,13 +153,14 @@ class Depthwise:
     def bytes(self) -> int:
         """Bytes of data, weights and output, each counted once."""
         rows, columns = self.output
-        pixels = self.height * self.width + rows * columns * _outputs(self.epilogue)
-        return 4 * self.channels * (self.batch * pixels + self.kernel[0] * self.kernel[1])
+        read = self.batch * self.height * self.width + self.kernel[0] * self.kernel[1]
+        stored = self.batch * rows * columns * _output_bytes(self)
+        return self.channels * (_size(self.dtype) * read + stored)
 
     def __str__(self) -> str:
         """Return the workload as logs write it."""
         size = f"depthwise {self.batch}x{self.height}x{self.width}x{self.channels}"
-        return _name(f"{size} {_window(self)}", self.epilogue)
+        return _name(f"{size} {_window(self)}", self.epilogue, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -161,11 +172,16 @@ class DepthwisePointwise:
     epilogue: Epilogue = ()
 
     @property
+    def dtype(self) -> str:
+        """The type of both halves."""
+        return self.depthwise.dtype
+
+    @property
     def pointwise(self) -> Pointwise:
         """The second half as a layer of its own."""
-        rows, columns = self.depthwise.output
-        pixels = self.depthwise.batch * rows * columns
-        return Pointwise(pixels, self.depthwise.channels, self.outputs, self.epilogue)
+        first = self.depthwise
+        pixels = first.batch * first.output[0] * first.output[1]
+        return Pointwise(pixels, first.channels, self.outputs, self.epilogue, self.dtype)
 
     @property
     def weights(self) -> tuple[tuple[int, ...], ...]:
@@ -180,17 +196,21 @@ class DepthwisePointwise:
     @property
     def bytes(self) -> int:
         """Bytes of data, weights and output, each counted once; none between the halves."""
-        between = 4 * self.pointwise.pixels * self.depthwise.channels
+        between = _size(self.dtype) * self.pointwise.pixels * self.depthwise.channels
         return self.depthwise.bytes + self.pointwise.bytes - 2 * between
 
     def __str__(self) -> str:
         """Return the workload as logs write it."""
-        return _name(f"depthwise_pointwise {self.depthwise} -> {self.outputs}", self.epilogue)
+        size = f"depthwise_pointwise {self.depthwise} -> {self.outputs}"
+        return _name(size, self.epilogue)
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """A full convolution with few input channels: a stem, which may read an NCHW picture."""
+    """A full convolution with few input channels: a stem, which may read an NCHW picture.
+
+    The picture is float32, whatever the rest is.
+    """
 
     batch: int
     height: int
@@ -202,6 +222,7 @@ class Convolution:
     padding: tuple[int, int, int, int]
     reads_nchw: bool = False
     epilogue: Epilogue = ()
+    dtype: str = "float32"
 
     @property
     def output(self) -> tuple[int, int]:
@@ -224,16 +245,16 @@ class Convolution:
     def bytes(self) -> int:
         """Bytes of data, weights and output, each counted once."""
         rows, columns = self.output
-        picture = self.height * self.width * self.inputs
-        result = rows * columns * self.outputs * _outputs(self.epilogue)
+        picture = self.height * self.width * self.inputs * _size("float32")
+        result = rows * columns * self.outputs * _output_bytes(self)
         weights = self.kernel[0] * self.kernel[1] * self.inputs * self.outputs
-        return 4 * (self.batch * (picture + result) + weights)
+        return self.batch * (picture + result) + _size(self.dtype) * weights
 
     def __str__(self) -> str:
         """Return the workload as logs write it."""
         layout = "nchw" if self.reads_nchw else "nhwc"
         size = f"conv2d {self.batch}x{self.height}x{self.width}x{self.inputs}->{self.outputs}"
-        return _name(f"{size} {_window(self)} {layout}", self.epilogue)
+        return _name(f"{size} {_window(self)} {layout}", self.epilogue, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -262,7 +283,7 @@ class Block:
     def bytes(self) -> int:
         """Bytes of data, weights and output, each counted once; none between the layers."""
         rows, columns = self.first.output
-        between = 4 * self.first.batch * rows * columns * self.first.outputs
+        between = _size("float32") * self.first.batch * rows * columns * self.first.outputs
         return self.first.bytes + self.halves.bytes - 2 * between
 
     def __str__(self) -> str:
@@ -278,6 +299,7 @@ class GlobalPool:
     pixels: int
     channels: int
     epilogue: Epilogue = ()
+    dtype: str = "float32"
 
     @property
     def weights(self) -> tuple[tuple[int, ...], ...]:
@@ -292,11 +314,13 @@ class GlobalPool:
     @property
     def bytes(self) -> int:
         """Bytes of data and output, each counted once."""
-        return 4 * self.batch * self.channels * (self.pixels + 1)
+        size = self.pixels * _size(self.dtype) + _output_bytes(self)
+        return self.batch * self.channels * size
 
     def __str__(self) -> str:
         """Return the workload as logs write it."""
-        return _name(f"global_pool {self.batch}x{self.pixels}x{self.channels}", self.epilogue)
+        size = f"global_pool {self.batch}x{self.pixels}x{self.channels}"
+        return _name(size, self.epilogue, self.dtype)
 
 
 Workload = Pointwise | Depthwise | DepthwisePointwise | Convolution | Block | GlobalPool
@@ -336,28 +360,29 @@ def parse(text: str) -> Workload:
         return _parse_block(text)
     if name not in _SIZES:
         raise ValueError(f"unknown operator {name!r}")
-    match = re.fullmatch(f"{name} {_SIZES[name]}((?: [^ ]+)*)", text)
+    match = re.fullmatch(f"{name} {_SIZES[name]}( float16)?((?: [^ ]+)*)", text)
     if match is None:
         raise ValueError(f"a {name} of unknown form")
-    *parts, steps = match.groups()
+    *parts, half, steps = match.groups()
+    dtype = "float16" if half else "float32"
     epilogue = tuple(map(_parse_step, steps.split()))
     sizes = [int(part) for part in parts if part.isdecimal()]
     workload: Workload
     match name:
         case "pointwise":
             pixels, inputs, outputs = sizes
-            workload = Pointwise(pixels, inputs, outputs, epilogue)
+            workload = Pointwise(pixels, inputs, outputs, epilogue, dtype)
         case "global_pool":
             batch, pixels, channels = sizes
-            workload = GlobalPool(batch, pixels, channels, epilogue)
+            workload = GlobalPool(batch, pixels, channels, epilogue, dtype)
         case "depthwise":
             batch, height, width, channels, *window = sizes
-            kernel, stride, padding = _parse_window(window)
-            workload = Depthwise(batch, height, width, channels, kernel, stride, padding, epilogue)
+            size = (batch, height, width, channels, *_parse_window(window))
+            workload = Depthwise(*size, epilogue, dtype)
         case "conv2d":
             batch, height, width, inputs, outputs, *window = sizes
             picture = (batch, height, width, inputs, outputs, *_parse_window(window))
-            workload = Convolution(*picture, reads_nchw=parts[-1] == "nchw", epilogue=epilogue)
+            workload = Convolution(*picture, parts[-1] == "nchw", epilogue, dtype)
         case _:
             first = parse(parts[0])
             assert isinstance(first, Depthwise)  # noqa: S101
@@ -410,9 +435,20 @@ def _output(
     )
 
 
-def _outputs(epilogue: Epilogue) -> int:
-    """Return how many tensors like the output are read or written: it, and each residual."""
-    return 1 + sum(step.op in TENSOR_STEPS for step in epilogue)
+def output_dtype(epilogue: Epilogue, dtype: str) -> str:
+    """Return the type in which a layer of some type stores its result."""
+    return "float32" if epilogue and epilogue[-1].op == "float32" else dtype
+
+
+def _size(dtype: str) -> int:
+    return np.dtype(dtype).itemsize
+
+
+def _output_bytes(workload: Pointwise | Depthwise | Convolution | GlobalPool) -> int:
+    """Return what is read or written per output: its residuals, and itself."""
+    residuals = sum(step.op in TENSOR_STEPS for step in workload.epilogue)
+    stored = output_dtype(workload.epilogue, workload.dtype)
+    return residuals * _size(workload.dtype) + _size(stored)
 
 
 def _window(workload: Depthwise | Convolution) -> str:
@@ -421,5 +457,6 @@ def _window(workload: Depthwise | Convolution) -> str:
     return f"k{kernel[0]}x{kernel[1]} s{stride[0]}x{stride[1]} p{padding}"
 
 
-def _name(size: str, epilogue: Epilogue) -> str:
-    return " ".join([size, *map(str, epilogue)])
+def _name(size: str, epilogue: Epilogue, dtype: str = "float32") -> str:
+    # Logs from before there was another type name none.
+    return " ".join([size, *([] if dtype == "float32" else [dtype]), *map(str, epilogue)])

@@ -543,6 +543,36 @@ def test_small_layers_start_no_threads() -> None:
             2 * 64 * (4 * 16 + 16 * 9 + 16 * 24),
             4 * (64 * 4 + 4 * 16 + 9 * 16 + 16 * 24 + 2 * 64 * 24),
         ),
+        (
+            Pointwise(1, 24, 10, (BIAS, Step("float32")), "float16"),
+            "pointwise 1x24x10 float16 add_channel float32",
+            2 * 24 * 10,
+            2 * (24 + 24 * 10) + 4 * 10,
+        ),
+        (
+            # A stem reads a picture of float32.
+            Convolution(1, 8, 8, 3, 8, (3, 3), (1, 1), (1, 1, 1, 1), True, (), "float16"),
+            "conv2d 1x8x8x3->8 k3x3 s1x1 p1,1,1,1 nchw float16",
+            2 * 64 * 8 * 27,
+            4 * 64 * 3 + 2 * (27 * 8 + 64 * 8),
+        ),
+        (
+            DepthwisePointwise(
+                Depthwise(1, 8, 8, 16, (3, 3), (1, 1), (1, 1, 1, 1), (RELU,), "float16"),
+                24,
+                (BIAS, Step("add")),
+            ),
+            "depthwise_pointwise depthwise 1x8x8x16 k3x3 s1x1 p1,1,1,1 float16 relu -> "
+            "24 add_channel add",
+            2 * 64 * 16 * 9 + 2 * 64 * 16 * 24,
+            2 * (64 * 16 + 9 * 16 + 16 * 24 + 2 * 64 * 24),
+        ),
+        (
+            GlobalPool(1, 49, 16, (), "float16"),
+            "global_pool 1x49x16 float16",
+            49 * 16,
+            2 * 50 * 16,
+        ),
     ],
 )
 def test_workloads_are_named_and_counted(

@@ -40,6 +40,9 @@ Array = np.ndarray[Any, Any]
 #: The stem's schedule unrolls all input channels.
 MOST_STEM_CHANNELS = 8
 
+#: What layers compute in.
+DTYPES = ("float32", "float16")
+
 #: Chooses how to compute a layer.
 Decide = Callable[[Workload, Target], Any]
 
@@ -103,7 +106,7 @@ class LowerLayers(GraphRewriter):
         self._chains: dict[relax.Var, _Chain] = {}
         self._inside: set[relax.Var] = set()
         for binding in bindings:
-            if self._is_head(binding.value):
+            if has_schedule(binding.value):
                 self._grow(binding.var)
         for chain in list(self._chains.values()):
             self._fuse(chain)
@@ -114,29 +117,6 @@ class LowerLayers(GraphRewriter):
             return self._lower(var, self._chains[var])
         # Nobody reads what is inside a chain, so its input stands for it.
         return value.args[0] if var in self._inside else None
-
-    def _is_head(self, value: relax.Expr) -> bool:
-        if not isinstance(value, relax.Call) or not isinstance(value.ty, relax.TensorType):
-            return False
-        if str(value.ty.dtype) != "float32":
-            return False
-        name, args = op_name(value), value.args
-        if name == "mean":
-            axes = [int(axis) for axis in value.attrs.axis or ()]
-            return len(shape_of(args[0])) == 4 and axes == [1, 2]
-        if name not in ("nn.conv2d", "matmul") or constant_value(args[1]) is None:
-            return False
-        if name == "matmul":
-            return len(shape_of(args[0])) == len(shape_of(args[1])) == 2
-        attrs = value.attrs
-        if attrs.data_layout != "NHWC" or [int(d) for d in attrs.dilation] != [1, 1]:
-            return False
-        channels, outputs = shape_of(args[0])[3], shape_of(args[1])[3]
-        groups = int(attrs.groups)
-        if groups == 1:
-            pointwise = shape_of(args[1])[:2] == (1, 1) and _is_dense(attrs)
-            return pointwise or channels <= MOST_STEM_CHANNELS
-        return groups == channels == outputs
 
     def _grow(self, head: relax.Var) -> None:
         """Extend a chain from its head as long as the only reader is an element-wise operator."""
@@ -151,6 +131,8 @@ class LowerLayers(GraphRewriter):
                 chain.operands.append(step[1])
             self._inside.add(last)
             last = reader
+            if step[0].op == "float32":
+                break
         self._chains[last] = chain
 
     def _fuse(self, chain: _Chain) -> None:
@@ -201,7 +183,7 @@ class LowerLayers(GraphRewriter):
         workload = _fused([part for part, _ in described])
         assert workload is not None  # noqa: S101
         *earlier, workload = operators.stages(workload, self._target)
-        data = self._data(heads[0])
+        data = self._data(heads[0], workload)
         for stage in earlier:
             data = self._reduced(stage, data)
         layer = self._layer(workload)
@@ -219,7 +201,7 @@ class LowerLayers(GraphRewriter):
         assert isinstance(stage, GlobalPool)  # noqa: S101
         layer = self._layer(stage)
         self.calls.append(layer)
-        result = relax.TensorType((stage.batch, stage.channels), "float32")
+        result = relax.TensorType((stage.batch, stage.channels), stage.dtype)
         return self.emit(relax.call_dps_packed(layer.name, [data], result))
 
     def _operands(self, chain: _Chain) -> list[relax.Expr]:
@@ -228,16 +210,30 @@ class LowerLayers(GraphRewriter):
             for operand in chain.operands
         ]
 
-    def _data(self, head: relax.Call) -> relax.Expr:
-        """Return what a layer reads: a stem reads a picture in NCHW as it is."""
+    def _data(self, head: relax.Call, workload: Workload) -> relax.Expr:
+        """Return what a layer reads: a stem reads a picture in float32, and in NCHW, as it is."""
         picture = self._nchw_picture(head)
-        return head.args[0] if picture is None else picture
+        if picture is not None:
+            return picture
+        if not isinstance(workload, Convolution | Block):
+            return head.args[0]
+        data = self._uncast(head.args[0])
+        if str(data.ty.dtype) == "float32":
+            return data
+        return self.emit(relax.op.astype(data, "float32"))
+
+    def _uncast(self, data: relax.Expr) -> relax.Expr:
+        """Return what float16 data were before, if they were float32."""
+        call = self.producer(data, "astype")
+        return data if call is None or str(data.ty.dtype) != "float16" else call.args[0]
 
     def _nchw_picture(self, head: relax.Call) -> relax.Expr | None:
-        call = self.producer(head.args[0], "permute_dims")
+        call = self.producer(self._uncast(head.args[0]), "permute_dims")
         if call is None or tuple(map(int, call.attrs.axes or ())) != TO_NHWC:
             return None
         full = op_name(head) == "nn.conv2d" and int(head.attrs.groups) == 1
+        if str(call.ty.dtype) != "float32":
+            return None
         return call.args[0] if full and tuple(shape_of(head.args[1])[:2]) != (1, 1) else None
 
     def _describe(
@@ -245,12 +241,13 @@ class LowerLayers(GraphRewriter):
     ) -> tuple[Workload, Array | None]:
         """Return what a layer computes, and its weights."""
         shape = shape_of(head.args[0])
+        rest = (epilogue, str(head.args[0].ty.dtype))
         if op_name(head) == "mean":
             batch, height, width, channels = shape
-            return GlobalPool(batch, height * width, channels, epilogue), None
+            return GlobalPool(batch, height * width, channels, *rest), None
         weight = np.asarray(constant_value(head.args[1]))
         if op_name(head) == "matmul":
-            return Pointwise(shape[0], shape[1], weight.shape[1], epilogue), weight
+            return Pointwise(shape[0], shape[1], weight.shape[1], *rest), weight
         attrs = head.attrs
         batch, height, width, inputs = shape
         kernel = (weight.shape[0], weight.shape[1])
@@ -259,13 +256,13 @@ class LowerLayers(GraphRewriter):
         window = (kernel, stride, (top, left, bottom, right))
         if attrs.groups > 1:
             taps = weight.reshape(*kernel, inputs)
-            return Depthwise(batch, height, width, inputs, *window, epilogue), taps
+            return Depthwise(batch, height, width, inputs, *window, *rest), taps
         outputs = weight.shape[3]
         if kernel == (1, 1) and _is_dense(attrs):
             matrix = weight.reshape(inputs, outputs)
-            return Pointwise(batch * height * width, inputs, outputs, epilogue), matrix
+            return Pointwise(batch * height * width, inputs, outputs, *rest), matrix
         nchw = self._nchw_picture(head) is not None
-        return Convolution(batch, height, width, inputs, outputs, *window, nchw, epilogue), weight
+        return Convolution(batch, height, width, inputs, outputs, *window, nchw, *rest), weight
 
     def _layer(self, workload: Workload) -> Layer:
         if workload not in self._by_workload:
@@ -276,6 +273,31 @@ class LowerLayers(GraphRewriter):
             self._by_workload[workload] = layer
             self.layers.append(layer)
         return self._by_workload[workload]
+
+
+def has_schedule(value: relax.Expr) -> bool:
+    """Tell whether a bound value, in NHWC, is what a schedule of its own computes."""
+    if not isinstance(value, relax.Call) or not isinstance(value.ty, relax.TensorType):
+        return False
+    if str(value.ty.dtype) not in DTYPES:
+        return False
+    name, args = op_name(value), value.args
+    if name == "mean":
+        axes = [int(axis) for axis in value.attrs.axis or ()]
+        return len(shape_of(args[0])) == 4 and axes == [1, 2]
+    if name not in ("nn.conv2d", "matmul") or constant_value(args[1]) is None:
+        return False
+    if name == "matmul":
+        return len(shape_of(args[0])) == len(shape_of(args[1])) == 2
+    attrs = value.attrs
+    if attrs.data_layout != "NHWC" or [int(d) for d in attrs.dilation] != [1, 1]:
+        return False
+    channels, outputs = shape_of(args[0])[3], shape_of(args[1])[3]
+    groups = int(attrs.groups)
+    if groups == 1:
+        pointwise = shape_of(args[1])[:2] == (1, 1) and _is_dense(attrs)
+        return pointwise or channels <= MOST_STEM_CHANNELS
+    return groups == channels == outputs
 
 
 def _fused(workloads: Sequence[Workload]) -> Workload | None:
@@ -309,6 +331,8 @@ def _step(call: relax.Expr, data: relax.Var) -> tuple[Step, relax.Expr | Array |
         return Step(name.rpartition(".")[2]), None
     if name == "clip":
         return Step("clip", (float(call.args[1].value), float(call.args[2].value))), None
+    if name == "astype" and (str(data.ty.dtype), str(call.ty.dtype)) == ("float16", "float32"):
+        return Step("float32"), None
     if name not in ("add", "subtract", "multiply", "divide"):
         return None
     left, right = call.args
@@ -322,14 +346,15 @@ def _step(call: relax.Expr, data: relax.Var) -> tuple[Step, relax.Expr | Array |
         vector = {"subtract": np.negative, "divide": np.reciprocal}.get(name, np.asarray)(vector)
         return Step("add_channel" if name in ("add", "subtract") else "mul_channel"), vector
     same = shape_of(other) == shape_of(data) == shape_of(call)
-    if same and name in ("add", "multiply") and str(other.ty.dtype) == "float32":
+    floats = str(other.ty.dtype) == str(data.ty.dtype) in DTYPES
+    if same and floats and name in ("add", "multiply"):
         return Step("add" if name == "add" else "mul"), other
     return None
 
 
 def _channels(value: Array | None, shape: tuple[int, ...], result: tuple[int, ...]) -> Array | None:
-    """Return a constant as one float32 per channel (the last axis), if it is that."""
-    if value is None or value.dtype != np.float32 or shape != result:
+    """Return a constant as one number per channel (the last axis), if it is that."""
+    if value is None or str(value.dtype) not in DTYPES or shape != result:
         return None
     if value.size != 1 and (value.size != shape[-1] or value.shape[-1:] != shape[-1:]):
         return None

@@ -54,7 +54,7 @@ class GraphRewriter:
                     self._new[binding.var] = new
                     if isinstance(new, relax.Var):
                         self._old.setdefault(new, binding.var)
-                result = self.builder.emit_output(self.substitute(body.body))
+                result = self.builder.emit_output(self.result(body.body))
             self.builder.emit_func_output(result)
         mod = self.builder.get()
         main = mod["rewritten"].with_attrs({**dict(func.attrs or {}), "global_symbol": "main"})
@@ -76,6 +76,10 @@ class GraphRewriter:
     def visit_call(self, call: relax.Call) -> relax.Expr | None:  # noqa: ARG002
         """Return what replaces a call, or None to keep it."""
         return None
+
+    def result(self, value: relax.Expr) -> relax.Expr:
+        """Return what the new function returns, for what the old one did."""
+        return self.substitute(value)
 
     def emit(self, value: relax.Expr) -> relax.Expr:
         """Bind a new value in the function under construction and return its variable."""
