@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 
+import cuda_on_cpu
 import pytest
 from board import Board
 from pocl import Pocl
@@ -37,6 +38,15 @@ def board() -> Board:
             pytest.fail(reason)
         pytest.skip(reason)
     return board
+
+
+@pytest.fixture(scope="session")
+def gcc() -> None:
+    reason = cuda_on_cpu.reason()
+    if reason is not None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

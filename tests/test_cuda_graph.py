@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tvm
 import tvm_ffi
+from cuda_on_cpu import cuda_on_cpu, graphs_on_cpu
+from onnxruntime import InferenceSession
 from tvm import ir, relax
 
-from mobilenet_tvm.compile import compile_model, pipeline
+from mobilenet_tvm.compile import pipeline
+from mobilenet_tvm.compile.codegen import pass_config
 from mobilenet_tvm.compile.models import NAMES
 from mobilenet_tvm.compile.source import ModelOptions, resolve
-from mobilenet_tvm.runtime.device import copy, open_device
-from mobilenet_tvm.runtime.library import load_artifact
+from mobilenet_tvm.runtime.device import Device
 from mobilenet_tvm.runtime.model import GRAPH
 from mobilenet_tvm.targets.presets import get_target
 
@@ -61,56 +62,30 @@ def test_other_targets_have_no_graph(target: str) -> None:
     assert functions == ["main"]
 
 
-@pytest.fixture
-def emulated() -> Iterator[list[str]]:
-    """Stand in for CUDA's graphs; yields what happened.
-
-    As there, a replay takes the first call's tensors, whatever the later call brings.
-    """
-    events: list[str] = []
-    kept: dict[str, Any] = {}
-    invoke = tvm_ffi.get_global_func("vm.builtin.invoke_closure")
-
-    def run_or_capture(context: Any, closure: Any, arguments: Any, _index: int) -> Any:
-        events.append("replay" if "capture" in kept else "capture")
-        arguments = kept.setdefault("arguments", arguments)
-        result = invoke(context, closure, *arguments)
-        return kept.setdefault("capture", result)
-
-    def get_cached_alloc(context: Any, closure: Any, _index: int) -> Any:
-        if "storage" not in kept:
-            kept["storage"] = invoke(context, closure)
-        return kept["storage"]
-
-    tvm_ffi.register_global_func(CAPTURE, run_or_capture, override=True)
-    tvm_ffi.register_global_func(ALLOCATE, get_cached_alloc, override=True)
-    yield events
-    tvm_ffi.remove_global_func(CAPTURE)
-    tvm_ffi.remove_global_func(ALLOCATE)
-
-
-@pytest.mark.parametrize("model", NAMES)
-@pytest.mark.usefixtures("pocl")
-def test_replays_equal_main(
-    model: str, emulated: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    cuda, passes = get_target("cuda"), pipeline.memory_passes
-    monkeypatch.setattr(pipeline, "memory_passes", lambda _: passes(cuda))
-    artifact = compile_model(model, "mali:x86", tmp_path / "m.so", tuning_log="none", **SMALL)
-    device = open_device("opencl")
-    machine = load_artifact(artifact.path, own_copy=True)["vm_load_executable"]()
-    machine["vm_initialization"](*device.places)
-    picture = device.empty((1, 3, 32, 32), "float32")
-    results = []
-    for seed in range(3):
-        values = np.random.default_rng(seed).standard_normal((1, 3, 32, 32), np.float32)
-        copy(tvm_ffi.from_dlpack(values), picture)
-        for name in ("main", GRAPH):
-            result = tvm_ffi.from_dlpack(np.empty((1, 7), np.float32))
-            copy(machine[name](picture), result)
-            device.synchronize()
-            results.append(np.from_dlpack(result).copy())
-    assert emulated == ["capture", "replay", "replay"]
-    main, graph = results[::2], results[1::2]
-    np.testing.assert_array_equal(main, graph)
-    assert not np.array_equal(main[0], main[1])
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        *((name, SMALL) for name in NAMES),
+        ("v2", {"alpha": 0.35, "resolution": 64, "batch": 3, "classes": 11}),
+    ],
+)
+@pytest.mark.usefixtures("gcc")
+def test_networks_and_replays_equal_onnx_runtime(model: str, options: dict[str, Any]) -> None:
+    target, network = get_target("cuda:sm_90"), resolve(model, ModelOptions(**options)).model
+    mod = pipeline.lower(network, target).mod
+    context = tvm.transform.PassContext(opt_level=3, config=pass_config(target))
+    with context, cuda_on_cpu():
+        executable = relax.build(mod, pipeline.tvm_target(target), relax_pipeline=None)
+    session = InferenceSession(network.SerializeToString(), providers=["CPUExecutionProvider"])
+    (source,) = session.get_inputs()
+    picture = np.empty(source.shape, np.float32)
+    with graphs_on_cpu() as events:
+        machine = executable.jit()["vm_load_executable"]()
+        machine["vm_initialization"](*Device().places)
+        for seed in range(3):
+            picture[...] = np.random.default_rng(seed).standard_normal(picture.shape)
+            (expected,) = session.run(None, {source.name: picture})
+            for name in ("main", GRAPH):
+                result = np.from_dlpack(machine[name](tvm_ffi.from_dlpack(picture)))
+                assert np.abs(result - expected).max() < 1e-4 * np.ptp(expected)
+    assert events == ["record", "replay", "replay"]

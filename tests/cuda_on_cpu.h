@@ -1,0 +1,206 @@
+// What CUDA C++ as TVM writes it needs to run on a CPU.
+//
+// The threads of a block are coroutines: one runs until it waits for others, and a warp until it
+// waits for other warps. They take turns in an order of chance, so that results differ where a
+// barrier is missing. What a GPU would not do
+// (a wide access beside its alignment, a place beyond an array, a barrier that not all threads
+// reach) is an error.
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <numeric>
+#include <random>
+#include <tuple>
+#include <type_traits>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __shared__ static
+#define __align__(bytes) alignas(bytes)
+#define __launch_bounds__(...)
+
+struct uint3 { unsigned x, y, z; };
+struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
+struct alignas(8) int2 { int x, y; };
+struct alignas(16) int4 { int x, y, z, w; };
+struct alignas(8) float2 { float x, y; };
+struct alignas(16) float4 { float x, y, z, w; };
+
+static inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
+static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) {
+  return {x, y, z, w};
+}
+static inline int2 make_int2(int x, int y) { return {x, y}; }
+static inline int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
+static inline float2 make_float2(float x, float y) { return {x, y}; }
+static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+
+static inline int max(int a, int b) { return std::max(a, b); }
+static inline int min(int a, int b) { return std::min(a, b); }
+static inline float max(float a, float b) { return std::fmax(a, b); }
+static inline float min(float a, float b) { return std::fmin(a, b); }
+#define __expf(x) std::exp(x)
+
+namespace cpu {
+
+enum class State { ready, at_block_barrier, at_warp_barrier, finished, failed };
+
+struct Thread {
+  ucontext_t context;
+  uint3 index;
+  State state;
+};
+
+constexpr size_t kWarp = 32;
+constexpr size_t kStack = 1 << 16;
+
+static ucontext_t scheduler;
+static std::vector<Thread> threads;
+static std::vector<char> stacks;
+static Thread* current;
+static std::function<void()> kernel;
+static const char* error;
+
+static void wait(State state) {
+  current->state = state;
+  swapcontext(&current->context, &scheduler);
+}
+
+// Ends a thread before it does what it should not.
+static void fail(const char* message) {
+  error = message;
+  wait(State::failed);
+}
+
+static void run_thread() {
+  kernel();
+  current->state = State::finished;
+}
+
+static bool release(size_t first, size_t last, State state) {
+  auto begin = threads.begin() + first, end = threads.begin() + last;
+  if (!std::all_of(begin, end, [=](const Thread& thread) { return thread.state == state; })) {
+    return false;
+  }
+  std::for_each(begin, end, [](Thread& thread) { thread.state = State::ready; });
+  return true;
+}
+
+}  // namespace cpu
+
+static uint3 threadIdx, blockIdx;
+
+static inline void __syncthreads() { cpu::wait(cpu::State::at_block_barrier); }
+static inline void __syncwarp() { cpu::wait(cpu::State::at_warp_barrier); }
+
+namespace cpu {
+
+static void start_block(uint3 size) {
+  threads.resize(size.x * size.y * size.z);
+  stacks.resize(threads.size() * kStack);
+  for (unsigned i = 0; i < threads.size(); ++i) {
+    Thread& thread = threads[i];
+    thread.index = {i % size.x, i / size.x % size.y, i / size.x / size.y};
+    thread.state = State::ready;
+    getcontext(&thread.context);
+    thread.context.uc_stack.ss_sp = &stacks[i * kStack];
+    thread.context.uc_stack.ss_size = kStack;
+    thread.context.uc_link = &scheduler;
+    makecontext(&thread.context, run_thread, 0);
+  }
+}
+
+static std::vector<size_t> shuffled(size_t first, size_t last) {
+  static std::mt19937 chance;
+  std::vector<size_t> numbers(last - first);
+  std::iota(numbers.begin(), numbers.end(), first);
+  std::shuffle(numbers.begin(), numbers.end(), chance);
+  return numbers;
+}
+
+// Runs a warp until its threads wait for the block, or for what never comes.
+static void run_warp(size_t first, size_t last) {
+  do {
+    for (size_t i : shuffled(first, last)) {
+      current = &threads[i];
+      threadIdx = current->index;
+      if (current->state == State::ready) swapcontext(&scheduler, &current->context);
+    }
+  } while (release(first, last, State::at_warp_barrier));
+}
+
+static void run_block(uint3 size) {
+  start_block(size);
+  size_t count = threads.size();
+  do {
+    for (size_t warp : shuffled(0, (count + kWarp - 1) / kWarp)) {
+      run_warp(warp * kWarp, std::min((warp + 1) * kWarp, count));
+    }
+  } while (release(0, count, State::at_block_barrier));
+  for (Thread& thread : threads) {
+    if (!error && thread.state != State::finished) error = "not all threads reach a barrier";
+  }
+}
+
+// TVM's values: a type, and a number or a pointer.
+struct Value {
+  int32_t type;
+  uint32_t padding;
+  int64_t number;
+};
+
+// Runs a kernel with arguments as TVM's host code gives them: the kernel's own, then extents, of
+// which `extents` says what they are of: 0 to 2 for the grid, 3 to 5 for a block.
+template <typename... Parameters>
+int launch(void (*function)(Parameters...), const std::vector<int>& extents, const Value* values) {
+  uint3 sizes[2] = {{1, 1, 1}, {1, 1, 1}};
+  const Value* extent = values + sizeof...(Parameters);
+  for (int place : extents) (&sizes[place / 3].x)[place % 3] = (extent++)->number;
+  // An argument of a call in braces is evaluated after the one before it.
+  kernel = [=] {
+    const Value* value = values;
+    std::tuple<Parameters...> arguments{reinterpret_cast<Parameters>((value++)->number)...};
+    std::apply(function, arguments);
+  };
+  error = nullptr;
+  for (unsigned z = 0; z < sizes[0].z; ++z) {
+    for (unsigned y = 0; y < sizes[0].y; ++y) {
+      for (unsigned x = 0; x < sizes[0].x; ++x) {
+        blockIdx = {x, y, z};
+        run_block(sizes[1]);
+      }
+    }
+  }
+  return error ? -1 : 0;
+}
+
+}  // namespace cpu
+
+// What GCC calls where its checks (-fsanitize=alignment,bounds,object-size) fail.
+extern "C" void __ubsan_handle_type_mismatch_v1(void*, void*) {
+  cpu::fail("a wide access beside its alignment, or beyond an array");
+}
+extern "C" void __ubsan_handle_out_of_bounds(void*, void*) { cpu::fail("beyond an array"); }
+extern "C" void TVMFFIErrorSetRaisedFromCStr(const char* kind, const char* message);
+
+// C++ wants its own word before `static`, for which `__shared__` stands.
+#define alignas(bytes) __attribute__((aligned(bytes)))
+
+// Lets TVM's host code find a kernel.
+#define EXPORT(name, ...)                                                                    \
+  extern "C" int __tvm_ffi_##name(void*, const cpu::Value* values, int, void*) {             \
+    if (cpu::launch(name, {__VA_ARGS__}, values) == 0) return 0;                             \
+    TVMFFIErrorSetRaisedFromCStr("RuntimeError", cpu::error);                                \
+    return -1;                                                                               \
+  }
+
+// Host code chooses a device before it launches.
+extern "C" int __tvm_ffi___tvm_set_device(void*, const cpu::Value*, int, void*) { return 0; }

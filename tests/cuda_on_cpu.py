@@ -1,0 +1,123 @@
+"""Runs CUDA kernels on the CPU: the C++ that TVM writes, compiled by g++ with `cuda_on_cpu.h`."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import tvm
+import tvm_ffi
+from tvm import tirx
+
+from mobilenet_tvm.compile.codegen import pass_config
+from mobilenet_tvm.compile.pipeline import tvm_target
+from mobilenet_tvm.targets.target import Target
+
+Array = np.ndarray[Any, Any]
+
+#: TVM makes a module of CUDA code by this function, where its CUDA runtime is; else it keeps text.
+_CREATE = "ffi.Module.create.cuda"
+
+_GRAPH = "vm.builtin.cuda_graph"
+_AXES = [f"{what}.{axis}" for what in ("blockIdx", "threadIdx") for axis in "xyz"]
+_HEADER = Path(__file__).with_name("cuda_on_cpu.h")
+_CHECKS = ("-fsanitize=alignment,bounds,object-size",)
+
+
+def reason() -> str | None:
+    """Return why CUDA code cannot run on this CPU; None if it can."""
+    return None if shutil.which("g++") else "CUDA code runs on a CPU by g++, which is not here"
+
+
+@contextmanager
+def cuda_on_cpu() -> Iterator[None]:
+    """Let TVM build modules whose kernels run on the CPU, inside the context."""
+
+    def create(code: Any, _form: str, functions: Any, _sources: Any) -> Any:
+        tags = {str(name): list(info.launch_param_tags) for name, info in functions.items()}
+        return _compiled(str(bytes(code), "utf-8"), tags)
+
+    with _registered(_CREATE, create):
+        yield
+
+
+def call_on_cpu(
+    func: tirx.PrimFunc, target: Target, output: tuple[int, ...], *arrays: Array
+) -> Array:
+    """Run a scheduled function for CUDA once."""
+    context = tvm.transform.PassContext(opt_level=3, config=pass_config(target))
+    with context, cuda_on_cpu():
+        module = tvm.tirx.build(func, target=tvm_target(target))
+    result = _aligned(np.full(output, np.nan, np.float32))
+    module["main"](*[tvm_ffi.from_dlpack(_aligned(array)) for array in arrays], result)
+    return np.from_dlpack(result)
+
+
+@contextmanager
+def graphs_on_cpu() -> Iterator[list[str]]:
+    """Stand in for CUDA's graphs inside the context; gives what happened so far.
+
+    As on a GPU, a replay takes the first call's tensors, whatever the later call brings.
+    """
+    events: list[str] = []
+    kept: dict[str, Any] = {}
+    invoke = tvm_ffi.get_global_func("vm.builtin.invoke_closure")
+
+    def run_or_capture(context: Any, closure: Any, arguments: Any, _index: int) -> Any:
+        events.append("replay" if "result" in kept else "record")
+        result = invoke(context, closure, *kept.setdefault("arguments", arguments))
+        return kept.setdefault("result", result)
+
+    def get_cached_alloc(context: Any, closure: Any, _index: int) -> Any:
+        if "storage" not in kept:
+            kept["storage"] = invoke(context, closure)
+        return kept["storage"]
+
+    with (
+        _registered(f"{_GRAPH}.run_or_capture", run_or_capture),
+        _registered(f"{_GRAPH}.get_cached_alloc", get_cached_alloc),
+    ):
+        yield events
+
+
+def _compiled(source: str, tags: dict[str, list[str]]) -> Any:
+    """Compile kernels whose extents have those tags, and load them."""
+    body = re.sub(r"^\s*#include .*$", "", source, flags=re.MULTILINE)
+    lines = [f'#include "{_HEADER}"', body]
+    for name, axes in tags.items():
+        lines.append(f"EXPORT({', '.join([name, *(str(_AXES.index(axis)) for axis in axes)])})")
+    with TemporaryDirectory() as folder:
+        path, library = Path(folder) / "kernels.cc", Path(folder) / "kernels.so"
+        path.write_text("\n".join(lines))
+        command = ["g++", "-std=c++17", "-O1", "-fPIC", "-shared", "-w", *_CHECKS]
+        subprocess.run([*command, "-o", library, path], check=True)
+        return tvm_ffi.load_module(library)
+
+
+@contextmanager
+def _registered(name: str, function: Callable[..., Any]) -> Iterator[None]:
+    original = tvm_ffi.get_global_func(name, allow_missing=True)
+    tvm_ffi.register_global_func(name, function, override=True)
+    try:
+        yield
+    finally:
+        if original is None:
+            tvm_ffi.remove_global_func(name)
+        else:
+            tvm_ffi.register_global_func(name, original, override=True)
+
+
+def _aligned(array: Array) -> Any:
+    """Return an array's copy with an alignment that TVM takes for granted."""
+    room = np.empty(array.nbytes + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    copy = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return tvm_ffi.from_dlpack(copy)
