@@ -34,6 +34,18 @@ struct alignas(16) int4 { int x, y, z, w; };
 struct alignas(8) float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
 
+using half = _Float16;
+using __half = half;
+struct alignas(4) half2 { half x, y; };
+using __half2 = half2;
+
+static inline half2 make_half2(half x, half y) { return {x, y}; }
+static inline half __float2half(float x) { return x; }
+static inline half __float2half_rn(float x) { return x; }
+static inline float __half2float(half x) { return x; }
+static inline bool __hgt(half a, half b) { return a > b; }
+static inline bool __hlt(half a, half b) { return a < b; }
+
 static inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) {
   return {x, y, z, w};
@@ -98,8 +110,72 @@ static bool release(size_t first, size_t last, State state) {
 
 static uint3 threadIdx, blockIdx;
 
+// For "extern __shared__" arrays.
+alignas(1024) static unsigned char shared_memory[48 * 1024];
+
 static inline void __syncthreads() { cpu::wait(cpu::State::at_block_barrier); }
 static inline void __syncwarp() { cpu::wait(cpu::State::at_warp_barrier); }
+
+// A warp's matrix is its first thread's. All of its threads come to each call, and wait.
+namespace nvcuda::wmma {
+
+struct matrix_a;
+struct matrix_b;
+struct accumulator;
+struct row_major;
+enum layout_t { mem_row_major };
+
+template <typename Use, int M, int N, int K, typename T, typename Layout = void>
+struct fragment { T values[16][16]; };
+
+static bool first_of_warp() {
+  __syncwarp();
+  return (cpu::current - cpu::threads.data()) % cpu::kWarp == 0;
+}
+
+// What the hardware asks of an address and of the distance of rows.
+template <typename T>
+static void check(const T* matrix, unsigned row) {
+  if (reinterpret_cast<uintptr_t>(matrix) % 32 || row * sizeof(T) % 16) {
+    cpu::fail("a matrix beside its alignment");
+  }
+}
+
+template <typename Fragment, typename T>
+static void fill_fragment(Fragment& fragment, T value) {
+  __syncwarp();
+  for (auto& row : fragment.values) std::fill(std::begin(row), std::end(row), value);
+}
+
+template <typename Use, typename T>
+static void load_matrix_sync(fragment<Use, 16, 16, 16, T, row_major>& fragment, const T* matrix,
+                             unsigned row) {
+  check(matrix, row);
+  if (!first_of_warp()) return;
+  for (int i = 0; i < 16; ++i) std::copy_n(matrix + i * row, 16, fragment.values[i]);
+}
+
+template <typename T>
+static void store_matrix_sync(T* matrix, const fragment<accumulator, 16, 16, 16, T>& fragment,
+                              unsigned row, layout_t) {
+  check(matrix, row);
+  if (!first_of_warp()) return;
+  for (int i = 0; i < 16; ++i) std::copy_n(fragment.values[i], 16, matrix + i * row);
+}
+
+template <typename Sums, typename Data, typename Weights>
+static void mma_sync(Sums& result, const Data& data, const Weights& weights, const Sums& sums) {
+  if (!first_of_warp()) return;
+  for (int i = 0; i < 16; ++i) {
+    for (int j = 0; j < 16; ++j) {
+      float sum = sums.values[i][j];
+      for (int k = 0; k < 16; ++k) sum += float(data.values[i][k]) * float(weights.values[k][j]);
+      result.values[i][j] = sum;
+    }
+  }
+}
+
+}  // namespace nvcuda::wmma
 
 namespace cpu {
 
@@ -158,10 +234,10 @@ struct Value {
 };
 
 // Runs a kernel with arguments as TVM's host code gives them: the kernel's own, then extents, of
-// which `extents` says what they are of: 0 to 2 for the grid, 3 to 5 for a block.
+// which `extents` says what they are of: 0 to 2 for the grid, 3 to 5 for a block, 6 for memory.
 template <typename... Parameters>
 int launch(void (*function)(Parameters...), const std::vector<int>& extents, const Value* values) {
-  uint3 sizes[2] = {{1, 1, 1}, {1, 1, 1}};
+  uint3 sizes[3] = {{1, 1, 1}, {1, 1, 1}};
   const Value* extent = values + sizeof...(Parameters);
   for (int place : extents) (&sizes[place / 3].x)[place % 3] = (extent++)->number;
   // An argument of a call in braces is evaluated after the one before it.

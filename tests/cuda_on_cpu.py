@@ -27,6 +27,7 @@ _CREATE = "ffi.Module.create.cuda"
 
 _GRAPH = "vm.builtin.cuda_graph"
 _AXES = [f"{what}.{axis}" for what in ("blockIdx", "threadIdx") for axis in "xyz"]
+_TAGS = [*_AXES, "tirx.use_dyn_shared_memory"]
 _HEADER = Path(__file__).with_name("cuda_on_cpu.h")
 _CHECKS = ("-fsanitize=alignment,bounds,object-size",)
 
@@ -49,13 +50,17 @@ def cuda_on_cpu() -> Iterator[None]:
 
 
 def call_on_cpu(
-    func: tirx.PrimFunc, target: Target, output: tuple[int, ...], *arrays: Array
+    func: tirx.PrimFunc,
+    target: Target,
+    output: tuple[int, ...],
+    *arrays: Array,
+    dtype: str = "float32",
 ) -> Array:
     """Run a scheduled function for CUDA once."""
     context = tvm.transform.PassContext(opt_level=3, config=pass_config(target))
     with context, cuda_on_cpu():
         module = tvm.tirx.build(func, target=tvm_target(target))
-    result = _aligned(np.full(output, np.nan, np.float32))
+    result = _aligned(np.full(output, np.nan, dtype))
     module["main"](*[tvm_ffi.from_dlpack(_aligned(array)) for array in arrays], result)
     return np.from_dlpack(result)
 
@@ -90,9 +95,10 @@ def graphs_on_cpu() -> Iterator[list[str]]:
 def _compiled(source: str, tags: dict[str, list[str]]) -> Any:
     """Compile kernels whose extents have those tags, and load them."""
     body = re.sub(r"^\s*#include .*$", "", source, flags=re.MULTILINE)
+    body = re.sub(r"extern __shared__ .*?(\w+)\[\];", r"auto* \1 = shared_memory;", body)
     lines = [f'#include "{_HEADER}"', body]
     for name, axes in tags.items():
-        lines.append(f"EXPORT({', '.join([name, *(str(_AXES.index(axis)) for axis in axes)])})")
+        lines.append(f"EXPORT({', '.join([name, *(str(_TAGS.index(axis)) for axis in axes)])})")
     with TemporaryDirectory() as folder:
         path, library = Path(folder) / "kernels.cc", Path(folder) / "kernels.so"
         path.write_text("\n".join(lines))

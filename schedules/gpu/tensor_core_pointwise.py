@@ -1,0 +1,379 @@
+"""Pointwise convolution in float16 on NVIDIA's tensor cores, with sums in float32.
+
+As `shared_pointwise`, but warps multiply matrices of 16x16. Rows in shared memory are 16 bytes
+longer than what they hold, so that those of a matrix are in banks of their own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import s_tir, te, tirx
+from tvm.s_tir.schedule import LoopRV, SBlockRV
+
+from mobilenet_tvm.schedules.base import epilogue_stage
+from mobilenet_tvm.schedules.gpu import tensor_cores
+from mobilenet_tvm.schedules.gpu.tensor_cores import SIZE
+from mobilenet_tvm.schedules.gpu.threads import (
+    ADDRESS_REGISTERS,
+    gpu_of,
+    nearest,
+    overlapped,
+    store,
+    unroll,
+)
+from mobilenet_tvm.schedules.workload import Pointwise
+from mobilenet_tvm.targets.gpu import Gpu
+from mobilenet_tvm.targets.target import Target
+
+#: Threads of a warp, which multiplies.
+WARP = 32
+
+#: float16 values of the widest load, and those that a row in shared memory has more.
+HALVES = 8
+
+#: Sums that a thread finishes at a time.
+LANES = 4
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How to compute a pointwise layer.
+
+    Parameters
+    ----------
+    tile_m, tile_n : int
+        Pixels and outputs of a warp: whole matrices.
+    warps_m, warps_n : int
+        Warps of a tile, along pixels and along outputs.
+    split_k : int
+        Parts of the inputs, each summed by warps of its own.
+    step_k : int
+        Inputs of a part that are in shared memory at a time: whole matrices.
+    """
+
+    tile_m: int
+    tile_n: int
+    warps_m: int
+    warps_n: int
+    split_k: int
+    step_k: int
+
+    @property
+    def warps(self) -> int:
+        """Warps of a work-group."""
+        return self.warps_m * self.warps_n * self.split_k
+
+    @property
+    def high(self) -> int:
+        """Pixels of a work-group."""
+        return self.tile_m * self.warps_m
+
+    @property
+    def wide(self) -> int:
+        """Outputs of a work-group."""
+        return self.tile_n * self.warps_n
+
+
+def pays(workload: Pointwise, target: Target) -> bool:
+    """Tell whether tensor cores are there, and there are pixels enough to fill a matrix.
+
+    Parameters
+    ----------
+    workload : Pointwise
+        The layer.
+    target : Target
+        Its GPU.
+    """
+    cores = gpu_of(target).tensor_fma_per_cycle > 0
+    return cores and workload.dtype == "float16" and workload.pixels >= SIZE
+
+
+def default(workload: Pointwise, target: Target) -> Decision:
+    """Choose the decision of the fewest cycles by a model of a unit.
+
+    Parameters
+    ----------
+    workload : Pointwise
+        The layer.
+    target : Target
+        Its GPU: units, shared memory, rates.
+
+    Returns
+    -------
+    Decision
+        Always valid for the workload.
+    """
+    gpu = gpu_of(target)
+    candidates = decisions(workload, target)
+    return min(candidates, key=lambda d: (cycles(workload, d, gpu), tuple(vars(d).values())))
+
+
+def space(workload: Pointwise, target: Target) -> dict[str, list[Any]]:  # noqa: ARG001
+    """Return the candidates for each part of a decision."""
+    return {
+        "tile": [(m, n) for m in (16, 32, 64) for n in (16, 32, 64) if m * n <= 2048],
+        "warps": [(m, n) for m in (1, 2, 4) for n in (1, 2, 4)],
+        "split_k": [1, 2, 4, 8],
+        "step_k": [16, 32, 64],
+    }
+
+
+def valid(workload: Pointwise, decision: Decision, target: Target) -> bool:
+    """Tell whether `build` takes a decision."""
+    gpu, parts = gpu_of(target), space(workload, target)
+    return (
+        (decision.tile_m, decision.tile_n) in parts["tile"]
+        and (decision.warps_m, decision.warps_n) in parts["warps"]
+        and decision.split_k in parts["split_k"]
+        and decision.step_k in parts["step_k"]
+        and decision.warps * WARP <= min(gpu.group_threads, 512)
+        and decision.high * decision.wide % (decision.warps * WARP * LANES) == 0
+        and shared_bytes(decision) <= gpu.shared_bytes
+    )
+
+
+def decisions(workload: Pointwise, target: Target) -> list[Decision]:
+    """Return the valid decisions of the space that do not fill up whole matrices with zeros."""
+    every = (
+        Decision(tile_m, tile_n, warps_m, warps_n, split_k, step_k)
+        for (tile_m, tile_n), (warps_m, warps_n), split_k, step_k in itertools.product(
+            *space(workload, target).values()
+        )
+    )
+    least = padded_inputs(workload, Decision(SIZE, SIZE, 1, 1, 1, SIZE))
+    smallest = [
+        decision
+        for decision in every
+        if decision.tile_m < workload.pixels + SIZE
+        and decision.tile_n < workload.outputs + SIZE
+        and padded_inputs(workload, decision) == least
+        and valid(workload, decision, target)
+    ]
+    return smallest
+
+
+def pack(weight: np.ndarray[Any, Any], decision: Decision) -> np.ndarray[Any, Any]:
+    """Lay weights out as the schedule reads them.
+
+    Parameters
+    ----------
+    weight : ndarray
+        [inputs, outputs].
+    decision : Decision
+        Gives the inputs of a step and the outputs of a work-group.
+
+    Returns
+    -------
+    ndarray
+        [inputs, outputs], both filled up with zeros to whole steps and tiles.
+    """
+    inputs, outputs = weight.shape
+    step = decision.split_k * decision.step_k
+    return np.ascontiguousarray(
+        np.pad(weight, ((0, -inputs % step), (0, -outputs % decision.wide)))
+    )
+
+
+def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimFunc:  # noqa: ARG001
+    """Return the scheduled function.
+
+    Parameters
+    ----------
+    workload : Pointwise
+        The layer.
+    decision : Decision
+        How to compute it.
+    target : Target
+        The same code serves all.
+
+    Returns
+    -------
+    PrimFunc
+        Takes data [pixels, inputs], packed weights, the epilogue's tensors, and the output
+        [pixels, outputs].
+    """
+    tensor_cores.register()
+    pixels, inputs, outputs = workload.pixels, workload.inputs, workload.outputs
+    rows, deep = -(-pixels // decision.high) * decision.high, padded_inputs(workload, decision)
+    columns = -(-outputs // decision.wide) * decision.wide
+    data = te.placeholder((pixels, inputs), workload.dtype, name="data")
+    weight = te.placeholder((deep, columns), workload.dtype, name="weight")
+    lanes = math.gcd(inputs, HALVES)
+
+    def staged(m: Any, k: Any) -> Any:
+        # The last tile computes its last pixel several times, and stores it once.
+        value = data[nearest(m, pixels, 0, rows), k]
+        if deep == inputs:
+            return value
+        inside = k // lanes < inputs // lanes
+        return tirx.if_then_else(inside, value, tirx.const(0, workload.dtype))
+
+    padded = te.compute((rows, deep), staged, name="rows")
+    step = te.reduce_axis((0, deep // (decision.split_k * decision.step_k)), name="step")
+    k = te.reduce_axis((0, decision.step_k), name="k")
+
+    def products(s: Any, m: Any, n: Any) -> Any:
+        # The parts take turns, so that what all of them need at a time lies side by side.
+        place = (step * decision.split_k + s) * decision.step_k + k
+        factors = [padded[m, place].astype("float32"), weight[place, n].astype("float32")]
+        return te.sum(factors[0] * factors[1], axis=[step, k])
+
+    partial = te.compute((decision.split_k, rows, columns), products, name="partial")
+    s = te.reduce_axis((0, decision.split_k), name="s")
+    product = te.compute(
+        (rows, columns), lambda m, n: te.sum(partial[s, m, n], axis=s), name="pointwise"
+    )
+    operands, result = epilogue_stage(
+        workload.epilogue, (pixels, outputs), lambda m, n: product[m, n], dtype=workload.dtype
+    )
+    sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
+    _schedule(sch, decision, lanes, outputs)
+    return sch.mod["main"]
+
+
+def padded_inputs(workload: Pointwise, decision: Decision) -> int:
+    """Return the inputs of all steps, those that are filled up with zeros included."""
+    step = decision.split_k * decision.step_k
+    return -(-workload.inputs // step) * step
+
+
+def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int, outputs: int) -> None:
+    product, result = sch.get_sblock("pointwise"), sch.get_sblock("epilogue")
+    sums = sch.get_sblock("partial")
+    partial = sch.cache_write(sums, 0, tensor_cores.SUMS)
+    sch.set_scope(partial, 0, tensor_cores.RESULTS)
+    sch.set_scope(product, 0, "local")
+
+    # The threads of a group share a tile's outputs evenly.
+    m, n, addend = sch.get_loops(product)
+    m_tiles, m_tile = sch.split(m, [None, decision.high])
+    n_tiles, n_vector, lane = sch.split(n, [None, decision.wide // LANES, LANES])
+    sch.reorder(m_tiles, n_tiles, m_tile, n_vector, addend, lane)
+    tile = sch.fuse(m_tiles, n_tiles)
+    sch.bind(tile, "blockIdx.x")
+    threads = _bind(sch, sch.fuse(m_tile, n_vector), decision)
+    sch.unroll(addend)
+    sch.vectorize(lane)
+    sch.reverse_compute_at(result, threads, preserve_unit_loops=True)
+    store(sch, [], sch.get_loops(result)[-1], outputs % LANES == 0)
+
+    # The sums: part after part of a tile, in fragments; then they go to shared memory.
+    sch.compute_at(partial, tile, preserve_unit_loops=True)
+    part, m, n = sch.get_loops(partial)[-3:]
+    m_warp, m_matrix, m_in = sch.split(m, [decision.warps_m, None, SIZE])
+    n_warp, n_matrix, n_in = sch.split(n, [decision.warps_n, None, SIZE])
+    sch.reorder(part, m_warp, n_warp, m_matrix, n_matrix, m_in, n_in)
+    warp = sch.fuse(part, m_warp, n_warp)
+    sch.bind(warp, "threadIdx.y")
+    unroll(sch, [m_matrix, n_matrix])
+    sch.compute_at(sums, warp, preserve_unit_loops=True)
+    *_, row, column, steps, k = sch.get_loops(sums)
+    m_matrix, m_sum = sch.split(row, [None, SIZE])
+    n_matrix, n_sum = sch.split(column, [None, SIZE])
+    k_matrix, k_sum = sch.split(k, [None, SIZE])
+    sch.reorder(steps, k_matrix, m_matrix, n_matrix, m_sum, n_sum, k_sum)
+    unroll(sch, [k_matrix, m_matrix, n_matrix])
+    rows, weights = sch.get_sblock("rows"), sch.cache_read(sums, 1, tensor_cores.OPERANDS)
+    sch.set_scope(rows, 0, tensor_cores.OPERANDS)
+    for index, scope, intrinsic in (
+        (0, tensor_cores.DATA, tensor_cores.LOAD_DATA),
+        (1, tensor_cores.WEIGHTS, tensor_cores.LOAD_WEIGHTS),
+    ):
+        fragments = sch.cache_read(sums, index, scope)
+        sch.compute_at(fragments, k_matrix, preserve_unit_loops=True)
+        _by_matrix(sch, fragments, intrinsic)
+    _fetch(sch, rows, steps, decision, lanes)
+    _fetch(sch, weights, steps, decision, HALVES)
+    sch.storage_align(partial, 0, axis=-2, factor=8, offset=4)
+    init = sch.decompose_reduction(product, addend)
+    sch.vectorize(sch.get_loops(init)[-1])
+    init = sch.decompose_reduction(sums, steps)
+    *_, m_matrix, n_matrix, m_init, _ = sch.get_loops(init)
+    unroll(sch, [m_matrix, n_matrix])
+    sch.tensorize(m_init, tensor_cores.FILL)
+    sch.tensorize(m_sum, tensor_cores.MULTIPLY)
+    sch.tensorize(m_in, tensor_cores.STORE)
+
+
+def _bind(sch: s_tir.Schedule, loop: LoopRV, decision: Decision) -> LoopRV:
+    """Share iterations among all threads of a group; return the loop over a warp's."""
+    _, warps, threads = sch.split(loop, [None, decision.warps, WARP])
+    sch.bind(warps, "threadIdx.y")
+    sch.bind(threads, "threadIdx.x")
+    return threads
+
+
+def _by_matrix(sch: s_tir.Schedule, block: SBlockRV, intrinsic: str) -> None:
+    """Let a block work on matrix after matrix."""
+    row, column = sch.get_loops(block)[-2:]
+    rows, row = sch.split(row, [None, SIZE])
+    columns, column = sch.split(column, [None, SIZE])
+    sch.reorder(rows, columns, row, column)
+    unroll(sch, [rows, columns])
+    sch.tensorize(row, intrinsic)
+
+
+def _fetch(
+    sch: s_tir.Schedule, block: SBlockRV, at: LoopRV, decision: Decision, lanes: int
+) -> None:
+    """Let all threads of a group copy a piece of an operand into shared memory."""
+    sch.compute_at(block, at, preserve_unit_loops=True)
+    vectors, lane = sch.split(sch.fuse(*sch.get_loops(block)[-2:]), [None, lanes])
+    _bind(sch, vectors, decision)
+    sch.vectorize(lane)
+    sch.storage_align(block, 0, axis=-2, factor=2 * HALVES, offset=HALVES)
+
+
+def registers(workload: Pointwise, decision: Decision) -> int:  # noqa: ARG001
+    """Return what a thread holds: its share of the sums' and operands' matrices, addresses."""
+    tile = decision.tile_m * decision.tile_n
+    return tile // WARP + (decision.tile_m + decision.tile_n) // 2 + 4 * ADDRESS_REGISTERS
+
+
+def shared_bytes(decision: Decision) -> int:
+    """Return what a group keeps in shared memory: a step of both operands, all parts' sums."""
+    step = decision.split_k * decision.step_k
+    operands = decision.high * (step + HALVES) + step * (decision.wide + HALVES)
+    return 2 * operands + 4 * decision.split_k * decision.high * (decision.wide + LANES)
+
+
+def cycles(workload: Pointwise, decision: Decision, gpu: Gpu) -> float:
+    """Estimate the cycles of a layer.
+
+    Parameters
+    ----------
+    workload : Pointwise
+        The layer.
+    decision : Decision
+        How it is computed.
+    gpu : Gpu
+        Its units take work-groups in turns.
+    """
+    high, wide = decision.high, decision.wide
+    groups = -(-workload.pixels // high) * -(-workload.outputs // wide)
+    resident = max(
+        1,
+        min(
+            gpu.threads // (decision.warps * WARP),
+            65536 // (registers(workload, decision) * decision.warps * WARP),
+            4 * gpu.shared_bytes // shared_bytes(decision),
+        ),
+    )
+    # What a unit has to do for all groups of its, and how long one group takes by itself.
+    deep = padded_inputs(workload, decision)
+    multiply = high * wide * deep / gpu.tensor_fma_per_cycle
+    operands = decision.warps_m * decision.warps_n * (decision.tile_m + decision.tile_n) * deep
+    load = 2 * operands / gpu.load_bytes_per_cycle
+    fetch = 2 * 2 * (high + wide) * deep / gpu.load_bytes_per_cycle
+    add = 2 * 4 * decision.split_k * high * wide / gpu.load_bytes_per_cycle
+    add += 2 * high * wide / gpu.load_bytes_per_cycle
+    busy = -(-groups // gpu.units) * overlapped(multiply, load + fetch + add)
+    steps = deep // (decision.split_k * decision.step_k)
+    alone = (steps + 1) * 2 * gpu.load_latency + overlapped(multiply, load)
+    rounds = -(-groups // (gpu.units * resident))
+    return overlapped(busy, rounds * alone)
