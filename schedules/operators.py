@@ -155,7 +155,7 @@ def estimate(workload: Workload, decision: Any, target: Target) -> dict[str, flo
     """Return what a GPU schedule's model says of a decision: registers of a thread, cycles."""
     module = _module(workload, target)
     return {
-        "registers_of_thread": module.registers(workload, decision),
+        "registers_of_thread": module.registers(workload, decision, target.gpu),
         "cycles": module.cycles(workload, decision, target.gpu),
     }
 

@@ -32,6 +32,9 @@ class Gpu:
         Memory that a work-group shares on the chip; 0 where it is ordinary cached memory.
     fma_per_cycle : int
         float32 multiply-adds that a unit starts per cycle.
+    float16_rate : int
+        How many times as many float16 multiply-adds it starts, two in one register; 1 where
+        float16 values are computed in float32.
     tensor_fma_per_cycle : int
         float16 multiply-adds that a unit's tensor cores start per cycle, with sums in float32; 0
         where it has none.
@@ -60,6 +63,7 @@ class Gpu:
     group_threads: int = 256
     shared_bytes: int = 0
     fma_per_cycle: int = 32
+    float16_rate: int = 1
     tensor_fma_per_cycle: int = 0
     load_bytes_per_cycle: int = 64
     load_latency: int = 100

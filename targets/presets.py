@@ -144,7 +144,7 @@ _PRESETS = (
 # the G57, whose 16 threads in lock-step suit the 4 and 8 of earlier ones as well; a phone's usual
 # number of cores and clock. NVIDIA: the A100's and H100's white papers and the CUDA C++
 # programming guide's table of compute capabilities. Latencies are assumed.
-_MALI = Gpu(kind="opencl")
+_MALI = Gpu(kind="opencl", float16_rate=2)
 _A100 = Gpu(
     kind="cuda",
     arch="sm_80",

@@ -295,13 +295,7 @@ def test_default_decision_is_in_the_space(workload: Workload) -> None:
 def test_mali_tiles_fit_64_registers() -> None:
     for workload in LAYERS:
         for decision in operators.decisions(workload, MALI):
-            match workload:
-                case Pointwise():
-                    assert pointwise.registers(workload, decision) <= 64
-                case Depthwise():
-                    assert depthwise.registers(workload, decision) <= 64
-                case Convolution():
-                    assert stem.registers(workload, decision) <= 64
+            assert operators.estimate(workload, decision, MALI)["registers_of_thread"] <= 64
 
 
 def test_a_decision_for_what_the_target_does_not_fuse_is_refused() -> None:

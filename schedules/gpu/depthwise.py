@@ -1,4 +1,4 @@
-"""Depthwise convolution on a GPU: a thread computes a strip of pixels of four channels.
+"""Depthwise convolution on a GPU: a thread computes a strip of pixels of a vector of channels.
 
 A row of inputs is in registers while the taps of a row pass by. Neighbours take the next channels,
 so a load of theirs is one piece of memory, and they meet the picture's border together.
@@ -21,17 +21,20 @@ from mobilenet_tvm.schedules.base import epilogue_stage
 from mobilenet_tvm.schedules.gpu.threads import (
     ADDRESS_REGISTERS,
     GROUPS,
-    LANES,
+    arithmetic,
     bind_threads,
     clamped,
     copy_in_vectors,
+    fma_per_cycle,
     gpu_of,
     guarded,
     inside,
+    lanes_of,
     nearest,
     overlapped,
     resident_threads,
     unroll,
+    words,
 )
 from mobilenet_tvm.schedules.workload import Depthwise
 from mobilenet_tvm.targets.gpu import Gpu
@@ -86,7 +89,7 @@ def space(workload: Depthwise, target: Target) -> dict[str, list[Any]]:
         "tile_x": [
             strip.tile_x
             for strip in strips
-            if strip.tile_x == 1 or registers(workload, strip) <= gpu.registers
+            if strip.tile_x == 1 or registers(workload, strip, gpu) <= gpu.registers
         ],
         "group": [group for group in GROUPS if group <= gpu.group_threads],
     }
@@ -108,7 +111,7 @@ def pack(weight: np.ndarray[Any, Any], decision: Decision) -> np.ndarray[Any, An
     return np.ascontiguousarray(weight)
 
 
-def build(workload: Depthwise, decision: Decision, target: Target) -> tirx.PrimFunc:  # noqa: ARG001
+def build(workload: Depthwise, decision: Decision, target: Target) -> tirx.PrimFunc:
     """Return the scheduled function.
 
     Parameters
@@ -118,7 +121,7 @@ def build(workload: Depthwise, decision: Decision, target: Target) -> tirx.PrimF
     decision : Decision
         How to compute it.
     target : Target
-        The same code serves all.
+        Its GPU.
 
     Returns
     -------
@@ -127,10 +130,11 @@ def build(workload: Depthwise, decision: Decision, target: Target) -> tirx.PrimF
         channels], the epilogue's tensors, and the output, in NHWC.
     """
     channels, (rows, columns) = workload.channels, workload.output
+    dtype = arithmetic(workload.dtype, gpu_of(target))
     strips = -(-columns // decision.tile_x)
     # The last strip is whole: what it computes beyond the picture is not stored.
     wide = strips * decision.tile_x
-    data, weight, product = products(workload, wide, workload.batch * rows)
+    data, weight, product = products(workload, wide, workload.batch * rows, dtype)
     ry = te.reduce_axis((0, workload.kernel[0]), name="ry")
     rx = te.reduce_axis((0, workload.kernel[1]), name="rx")
     total = te.compute(
@@ -140,10 +144,13 @@ def build(workload: Depthwise, decision: Decision, target: Target) -> tirx.PrimF
     )
     shape = (workload.batch, rows, columns, channels)
     operands, result = epilogue_stage(
-        workload.epilogue, shape, lambda n, y, x, c: total[n * rows + y, x, c]
+        workload.epilogue,
+        shape,
+        lambda n, y, x, c: total[n * rows + y, x, c],
+        dtype=workload.dtype,
     )
     sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
-    lanes = math.gcd(channels, LANES)
+    lanes = math.gcd(channels, lanes_of(dtype))
     return _schedule(sch, decision, lanes, workload.batch * rows * strips * channels // lanes)
 
 
@@ -159,8 +166,8 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int, count: int) -
 
     *_, tx, tc, ry, rx = sch.get_loops(total)
     sch.reorder(ry, rx, tx, tc)
-    copy_in_vectors(sch, sch.get_sblock("pad"), ry)
-    copy_in_vectors(sch, sch.get_sblock("taps"), rx)
+    copy_in_vectors(sch, sch.get_sblock("pad"), ry, lanes)
+    copy_in_vectors(sch, sch.get_sblock("taps"), rx, lanes)
     unroll(sch, [ry, rx, tx])
     sch.vectorize(tc)
     init = sch.decompose_reduction(total, ry)
@@ -173,7 +180,7 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int, count: int) -
 
 
 def products(
-    workload: Depthwise, columns: int, rows: int
+    workload: Depthwise, columns: int, rows: int, dtype: str
 ) -> tuple[te.Tensor, te.Tensor, Callable[..., Any]]:
     """Return a depthwise convolution's data, its weights, and what is summed up.
 
@@ -186,21 +193,23 @@ def products(
         The layer.
     columns, rows : int
         Of the result. Columns beyond the output's may hold anything, and so may rows.
+    dtype : str
+        To compute in.
     """
-    data = te.placeholder(
-        (workload.batch, workload.height, workload.width, workload.channels), name="data"
-    )
-    weight = te.placeholder((*workload.kernel, workload.channels), name="filter")
+    shape = (workload.batch, workload.height, workload.width, workload.channels)
+    data = te.placeholder(shape, workload.dtype, name="data")
+    weight = te.placeholder((*workload.kernel, workload.channels), workload.dtype, name="filter")
     stride_y, stride_x = workload.stride
     top, left, bottom, right = workload.padding
     height, width = workload.output
-    source = clamped(data, (top, left, bottom, right + (columns - width) * stride_x))
+    source = clamped(data, (top, left, bottom, right + (columns - width) * stride_x), dtype)
     padded = workload.height + top + bottom
     # A tap that meets the border above or below is zero.
     taps = te.compute(
         (height, *weight.shape),
         lambda y, ry, rx, c: (
-            weight[ry, rx, c] * inside(y * stride_y + ry - top, workload.height, top, padded)
+            weight[ry, rx, c].astype(dtype)
+            * inside(y * stride_y + ry - top, workload.height, top, padded, dtype)
         ),
         name="taps",
     )
@@ -215,7 +224,7 @@ def products(
 
 
 def inlined(
-    workload: Depthwise, pixels: int
+    workload: Depthwise, pixels: int, dtype: str
 ) -> tuple[te.Tensor, list[te.Tensor], Callable[[Any, Any], Any]]:
     """Return data, parameters, and a function that gives the result of a pixel and a channel.
 
@@ -228,10 +237,12 @@ def inlined(
         The layer.
     pixels : int
         As many are asked for; what those beyond the output's give does not matter.
+    dtype : str
+        To compute in.
     """
     columns = workload.output[1]
     rows = -(-pixels // columns)
-    data, weight, product = products(workload, columns, rows)
+    data, weight, product = products(workload, columns, rows, dtype)
     places = list(itertools.product(*map(range, workload.kernel)))
     total = te.compute(
         (rows, columns, workload.channels),
@@ -241,16 +252,17 @@ def inlined(
         name="depthwise",
     )
     operands, result = epilogue_stage(
-        workload.epilogue, total.shape, lambda *i: total[i], "between"
+        workload.epilogue, total.shape, lambda *i: total[i], "between", workload.dtype
     )
     parameters = [weight, *operands]
     return data, parameters, lambda m, c: result[m // columns, m % columns, c]
 
 
-def registers(workload: Depthwise, decision: Decision) -> int:
-    """Return what a thread holds: sums, a row of inputs, a tap, addresses; each of four lanes."""
+def registers(workload: Depthwise, decision: Decision, gpu: Gpu) -> int:
+    """Return what a thread holds: vectors of sums, of a row of inputs, of a tap; addresses."""
     vectors = decision.tile_x + strip_inputs(workload, decision) + 1
-    return LANES * vectors + ADDRESS_REGISTERS
+    dtype = arithmetic(workload.dtype, gpu)
+    return words(dtype, lanes_of(dtype) * vectors) + ADDRESS_REGISTERS
 
 
 def cycles(workload: Depthwise, decision: Decision, gpu: Gpu) -> float:
@@ -267,19 +279,20 @@ def cycles(workload: Depthwise, decision: Decision, gpu: Gpu) -> float:
     """
     rows, columns = workload.output
     kernel_rows, kernel_columns = workload.kernel
+    lanes = lanes_of(arithmetic(workload.dtype, gpu))
     strips = workload.batch * rows * -(-columns // decision.tile_x)
     # What a last strip computes in vain is counted; that it asks before it stores, here.
     ragged = 1.1 if columns % decision.tile_x else 1.0
-    warps = strips * -(-workload.channels // LANES) / gpu.lockstep
+    warps = strips * -(-workload.channels // lanes) / gpu.lockstep
     row = strip_inputs(workload, decision)
     # Two columns and all taps but the middle row's are masked for the border.
     masks = 2 * kernel_rows + (kernel_rows - 1) * kernel_columns
-    operations = LANES * (kernel_rows * kernel_columns * decision.tile_x + masks)
-    multiply = operations * gpu.lockstep / gpu.fma_per_cycle
-    lines = 4 * LANES * gpu.lockstep / gpu.load_bytes_per_cycle
+    operations = lanes * (kernel_rows * kernel_columns * decision.tile_x + masks)
+    multiply = operations * gpu.lockstep / fma_per_cycle(workload.dtype, gpu)
+    lines = words(workload.dtype, lanes) * 4 * gpu.lockstep / gpu.load_bytes_per_cycle
     load = kernel_rows * (row + kernel_columns) * lines
     busy = ragged * warps * overlapped(multiply, load) / gpu.units
-    resident = resident_threads(gpu, registers(workload, decision)) / gpu.lockstep
+    resident = resident_threads(gpu, registers(workload, decision, gpu)) / gpu.lockstep
     # Where one strip of pixels does not fit, the thread spills.
     rounds = max(1.0, warps / gpu.units / (resident or 1.0))
     return overlapped(busy, rounds * kernel_rows * gpu.load_latency)

@@ -14,7 +14,16 @@ from tvm import s_tir, te, tirx
 
 from mobilenet_tvm.schedules.gpu import depthwise, pointwise
 from mobilenet_tvm.schedules.gpu.pointwise import Decision as PointwiseDecision
-from mobilenet_tvm.schedules.gpu.threads import GROUPS, LANES, gpu_of, guarded, overlapped
+from mobilenet_tvm.schedules.gpu.threads import (
+    GROUPS,
+    arithmetic,
+    fma_per_cycle,
+    gpu_of,
+    guarded,
+    lanes_of,
+    overlapped,
+    words,
+)
 from mobilenet_tvm.schedules.workload import DepthwisePointwise
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
@@ -103,8 +112,8 @@ def valid(workload: DepthwisePointwise, decision: PointwiseDecision, target: Tar
     """Tell whether `build` takes a decision."""
     return (
         pointwise.valid(workload.pointwise, decision, target)
-        and decision.unroll_k <= LANES
-        and registers(workload, decision) <= gpu_of(target).registers
+        and decision.unroll_k <= lanes_of(workload.dtype)
+        and registers(workload, decision, gpu_of(target)) <= gpu_of(target).registers
     )
 
 
@@ -131,11 +140,7 @@ def pack(
     return np.ascontiguousarray(taps), pointwise.pack(matrix, decision)
 
 
-def build(
-    workload: DepthwisePointwise,
-    decision: Decision,
-    target: Target,  # noqa: ARG001
-) -> tirx.PrimFunc:
+def build(workload: DepthwisePointwise, decision: Decision, target: Target) -> tirx.PrimFunc:
     """Return the scheduled function.
 
     Parameters
@@ -145,7 +150,7 @@ def build(
     decision : Decision
         How to compute it.
     target : Target
-        The same code serves all.
+        Its GPU.
 
     Returns
     -------
@@ -153,12 +158,14 @@ def build(
         Takes data, depthwise weights and epilogue tensors, pointwise weights and epilogue
         tensors, and the output, in NHWC.
     """
-    sch = joined(workload, decision, pointwise)
-    threads = pointwise.schedule(sch, decision, workload.outputs)
+    sch = joined(workload, decision, gpu_of(target), pointwise)
+    threads = pointwise.schedule(sch, workload.pointwise, decision)
     return guarded(sch, threads, pointwise.thread_count(workload.pointwise, decision))
 
 
-def joined(workload: DepthwisePointwise, decision: Any, half: ModuleType) -> s_tir.Schedule:
+def joined(
+    workload: DepthwisePointwise, decision: Any, gpu: Gpu, half: ModuleType
+) -> s_tir.Schedule:
     """Return both halves as one function, the first inlined into what the second reads.
 
     Parameters
@@ -167,11 +174,14 @@ def joined(workload: DepthwisePointwise, decision: Any, half: ModuleType) -> s_t
         The layer.
     decision : object
         Of the pointwise half.
+    gpu : Gpu
+        What it is for.
     half : module
         The schedule of the pointwise half, which remains to be done.
     """
     pixels = half.padded_pixels(workload.pointwise, decision)
-    data, first, element = depthwise.inlined(workload.depthwise, pixels)
+    dtype = arithmetic(workload.dtype, gpu)
+    data, first, element = depthwise.inlined(workload.depthwise, pixels, dtype)
     weight, operands, result = half.stages(workload.pointwise, decision, element)
     sch = s_tir.Schedule(te.create_prim_func([data, *first, weight, *operands, result]))
     for name in depthwise.STAGES:
@@ -179,12 +189,12 @@ def joined(workload: DepthwisePointwise, decision: Any, half: ModuleType) -> s_t
     return sch
 
 
-def registers(workload: DepthwisePointwise, decision: PointwiseDecision) -> int:
+def registers(workload: DepthwisePointwise, decision: PointwiseDecision, gpu: Gpu) -> int:
     """Return what a thread holds: the pointwise half's, and a row of inputs and a tap."""
     row = depthwise.Decision(decision.tile_m, decision.group)
-    return pointwise.registers(workload.pointwise, decision) + LANES * (
-        depthwise.strip_inputs(workload.depthwise, row) + 1
-    )
+    vectors = depthwise.strip_inputs(workload.depthwise, row) + 1
+    filtering = words(arithmetic(workload.dtype, gpu), vectors * lanes_of(workload.dtype))
+    return pointwise.registers(workload.pointwise, decision, gpu) + filtering
 
 
 def cycles(workload: DepthwisePointwise, decision: Decision, gpu: Gpu) -> float:
@@ -204,8 +214,10 @@ def cycles(workload: DepthwisePointwise, decision: Decision, gpu: Gpu) -> float:
     row = depthwise.strip_inputs(
         workload.depthwise, depthwise.Decision(decision.tile_m, decision.group)
     )
-    operations = LANES * kernel[0] * kernel[1] * decision.tile_m
+    lanes = lanes_of(workload.dtype)
+    operations = lanes * kernel[0] * kernel[1] * decision.tile_m
     load = kernel[0] * (row * gpu.lockstep + kernel[1])
-    vectors = second.inputs / LANES
-    filtering = overlapped(operations * gpu.lockstep / gpu.fma_per_cycle, load)
+    vectors = second.inputs / lanes
+    multiply = operations * gpu.lockstep / fma_per_cycle(workload.dtype, gpu)
+    filtering = overlapped(multiply, load)
     return warps * vectors * filtering / gpu.units + pointwise.cycles(second, decision, gpu)

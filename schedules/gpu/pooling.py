@@ -1,4 +1,4 @@
-"""Global average pooling on a GPU: a thread sums four channels while the pixels pass by."""
+"""Global average pooling on a GPU: a thread sums a vector of channels while pixels pass."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from mobilenet_tvm.schedules.base import divisors, epilogue_stage
 from mobilenet_tvm.schedules.gpu.threads import (
     ADDRESS_REGISTERS,
     GROUPS,
-    LANES,
+    arithmetic,
     bind_threads,
     gpu_of,
     guarded,
+    lanes_of,
     overlapped,
     unroll,
+    words,
 )
 from mobilenet_tvm.schedules.workload import GlobalPool
 from mobilenet_tvm.targets.gpu import Gpu
@@ -31,7 +33,7 @@ MOST_UNROLLED = 8
 def stages(workload: GlobalPool, target: Target) -> list[GlobalPool]:
     """Return the poolings to do one after the other: means of parts of many pixels, then theirs.
 
-    A thread per four channels would leave most of a GPU idle, and wait for each of its loads.
+    A thread per vector of channels would leave most of a GPU idle, and wait for each of its loads.
 
     Parameters
     ----------
@@ -43,11 +45,12 @@ def stages(workload: GlobalPool, target: Target) -> list[GlobalPool]:
     gpu, pixels = gpu_of(target), workload.pixels
     parts = min(divisors(pixels, pixels), key=lambda count: abs(count - pixels**0.5))
     saved = (pixels - parts - pixels // parts) / MOST_UNROLLED * gpu.load_latency
-    threads = workload.batch * workload.channels / LANES
+    threads = workload.batch * workload.channels / _lanes(workload, gpu)
     if parts in (1, pixels) or saved < gpu.launch_cycles or threads > gpu.units * gpu.threads:
         return [workload]
-    first = GlobalPool(workload.batch * parts, pixels // parts, workload.channels)
-    return [first, GlobalPool(workload.batch, parts, workload.channels, workload.epilogue)]
+    batch, channels, dtype = workload.batch, workload.channels, workload.dtype
+    first = GlobalPool(batch * parts, pixels // parts, channels, (), dtype)
+    return [first, GlobalPool(batch, parts, channels, workload.epilogue, dtype)]
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def decisions(workload: GlobalPool, target: Target) -> list[Decision]:
     return list(itertools.starmap(Decision, itertools.product(*space(workload, target).values())))
 
 
-def build(workload: GlobalPool, decision: Decision, target: Target) -> tirx.PrimFunc:  # noqa: ARG001
+def build(workload: GlobalPool, decision: Decision, target: Target) -> tirx.PrimFunc:
     """Return the scheduled function.
 
     Parameters
@@ -113,7 +116,7 @@ def build(workload: GlobalPool, decision: Decision, target: Target) -> tirx.Prim
     decision : Decision
         How to compute it.
     target : Target
-        The same code serves all.
+        Its GPU.
 
     Returns
     -------
@@ -121,14 +124,20 @@ def build(workload: GlobalPool, decision: Decision, target: Target) -> tirx.Prim
         Takes data [batch, pixels, channels], the epilogue's tensors, and the output
         [batch, channels].
     """
-    data = te.placeholder((workload.batch, workload.pixels, workload.channels), name="data")
+    picture = (workload.batch, workload.pixels, workload.channels)
+    data = te.placeholder(picture, workload.dtype, name="data")
     pixel = te.reduce_axis((0, workload.pixels), name="pixel")
     shape = (workload.batch, workload.channels)
-    total = te.compute(shape, lambda n, c: te.sum(data[n, pixel, c], axis=pixel), name="sum")
+    # So many pixels that float16 could overflow.
+    total = te.compute(
+        shape, lambda n, c: te.sum(data[n, pixel, c].astype("float32"), axis=pixel), name="sum"
+    )
     scale = tirx.const(1.0 / workload.pixels, "float32")
-    operands, result = epilogue_stage(workload.epilogue, shape, lambda *i: total[i] * scale)
+    operands, result = epilogue_stage(
+        workload.epilogue, shape, lambda *i: total[i] * scale, dtype=workload.dtype
+    )
     sch = s_tir.Schedule(te.create_prim_func([data, *operands, result]))
-    lanes = math.gcd(workload.channels, LANES)
+    lanes = math.gcd(workload.channels, _lanes(workload, gpu_of(target)))
     return _schedule(sch, decision, lanes, workload.batch * workload.channels // lanes)
 
 
@@ -150,9 +159,10 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int, count: int) -
     return guarded(sch, threads, count)
 
 
-def registers(workload: GlobalPool, decision: Decision) -> int:  # noqa: ARG001
+def registers(workload: GlobalPool, decision: Decision, gpu: Gpu) -> int:
     """Return what a thread holds: a sum, the vectors under way, addresses."""
-    return LANES * (1 + decision.unroll) + ADDRESS_REGISTERS
+    lanes = _lanes(workload, gpu)
+    return lanes + words(workload.dtype, lanes * decision.unroll) + ADDRESS_REGISTERS
 
 
 def cycles(workload: GlobalPool, decision: Decision, gpu: Gpu) -> float:
@@ -167,7 +177,12 @@ def cycles(workload: GlobalPool, decision: Decision, gpu: Gpu) -> float:
     gpu : Gpu
         Its units load lines, or wait for them.
     """
-    warps = workload.batch * workload.channels / LANES / gpu.lockstep
-    lines = 4 * LANES * gpu.lockstep / gpu.load_bytes_per_cycle
+    lanes = _lanes(workload, gpu)
+    warps = workload.batch * workload.channels / lanes / gpu.lockstep
+    lines = 4 * words(workload.dtype, lanes) * gpu.lockstep / gpu.load_bytes_per_cycle
     wait = workload.pixels / decision.unroll * gpu.load_latency
     return overlapped(warps * workload.pixels * lines / gpu.units, wait)
+
+
+def _lanes(workload: GlobalPool, gpu: Gpu) -> int:
+    return lanes_of(arithmetic(workload.dtype, gpu))

@@ -12,7 +12,7 @@ from mobilenet_tvm.schedules.base import (
     inline_all_but,
     iteration_types,
 )
-from mobilenet_tvm.schedules.gpu.threads import GROUPS, LANES, bind_threads
+from mobilenet_tvm.schedules.gpu.threads import GROUPS, bind_threads, lanes_of
 from mobilenet_tvm.targets.target import Target
 
 
@@ -45,7 +45,9 @@ def apply(func: tirx.PrimFunc, target: Target) -> s_tir.Schedule:  # noqa: ARG00
 def _bind(sch: s_tir.Schedule, block: SBlockRV) -> LoopRV:
     """Give each vector of an element-wise block a thread, and return the loop over them."""
     *loops, last = sch.get_loops(block)
-    outer, lane = sch.split(last, [None, divisor_at_most(extent(sch, last), LANES)])
+    # float32, since that is what TVM's types of vectors end with.
+    lanes = divisor_at_most(extent(sch, last), lanes_of("float32"))
+    outer, lane = sch.split(last, [None, lanes])
     threads = bind_threads(sch, [*loops, outer], GROUPS[0])
     sch.vectorize(lane)
     return threads

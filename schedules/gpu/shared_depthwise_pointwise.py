@@ -13,7 +13,7 @@ from tvm import tirx
 from mobilenet_tvm.schedules.gpu import shared_pointwise
 from mobilenet_tvm.schedules.gpu.depthwise_pointwise import joined, saves_time
 from mobilenet_tvm.schedules.gpu.shared_pointwise import Decision as PointwiseDecision
-from mobilenet_tvm.schedules.gpu.threads import gpu_of
+from mobilenet_tvm.schedules.gpu.threads import arithmetic, gpu_of, lanes_of, words
 from mobilenet_tvm.schedules.workload import DepthwisePointwise
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
@@ -97,7 +97,7 @@ def pack(
 def build(
     workload: DepthwisePointwise,
     decision: Decision,
-    target: Target,  # noqa: ARG001
+    target: Target,
 ) -> tirx.PrimFunc:
     """Return the scheduled function.
 
@@ -108,7 +108,7 @@ def build(
     decision : Decision
         How to compute it.
     target : Target
-        The same code serves all.
+        Its GPU.
 
     Returns
     -------
@@ -116,14 +116,15 @@ def build(
         Takes data, depthwise weights and epilogue tensors, pointwise weights and epilogue
         tensors, and the output, in NHWC.
     """
-    sch = joined(workload, decision, shared_pointwise)
-    shared_pointwise.schedule(sch, decision, workload.outputs)
+    sch = joined(workload, decision, gpu_of(target), shared_pointwise)
+    lanes = lanes_of(arithmetic(workload.dtype, gpu_of(target)))
+    shared_pointwise.schedule(sch, workload.pointwise, decision, lanes)
     return sch.mod["main"]
 
 
-def registers(workload: DepthwisePointwise, decision: Decision) -> int:
+def registers(workload: DepthwisePointwise, decision: Decision, gpu: Gpu) -> int:
     """Return what a thread holds, which is the pointwise half's."""
-    return shared_pointwise.registers(workload.pointwise, decision)
+    return shared_pointwise.registers(workload.pointwise, decision, gpu)
 
 
 def cycles(workload: DepthwisePointwise, decision: Decision, gpu: Gpu) -> float:
@@ -144,6 +145,7 @@ def cycles(workload: DepthwisePointwise, decision: Decision, gpu: Gpu) -> float:
     pointwise = workload.pointwise
     groups = -(-pointwise.pixels // high) * -(-workload.outputs // wide)
     # A unit loads an input and a tap for each multiply-add.
-    again = high * pointwise.inputs * taps * 8 / gpu.load_bytes_per_cycle
+    loaded = 2 * 4 * words(workload.dtype, high * pointwise.inputs * taps)
+    again = loaded / gpu.load_bytes_per_cycle
     filtering = -(-groups // gpu.units) * again
     return filtering + shared_pointwise.cycles(pointwise, decision, gpu)

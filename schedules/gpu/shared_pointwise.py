@@ -16,19 +16,25 @@ import numpy as np
 from tvm import s_tir, te, tirx
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
-from mobilenet_tvm.schedules.base import epilogue_stage
+from mobilenet_tvm.schedules.base import epilogue_stage, extent
 from mobilenet_tvm.schedules.gpu.threads import (
     ADDRESS_REGISTERS,
-    LANES,
     gpu_of,
+    lanes_of,
     nearest,
     overlapped,
     store,
     unroll,
+    words,
 )
 from mobilenet_tvm.schedules.workload import Pointwise
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
+
+#: Products are added up in this type, in vectors of so many, whatever the operands are: outside
+#: of tensor cores nothing is faster, and nothing is lost.
+_SUMS = "float32"
+_LANES = lanes_of(_SUMS)
 
 
 @dataclass(frozen=True)
@@ -102,8 +108,8 @@ def valid(workload: Pointwise, decision: Decision, target: Target) -> bool:
         and decision.tile_m * decision.tile_n % decision.split_k == 0
         and workload.inputs // decision.split_k % decision.step_k == 0
         and gpu.lockstep <= decision.threads <= min(gpu.group_threads, 512)
-        and registers(workload, decision) <= gpu.registers // 2
-        and shared_bytes(decision) <= gpu.shared_bytes
+        and registers(workload, decision, gpu) <= gpu.registers // 2
+        and shared_bytes(workload, decision) <= gpu.shared_bytes
     )
 
 
@@ -162,13 +168,13 @@ def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimF
         [pixels, outputs].
     """
     pixels, padded = workload.pixels, padded_pixels(workload, decision)
-    data = te.placeholder((pixels, workload.inputs), name="data")
+    data = te.placeholder((pixels, workload.inputs), workload.dtype, name="data")
     # The last tile computes its last pixel several times, and stores it once.
     weight, operands, result = stages(
         workload, decision, lambda m, k: data[nearest(m, pixels, 0, padded), k]
     )
     sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
-    schedule(sch, decision, workload.outputs)
+    schedule(sch, workload, decision, lanes_of(workload.dtype))
     return sch.mod["main"]
 
 
@@ -196,7 +202,7 @@ def stages(
     wide = decision.tile_n * decision.threads_n
     rows, columns = padded_pixels(workload, decision), -(-outputs // wide) * wide
     steps = inputs // (decision.split_k * decision.step_k)
-    weight = te.placeholder((inputs, columns), name="weight")
+    weight = te.placeholder((inputs, columns), workload.dtype, name="weight")
     # The last tile reads its last pixel several times, and stores it once.
     staged = te.compute(
         (rows, inputs),
@@ -209,7 +215,9 @@ def stages(
     def products(s: Any, m: Any, n: Any) -> Any:
         # The parts take turns, so that what all of them need at a time lies side by side.
         place = (step * decision.split_k + s) * decision.step_k + k
-        return te.sum(staged[m, place] * weight[place, n], axis=[step, k])
+        operands = (staged[m, place], weight[place, n])
+        left, right = (operand.astype(_SUMS) for operand in operands)
+        return te.sum(left * right, axis=[step, k])
 
     partial = te.compute((decision.split_k, rows, columns), products, name="partial")
     s = te.reduce_axis((0, decision.split_k), name="s")
@@ -217,13 +225,13 @@ def stages(
         (rows, columns), lambda m, n: te.sum(partial[s, m, n], axis=s), name="pointwise"
     )
     operands, result = epilogue_stage(
-        workload.epilogue, (pixels, outputs), lambda m, n: product[m, n]
+        workload.epilogue, (pixels, outputs), lambda m, n: product[m, n], dtype=workload.dtype
     )
     return weight, operands, result
 
 
-def schedule(sch: s_tir.Schedule, decision: Decision, outputs: int) -> None:
-    """Schedule the stages."""
+def schedule(sch: s_tir.Schedule, workload: Pointwise, decision: Decision, fetched: int) -> None:
+    """Schedule the stages; a thread fetches, or computes, so many inputs of a pixel at once."""
     product, result = sch.get_sblock("pointwise"), sch.get_sblock("epilogue")
     sums = sch.get_sblock("partial")
     partial = sch.cache_write(sums, 0, "local")
@@ -234,7 +242,7 @@ def schedule(sch: s_tir.Schedule, decision: Decision, outputs: int) -> None:
     m, n, addend = sch.get_loops(product)
     high, wide = decision.tile_m * decision.threads_m, decision.tile_n * decision.threads_n
     m_tiles, m_tile = sch.split(m, [None, high])
-    lanes = math.gcd(decision.tile_m * decision.tile_n // decision.split_k, LANES)
+    lanes = math.gcd(decision.tile_m * decision.tile_n // decision.split_k, _LANES)
     n_tiles, n_vector, lane = sch.split(n, [None, wide // lanes, lanes])
     sch.reorder(m_tiles, n_tiles, m_tile, n_vector, addend, lane)
     tile = sch.fuse(m_tiles, n_tiles)
@@ -244,13 +252,13 @@ def schedule(sch: s_tir.Schedule, decision: Decision, outputs: int) -> None:
     sch.unroll(addend)
     sch.vectorize(lane)
     sch.reverse_compute_at(result, threads, preserve_unit_loops=True)
-    store(sch, [], sch.get_loops(result)[-1], lanes > 1 and outputs % lanes == 0)
+    store(sch, [], sch.get_loops(result)[-1], lanes > 1 and workload.outputs % lanes == 0)
 
     # The sums: part after part of a tile, in registers; then they go to shared memory.
     sch.compute_at(partial, tile, preserve_unit_loops=True)
     part, m, n = sch.get_loops(partial)[-3:]
     m_thread, m_tile = sch.split(m, [decision.threads_m, None])
-    n_thread, n_vector, n_lane = sch.split(n, [decision.threads_n, None, LANES])
+    n_thread, n_vector, n_lane = sch.split(n, [decision.threads_n, None, _LANES])
     sch.reorder(part, m_thread, n_thread, m_tile, n_vector, n_lane)
     threads = sch.fuse(part, m_thread, n_thread)
     sch.bind(threads, "threadIdx.x")
@@ -258,14 +266,15 @@ def schedule(sch: s_tir.Schedule, decision: Decision, outputs: int) -> None:
     sch.vectorize(n_lane)
     sch.compute_at(sums, threads, preserve_unit_loops=True)
     *_, row, column, steps, k_inner = sch.get_loops(sums)
-    n_vector, n_lane = sch.split(column, [None, LANES])
+    n_vector, n_lane = sch.split(column, [None, _LANES])
     sch.reorder(steps, k_inner, row, n_vector, n_lane)
     unroll(sch, [k_inner, row, n_vector])
     sch.vectorize(n_lane)
     rows = sch.get_sblock("rows")
     sch.set_scope(rows, 0, "shared")
-    _fetch(sch, rows, steps, decision)
-    _fetch(sch, sch.cache_read(sums, 1, "shared"), steps, decision)
+    _fetch(sch, rows, steps, decision, fetched)
+    weight = sch.cache_read(sums, 1, "shared")
+    _fetch(sch, weight, steps, decision, lanes_of(workload.dtype))
     init = sch.decompose_reduction(product, addend)
     sch.vectorize(sch.get_loops(init)[-1])
     init = sch.decompose_reduction(sums, steps)
@@ -274,28 +283,29 @@ def schedule(sch: s_tir.Schedule, decision: Decision, outputs: int) -> None:
     sch.vectorize(n_lane)
 
 
-def _fetch(sch: s_tir.Schedule, block: SBlockRV, at: LoopRV, decision: Decision) -> None:
+def _fetch(
+    sch: s_tir.Schedule, block: SBlockRV, at: LoopRV, decision: Decision, widest: int
+) -> None:
     """Let all threads of a group copy a piece of an operand into shared memory."""
     sch.compute_at(block, at, preserve_unit_loops=True)
     loops = sch.get_loops(block)[-2:]
-    last = int(sch.get(loops[-1]).extent)
-    lanes = next(lanes for lanes in (4, 2, 1) if last % lanes == 0)
+    lanes = math.gcd(extent(sch, loops[-1]), widest)
     _, threads, lane = sch.split(sch.fuse(*loops), [None, decision.threads, lanes])
     sch.bind(threads, "threadIdx.x")
     sch.vectorize(lane)
 
 
-def registers(workload: Pointwise, decision: Decision) -> int:  # noqa: ARG001
+def registers(workload: Pointwise, decision: Decision, gpu: Gpu) -> int:  # noqa: ARG001
     """Return what a thread holds: sums, its pixels' and outputs' operands, addresses."""
     tile = decision.tile_m * decision.tile_n
     return tile + decision.tile_m + decision.tile_n + 4 * ADDRESS_REGISTERS
 
 
-def shared_bytes(decision: Decision) -> int:
+def shared_bytes(workload: Pointwise, decision: Decision) -> int:
     """Return what a group keeps in shared memory: a step of both operands, all parts' sums."""
     high, wide = decision.tile_m * decision.threads_m, decision.tile_n * decision.threads_n
     operands = decision.split_k * decision.step_k * (high + wide)
-    return 4 * (operands + decision.split_k * high * wide)
+    return 4 * (words(workload.dtype, operands) + decision.split_k * high * wide)
 
 
 def cycles(workload: Pointwise, decision: Decision, gpu: Gpu) -> float:
@@ -316,16 +326,17 @@ def cycles(workload: Pointwise, decision: Decision, gpu: Gpu) -> float:
         1,
         min(
             gpu.threads // decision.threads,
-            65536 // (registers(workload, decision) * decision.threads),
-            4 * gpu.shared_bytes // shared_bytes(decision),
+            65536 // (registers(workload, decision, gpu) * decision.threads),
+            4 * gpu.shared_bytes // shared_bytes(workload, decision),
         ),
     )
     # What a unit has to do for all groups of its, and how long one group takes by itself.
     part = workload.inputs // decision.split_k
     multiply = high * wide * workload.inputs / gpu.fma_per_cycle
     operands = decision.threads * (decision.tile_m + decision.tile_n) * part
-    load = 4 * operands / gpu.load_bytes_per_cycle / 4
-    fetch = 4 * (high + wide) * workload.inputs / gpu.load_bytes_per_cycle
+    load = words(workload.dtype, operands) / gpu.load_bytes_per_cycle
+    fetched = 4 * words(workload.dtype, (high + wide) * workload.inputs)
+    fetch = fetched / gpu.load_bytes_per_cycle
     add = 4 * decision.split_k * high * wide / gpu.load_bytes_per_cycle
     busy = -(-groups // gpu.units) * overlapped(multiply, load + fetch + add)
     alone = part / decision.step_k * (2 * gpu.load_latency) + overlapped(multiply, load)

@@ -16,16 +16,19 @@ from mobilenet_tvm.schedules.base import epilogue_stage
 from mobilenet_tvm.schedules.gpu.threads import (
     ADDRESS_REGISTERS,
     GROUPS,
-    LANES,
+    arithmetic,
     bind_threads,
     clamped,
     copy_in_vectors,
+    fma_per_cycle,
     gpu_of,
     guarded,
     inside,
+    lanes_of,
     overlapped,
     store,
     unroll,
+    words,
 )
 from mobilenet_tvm.schedules.workload import Convolution
 from mobilenet_tvm.targets.gpu import Gpu
@@ -41,7 +44,7 @@ class Decision:
     tile_x : int
         Output columns of a thread.
     tile_c : int
-        Output channels of a thread: whole vectors of four.
+        Output channels of a thread: whole vectors.
     group : int
         Threads of a work-group.
     """
@@ -73,17 +76,17 @@ def default(workload: Convolution, target: Target) -> Decision:
 
 def space(workload: Convolution, target: Target) -> dict[str, list[Any]]:
     """Return the candidates for each part of a decision."""
-    gpu = gpu_of(target)
-    vectors = -(-workload.outputs // LANES)
+    gpu, lanes = gpu_of(target), lanes_of(workload.dtype)
+    vectors = -(-workload.outputs // lanes)
     tiles = itertools.product(
         range(1, min(workload.output[1], 8) + 1),
-        [LANES * count for count in (1, 2, 4) if vectors % count == 0],
+        [lanes * count for count in (1, 2, 4) if vectors % count == 0],
     )
     return {
         "tile": [
             tile
             for tile in tiles
-            if tile == (1, LANES) or registers(workload, Decision(*tile, 0)) <= gpu.registers
+            if tile == (1, lanes) or registers(workload, Decision(*tile, 0), gpu) <= gpu.registers
         ],
         "group": [group for group in GROUPS if group <= gpu.group_threads],
     }
@@ -118,17 +121,18 @@ def pack(weight: np.ndarray[Any, Any], decision: Decision) -> np.ndarray[Any, An
     Returns
     -------
     ndarray
-        [tile_c / 4, kernel height, kernel width, inputs, outputs / tile_c, 4]: neighbouring
-        threads read neighbouring vectors. The last are filled up with zeros.
+        [tile_c / lanes, kernel height, kernel width, inputs, outputs / tile_c, lanes]:
+        neighbouring threads read neighbouring vectors. The last are filled up with zeros.
     """
     *window, outputs = weight.shape
-    vectors = decision.tile_c // LANES
+    lanes = lanes_of(str(weight.dtype))
+    vectors = decision.tile_c // lanes
     full = np.pad(weight, [(0, 0)] * len(window) + [(0, -outputs % decision.tile_c)])
-    parts = full.reshape(*window, -1, vectors, LANES)
+    parts = full.reshape(*window, -1, vectors, lanes)
     return np.ascontiguousarray(np.moveaxis(parts, -2, 0))
 
 
-def build(workload: Convolution, decision: Decision, target: Target) -> tirx.PrimFunc:  # noqa: ARG001
+def build(workload: Convolution, decision: Decision, target: Target) -> tirx.PrimFunc:
     """Return the scheduled function.
 
     Parameters
@@ -138,7 +142,7 @@ def build(workload: Convolution, decision: Decision, target: Target) -> tirx.Pri
     decision : Decision
         How to compute it.
     target : Target
-        The same code serves all.
+        Its GPU.
 
     Returns
     -------
@@ -146,6 +150,7 @@ def build(workload: Convolution, decision: Decision, target: Target) -> tirx.Pri
         Takes the picture, packed weights, the epilogue's tensors, and the output in NHWC.
     """
     tile_x, tile_c = decision.tile_x, decision.tile_c
+    dtype, lanes = arithmetic(workload.dtype, gpu_of(target)), lanes_of(workload.dtype)
     rows, columns = workload.output
     strips, panels = -(-columns // tile_x), -(-workload.outputs // tile_c)
     picture, nchw = (workload.height, workload.width), workload.reads_nchw
@@ -156,19 +161,21 @@ def build(workload: Convolution, decision: Decision, target: Target) -> tirx.Pri
     )
     data = te.placeholder(shape, name="data")
     window = (*workload.kernel, workload.inputs)
-    weight = te.placeholder((tile_c // LANES, *window, panels, LANES), name="weight")
+    weight = te.placeholder(
+        (tile_c // lanes, *window, panels, lanes), workload.dtype, name="weight"
+    )
     stride_y, stride_x = workload.stride
     top, left, bottom, right = workload.padding
     # The last strip is whole: what it computes beyond the picture is not stored.
     beyond = (strips * tile_x - columns) * stride_x
-    source = clamped(data, (top, left, bottom, right + beyond), nchw)
+    source = clamped(data, (top, left, bottom, right + beyond), dtype, nchw)
     padded = workload.height + top + bottom
     # A tap that meets the border above or below is zero.
     masked = te.compute(
         (rows, *weight.shape),
         lambda y, v, ry, rx, rc, p, lane: (
-            weight[v, ry, rx, rc, p, lane]
-            * inside(y * stride_y + ry - top, workload.height, top, padded)
+            weight[v, ry, rx, rc, p, lane].astype(dtype)
+            * inside(y * stride_y + ry - top, workload.height, top, padded, dtype)
         ),
         name="taps",
     )
@@ -180,37 +187,42 @@ def build(workload: Convolution, decision: Decision, target: Target) -> tirx.Pri
     def product(n: Any, y: Any, x: Any, c: Any) -> Any:
         row, column = y * stride_y + ry, x * stride_x + rx
         pixel = source[n, rc, row, column] if nchw else source[n, row, column, rc]
-        taps = masked[y, c % tile_c // LANES, ry, rx, rc, c // tile_c, c % LANES]
+        taps = masked[y, c % tile_c // lanes, ry, rx, rc, c // tile_c, c % lanes]
         return te.sum(pixel * taps, axis=[ry, rx, rc])
 
     total = te.compute(
         (workload.batch, rows, strips * tile_x, panels * tile_c), product, name="conv2d"
     )
     output = (workload.batch, rows, columns, workload.outputs)
-    operands, result = epilogue_stage(workload.epilogue, output, lambda *i: total[i])
+    operands, result = epilogue_stage(
+        workload.epilogue, output, lambda *i: total[i], dtype=workload.dtype
+    )
     sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
     count = workload.batch * rows * strips * panels
-    return _schedule(sch, decision, count, workload.outputs % LANES == 0)
+    lanes = lanes_of(dtype)
+    return _schedule(sch, decision, count, lanes, workload.outputs % lanes == 0)
 
 
-def _schedule(sch: s_tir.Schedule, decision: Decision, count: int, whole: bool) -> tirx.PrimFunc:
+def _schedule(
+    sch: s_tir.Schedule, decision: Decision, count: int, lanes: int, whole: bool
+) -> tirx.PrimFunc:
     total, result = sch.get_sblock("conv2d"), sch.get_sblock("epilogue")
     n, y, x, c = sch.get_loops(result)
     x_strips, x_strip = sch.split(x, [None, decision.tile_x])
-    c_panels, c_vector, c_lane = sch.split(c, [None, decision.tile_c // LANES, LANES])
+    c_panels, c_vector, c_lane = sch.split(c, [None, decision.tile_c // lanes, lanes])
     sch.reorder(n, y, x_strips, c_panels, x_strip, c_vector, c_lane)
     sch.compute_at(total, c_panels, preserve_unit_loops=True)
     threads = bind_threads(sch, [n, y, x_strips, c_panels], decision.group)
     sch.set_scope(total, 0, "local")
 
     *_, tx, tc, ry, rx, rc = sch.get_loops(total)
-    vector, lane = sch.split(tc, [None, LANES])
+    vector, lane = sch.split(tc, [None, lanes])
     sch.reorder(ry, rc, rx, tx, vector, lane)
     pad = sch.get_sblock("pad")
     sch.compute_at(pad, rc, preserve_unit_loops=True)
     sch.set_scope(pad, 0, "local")
     unroll(sch, sch.get_loops(pad)[-len(sch.get(pad).iter_vars) :])
-    copy_in_vectors(sch, sch.get_sblock("taps"), rx)
+    copy_in_vectors(sch, sch.get_sblock("taps"), rx, lanes)
     unroll(sch, [rx, tx, vector])
     sch.vectorize(lane)
     init = sch.decompose_reduction(total, ry)
@@ -221,10 +233,11 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, count: int, whole: bool) 
     return guarded(sch, threads, count)
 
 
-def registers(workload: Convolution, decision: Decision) -> int:
+def registers(workload: Convolution, decision: Decision, gpu: Gpu) -> int:
     """Return what a thread holds: sums, a row of one input, a tap's weights, addresses."""
     row = (decision.tile_x - 1) * workload.stride[1] + workload.kernel[1]
-    return decision.tile_x * decision.tile_c + row + decision.tile_c + ADDRESS_REGISTERS
+    held = decision.tile_x * decision.tile_c + row + decision.tile_c
+    return words(arithmetic(workload.dtype, gpu), held) + ADDRESS_REGISTERS
 
 
 def cycles(workload: Convolution, decision: Decision, gpu: Gpu) -> float:
@@ -245,10 +258,10 @@ def cycles(workload: Convolution, decision: Decision, gpu: Gpu) -> float:
     warps = strips * panels / gpu.lockstep
     row = (decision.tile_x - 1) * workload.stride[1] + workload.kernel[1]
     taps = workload.kernel[1] * decision.tile_x * decision.tile_c
-    multiply = taps * gpu.lockstep / gpu.fma_per_cycle
+    multiply = taps * gpu.lockstep / fma_per_cycle(workload.dtype, gpu)
     # A warp reads as many strips as it has threads for a strip's outputs.
     across = min(gpu.lockstep, panels)
-    load = row * -(-gpu.lockstep // across) / LANES
-    load += workload.kernel[1] * decision.tile_c / LANES
+    load = row * -(-gpu.lockstep // across) / lanes_of("float32")
+    load += workload.kernel[1] * decision.tile_c / lanes_of(workload.dtype)
     passes = workload.kernel[0] * workload.inputs
     return warps * passes * overlapped(multiply, load) / gpu.units

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from tvm import s_tir, te, tirx
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
@@ -13,8 +14,8 @@ from mobilenet_tvm.schedules.base import extent, replace_body
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
 
-#: float32 values of the widest load.
-LANES = 4
+#: Bytes of the widest load.
+WIDEST = 16
 
 #: Work-groups that a space offers; Arm's guide wants 64 to 256.
 GROUPS = (64, 128, 256)
@@ -27,6 +28,27 @@ def gpu_of(target: Target) -> Gpu:
     """Return a target's GPU; only targets that have one get here."""
     assert target.gpu is not None  # noqa: S101
     return target.gpu
+
+
+def lanes_of(dtype: str) -> int:
+    """Return how many values the widest load has."""
+    return WIDEST // np.dtype(dtype).itemsize
+
+
+def arithmetic(dtype: str, gpu: Gpu) -> str:
+    """Return the type in which a GPU multiplies values of some type."""
+    return "float32" if gpu.float16_rate == 1 else dtype
+
+
+def fma_per_cycle(dtype: str, gpu: Gpu) -> int:
+    """Return how many multiply-adds of values of some type a unit starts per cycle."""
+    faster = arithmetic(dtype, gpu) == "float16"
+    return gpu.fma_per_cycle * (gpu.float16_rate if faster else 1)
+
+
+def words(dtype: str, values: int) -> int:
+    """Return how many 32-bit registers hold values of some type."""
+    return -(-values * np.dtype(dtype).itemsize // 4)
 
 
 def resident_threads(gpu: Gpu, registers: int) -> float:
@@ -88,7 +110,7 @@ def guarded(sch: s_tir.Schedule, threads: LoopRV, count: int) -> tirx.PrimFunc:
     return replace_body(func, thread, lambda body: tirx.IfThenElse(inside, body, None))
 
 
-def copy_in_vectors(sch: s_tir.Schedule, block: SBlockRV, at: LoopRV) -> None:
+def copy_in_vectors(sch: s_tir.Schedule, block: SBlockRV, at: LoopRV, lanes: int) -> None:
     """Let a thread copy what it needs of an operand into registers, by wide loads.
 
     Parameters
@@ -99,20 +121,20 @@ def copy_in_vectors(sch: s_tir.Schedule, block: SBlockRV, at: LoopRV) -> None:
         Copies; its last axis is contiguous in memory.
     at : LoopRV
         The iteration that needs the copy.
+    lanes : int
+        Values of a load, where the copy's last axis has so many.
     """
     sch.compute_at(block, at, preserve_unit_loops=True)
     sch.set_scope(block, 0, "local")
     axes = len(sch.get(block).iter_vars)
     *rows, last = sch.get_loops(block)[-axes:]
-    vectors, lane = sch.split(last, [None, math.gcd(extent(sch, last), LANES)])
+    vectors, lane = sch.split(last, [None, math.gcd(extent(sch, last), lanes)])
     for loop in (*rows, vectors):
         sch.unroll(loop)
     sch.vectorize(lane)
 
 
-def clamped(
-    data: te.Tensor, padding: Sequence[int], nchw: bool = False, name: str = "pad"
-) -> te.Tensor:
+def clamped(data: te.Tensor, padding: Sequence[int], dtype: str, nchw: bool = False) -> te.Tensor:
     """Return a picture with a border: zeros beside it, and its own first and last rows repeated.
 
     Every element is loaded, from the nearest place inside; where it stands for the border beside
@@ -126,10 +148,10 @@ def clamped(
         NHWC unless `nchw`.
     padding : sequence of int
         Top, left, bottom, right.
+    dtype : str
+        To compute in.
     nchw : bool
         Whether the channels come first.
-    name : str
-        Of the stage's block.
     """
     top, left, bottom, right = padding
     rows, columns = (2, 3) if nchw else (1, 2)
@@ -143,9 +165,10 @@ def clamped(
         for axis, before in ((rows, top), (columns, left)):
             source[axis] = nearest(indices[axis] - before, sizes[axis], before, shape[axis])
         column = indices[columns] - left
-        return data[tuple(source)] * inside(column, sizes[columns], left, shape[columns])
+        factor = inside(column, sizes[columns], left, shape[columns], dtype)
+        return data[tuple(source)].astype(dtype) * factor
 
-    return te.compute(tuple(shape), element, name=name)
+    return te.compute(tuple(shape), element, name="pad")
 
 
 def nearest(place: Any, size: int, before: int, padded: int) -> Any:
@@ -157,14 +180,14 @@ def nearest(place: Any, size: int, before: int, padded: int) -> Any:
     return place
 
 
-def inside(place: Any, size: int, before: int, padded: int) -> Any:
-    """Return 1.0 for a place inside and 0.0 beyond; the arguments are those of `nearest`."""
+def inside(place: Any, size: int, before: int, padded: int, dtype: str) -> Any:
+    """Return 1.0 for a place inside and 0.0 beyond; the others are those of `nearest`."""
     conditions = [place >= 0] if before else []
     conditions += [place < size] if padded > before + size else []
-    one = tirx.const(1.0, "float32")
+    one = tirx.const(1.0, dtype)
     if not conditions:
         return one
-    return tirx.Select(tirx.all(*conditions), one, tirx.const(0.0, "float32"))
+    return tirx.Select(tirx.all(*conditions), one, tirx.const(0.0, dtype))
 
 
 def unroll(sch: s_tir.Schedule, loops: Sequence[LoopRV]) -> None:
