@@ -14,7 +14,11 @@ from mobilenet_tvm.schedules.gpu import depthwise as gpu_depthwise
 from mobilenet_tvm.schedules.gpu import depthwise_pointwise as gpu_depthwise_pointwise
 from mobilenet_tvm.schedules.gpu import pointwise as gpu_pointwise
 from mobilenet_tvm.schedules.gpu import pooling as gpu_pooling
-from mobilenet_tvm.schedules.gpu import shared_depthwise_pointwise, shared_pointwise
+from mobilenet_tvm.schedules.gpu import (
+    shared_depthwise_pointwise,
+    shared_pointwise,
+    tensor_core_pointwise,
+)
 from mobilenet_tvm.schedules.gpu import stem as gpu_stem
 from mobilenet_tvm.schedules.workload import (
     Block,
@@ -50,11 +54,15 @@ _CUDA: dict[type, ModuleType] = {
 #: By the kind of a target.
 _MODULES = {"llvm": _CPU, "opencl": _GPU, "cuda": _CUDA}
 _BY_DECISION = {
-    module.Decision: module for modules in _MODULES.values() for module in modules.values()
+    module.Decision: module
+    for modules in (*_MODULES.values(), {Pointwise: tensor_core_pointwise})
+    for module in modules.values()
 }
 
 
 def _module(workload: Workload, target: Target) -> ModuleType:
+    if isinstance(workload, Pointwise) and tensor_core_pointwise.pays(workload, target):
+        return tensor_core_pointwise
     return _MODULES[target.kind][type(workload)]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from mobilenet_tvm.schedules.gpu import shared_pointwise
+from mobilenet_tvm.schedules.gpu import shared_pointwise, tensor_core_pointwise
 from mobilenet_tvm.schedules.gpu.depthwise_pointwise import joined, saves_time
 from mobilenet_tvm.schedules.gpu.shared_pointwise import Decision as PointwiseDecision
 from mobilenet_tvm.schedules.gpu.threads import arithmetic, gpu_of, lanes_of, words
@@ -36,8 +36,10 @@ def pays(workload: DepthwisePointwise, target: Target) -> bool:
         Its GPU.
     """
     gpu, fused = gpu_of(target), default(workload, target)
-    second = shared_pointwise.default(workload.pointwise, target)
-    apart = shared_pointwise.cycles(workload.pointwise, second, gpu)
+    second = workload.pointwise
+    cores = tensor_core_pointwise.pays(second, target)
+    half = tensor_core_pointwise if cores else shared_pointwise
+    apart = half.cycles(second, half.default(second, target), gpu)
     return saves_time(workload, target, cycles(workload, fused, gpu), apart)
 
 

@@ -87,10 +87,11 @@ def pays(workload: Pointwise, target: Target) -> bool:
     workload : Pointwise
         The layer.
     target : Target
-        Its GPU.
+        Any.
     """
-    cores = gpu_of(target).tensor_fma_per_cycle > 0
-    return cores and workload.dtype == "float16" and workload.pixels >= SIZE
+    if target.gpu is None or target.gpu.tensor_fma_per_cycle == 0:
+        return False
+    return workload.dtype == "float16" and workload.pixels >= SIZE
 
 
 def default(workload: Pointwise, target: Target) -> Decision:
@@ -138,7 +139,7 @@ def valid(workload: Pointwise, decision: Decision, target: Target) -> bool:
 
 
 def decisions(workload: Pointwise, target: Target) -> list[Decision]:
-    """Return the valid decisions of the space that do not fill up whole matrices with zeros."""
+    """Return the valid decisions of the space that do not mostly fill up with zeros."""
     every = (
         Decision(tile_m, tile_n, warps_m, warps_n, split_k, step_k)
         for (tile_m, tile_n), (warps_m, warps_n), split_k, step_k in itertools.product(
@@ -146,15 +147,14 @@ def decisions(workload: Pointwise, target: Target) -> list[Decision]:
         )
     )
     least = padded_inputs(workload, Decision(SIZE, SIZE, 1, 1, 1, SIZE))
-    smallest = [
+    return [
         decision
         for decision in every
         if decision.tile_m < workload.pixels + SIZE
         and decision.tile_n < workload.outputs + SIZE
-        and padded_inputs(workload, decision) == least
+        and padded_inputs(workload, decision) < 1.5 * least
         and valid(workload, decision, target)
     ]
-    return smallest
 
 
 def pack(weight: np.ndarray[Any, Any], decision: Decision) -> np.ndarray[Any, Any]:
@@ -289,7 +289,6 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int, outputs: int)
         _by_matrix(sch, fragments, intrinsic)
     _fetch(sch, rows, steps, decision, lanes)
     _fetch(sch, weights, steps, decision, HALVES)
-    sch.storage_align(partial, 0, axis=-2, factor=8, offset=4)
     init = sch.decompose_reduction(product, addend)
     sch.vectorize(sch.get_loops(init)[-1])
     init = sch.decompose_reduction(sums, steps)
@@ -297,7 +296,9 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int, outputs: int)
     unroll(sch, [m_matrix, n_matrix])
     sch.tensorize(m_init, tensor_cores.FILL)
     sch.tensorize(m_sum, tensor_cores.MULTIPLY)
-    sch.tensorize(m_in, tensor_cores.STORE)
+    stored = sch.blockize(m_in)
+    sch.tensorize(stored, tensor_cores.STORE)
+    sch.storage_align(stored, 0, axis=-2, factor=2 * LANES, offset=LANES)
 
 
 def _bind(sch: s_tir.Schedule, loop: LoopRV, decision: Decision) -> LoopRV:
@@ -329,7 +330,7 @@ def _fetch(
     sch.storage_align(block, 0, axis=-2, factor=2 * HALVES, offset=HALVES)
 
 
-def registers(workload: Pointwise, decision: Decision) -> int:  # noqa: ARG001
+def registers(workload: Pointwise, decision: Decision, gpu: Gpu) -> int:  # noqa: ARG001
     """Return what a thread holds: its share of the sums' and operands' matrices, addresses."""
     tile = decision.tile_m * decision.tile_n
     return tile // WARP + (decision.tile_m + decision.tile_n) // 2 + 4 * ADDRESS_REGISTERS
@@ -360,7 +361,7 @@ def cycles(workload: Pointwise, decision: Decision, gpu: Gpu) -> float:
         1,
         min(
             gpu.threads // (decision.warps * WARP),
-            65536 // (registers(workload, decision) * decision.warps * WARP),
+            65536 // (registers(workload, decision, gpu) * decision.warps * WARP),
             4 * gpu.shared_bytes // shared_bytes(decision),
         ),
     )

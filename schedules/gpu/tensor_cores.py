@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tvm import s_tir, tirx
-from tvm.script import tirx as T
+from tvm.script import tirx as T  # noqa: N812
 
 #: Rows and columns of a matrix.
 SIZE = 16
@@ -20,8 +20,8 @@ SIZE = 16
 LOAD_DATA, LOAD_WEIGHTS = "mobilenet_tvm.wmma.load_a", "mobilenet_tvm.wmma.load_b"
 FILL, MULTIPLY, STORE = (f"mobilenet_tvm.wmma.{name}" for name in ("fill", "multiply", "store"))
 
-#: The scopes of shared memory: of one scope, TVM would put results in the place of operands, where
-#: their types differ after it has set its barriers, so that a warp would overwrite what others read.
+#: The scopes of shared memory. TVM would put results of the same scope in the place of operands
+#: after it has set its barriers, since the types differ: a warp overwrote what others still read.
 OPERANDS, RESULTS = "shared.dyn", "shared"
 
 #: The scopes of fragments.
@@ -169,9 +169,9 @@ def _multiply() -> tuple[tirx.PrimFunc, tirx.PrimFunc]:
         with T.sblock("root"):
             T.reads(c[0:16, 0:16], a[0:16, 0:16], b[0:16, 0:16])
             T.writes(c[0:16, 0:16])
-            for i, j, l in T.grid(16, 16, 16):
+            for i, j, p in T.grid(16, 16, 16):
                 with T.sblock("multiply"):
-                    m, n, k = T.axis.remap("SSR", [i, j, l])
+                    m, n, k = T.axis.remap("SSR", [i, j, p])
                     c[m, n] = c[m, n] + T.cast(a[m, k], "float32") * T.cast(b[k, n], "float32")
 
     @T.prim_func(s_tir=True)
