@@ -92,7 +92,7 @@ def compile_model(
     """
     start = time.perf_counter()
     machine = get_target(target) if isinstance(target, str) else target
-    _check_dtype(dtype, machine)
+    check_dtype(dtype, machine)
     try:
         choices = ModelOptions(**options)
     except TypeError:
@@ -112,7 +112,14 @@ def compile_model(
     return Artifact(path, metadata, time.perf_counter() - start, tuple(logs))
 
 
-def _check_dtype(dtype: str, target: Target) -> None:
+def check_dtype(dtype: str, target: Target) -> None:
+    """Make sure that a target's layers can keep their values in a type.
+
+    Raises
+    ------
+    WrongUseError
+        If they cannot.
+    """
     if dtype not in DTYPES:
         raise WrongUseError(f"unknown dtype '{dtype}'; known: {', '.join(DTYPES)}")
     if dtype != "float32" and target.gpu is None:

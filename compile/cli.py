@@ -19,6 +19,7 @@ from mobilenet_tvm.compile.cli_logs import logs, warn_of_skipped
 from mobilenet_tvm.compile.cli_opencl import opencl
 from mobilenet_tvm.compile.cli_options import (
     device_option,
+    dtype_option,
     given,
     loaded,
     model_options,
@@ -112,13 +113,7 @@ cli.add_command(logs)
     metavar="FILE|none",
     help="The tuning log to decide by.  [default: your own, then the shipped one]",
 )
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "float16"]),
-    default="float32",
-    show_default=True,
-    help="What layers keep their values in; float16 is for GPUs.",
-)
+@dtype_option
 @model_options
 @json_option
 def compile_command(
@@ -228,13 +223,14 @@ def profile(file: Path, threads: int | None, device: str, rounds: int, as_json: 
 
     with loaded(file, device, threads) as model:
         target = target_of(model.metadata.target)
+        dtype = model.metadata.extra.get("dtype", "float32")
         if isinstance(model, RemoteModel):
             board = model.session.board.name
-            peak = measure_peak(target, model.threads, model.session)
+            peak = measure_peak(target, model.threads, model.session, dtype)
             calls = model.profile(rounds)
         else:
             board = None
-            peak = measure_peak(target, model.threads)
+            peak = measure_peak(target, model.threads, dtype=dtype)
             calls = run(model, rounds)
     rows = layer_table(calls, model.metadata, peak)
     total = sum(row["microseconds"] for row in rows)

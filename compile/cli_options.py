@@ -75,6 +75,13 @@ def _with(options: Sequence[Callable[[F], F]], command: F) -> F:
     return command
 
 
+dtype_option = click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="What layers keep their values in; float16 is for GPUs.",
+)
 threads_option = click.option(
     "--threads", type=click.IntRange(1, 256), help="Threads to run with.  [default: the fast cores]"
 )

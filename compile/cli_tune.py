@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mobilenet_tvm.compile.cli_options import given, shape_options
+from mobilenet_tvm.compile.cli_options import dtype_option, given, shape_options
 from mobilenet_tvm.compile.cli_output import json_option, print_json
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     help="Estimate by llvm-mca instead of measuring; needs no such machine.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be tuned, and how long it may take.")
+@dtype_option
 @shape_options
 @json_option
 def tune(
@@ -92,6 +93,7 @@ def tune(
     seed: int,
     static: bool,
     dry_run: bool,
+    dtype: str,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -101,6 +103,7 @@ def tune(
     --static the log gets estimates for one thread, of layers where they are clearly better than
     the default's; what is measured always goes before them.
     """
+    from mobilenet_tvm.compile.artifact import check_dtype
     from mobilenet_tvm.compile.peak import measure_peak
     from mobilenet_tvm.compile.source import ModelOptions
     from mobilenet_tvm.compile.tuning.farm import Farm, require_fitting, survey
@@ -118,6 +121,7 @@ def tune(
     from mobilenet_tvm.targets.presets import get_target
 
     machine = get_target(target)
+    check_dtype(dtype, machine)
     address = Address.parse(device)
     farm, name = None, machine_name()
     if machine.gpu is not None and (static or threads > 1):
@@ -133,7 +137,8 @@ def tune(
                 name = session.gpu(machine.kind)
     elif machine.gpu is not None:
         name = require_native(machine)
-    layers = select(find_layers(models, machine, ModelOptions(**given(options))), patterns)
+    found = find_layers(models, machine, ModelOptions(**given(options)), dtype)
+    layers = select(found, patterns)
     records = Records(log_path or user_log(machine), machine, threads, name)
     if dry_run:
         plans = plan(layers, machine, records.known)
@@ -145,7 +150,7 @@ def tune(
     peak = None
     if farm is None:
         require_native(machine)
-        peak = measure_peak(machine, threads).gflops
+        peak = measure_peak(machine, threads, dtype=dtype).gflops
     last_word = {}
     try:
         tuned = run(

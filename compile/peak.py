@@ -18,13 +18,21 @@ from mobilenet_tvm.runtime.remote.marks import PREFIX
 from mobilenet_tvm.runtime.remote.session import Session
 from mobilenet_tvm.runtime.threads import Threads
 from mobilenet_tvm.schedules import pointwise
-from mobilenet_tvm.schedules.gpu.threads import LANES, bind_threads, copy_in_vectors, gpu_of
+from mobilenet_tvm.schedules.gpu import tensor_core_pointwise
+from mobilenet_tvm.schedules.gpu.threads import (
+    arithmetic,
+    bind_threads,
+    copy_in_vectors,
+    fma_per_cycle,
+    gpu_of,
+    lanes_of,
+)
 from mobilenet_tvm.schedules.workload import Pointwise
 from mobilenet_tvm.targets.presets import PRESETS, get_target, native
 from mobilenet_tvm.targets.target import Target
 
-#: Times a function of float32 arrays of some shapes: the shortest of some runs, in seconds.
-_Timer = Callable[[Schedule, Sequence[Sequence[int]]], float]
+#: Times a function of arrays of some shapes and one type: the shortest of some runs, in seconds.
+_Timer = Callable[[Schedule, Sequence[Sequence[int]], str], float]
 
 #: How long a GPU is to multiply, in seconds: far longer than the start of a kernel takes.
 _LONG = 0.01
@@ -37,7 +45,7 @@ class Peak:
     Parameters
     ----------
     gflops : float
-        float32 multiply-adds on registers, in 1e9 operations per second (two each).
+        Multiply-adds on registers, in 1e9 operations per second (two each).
     gbytes : float
         Bytes read from memory per second, in 1e9; on a GPU, read and written.
     """
@@ -53,7 +61,9 @@ def target_of(facts: Mapping[str, Any]) -> Target:
     return next((t for t in PRESETS.values() if t.cpu == facts["cpu"]), None) or native()
 
 
-def measure_peak(target: Target, threads: int = 1, board: Session | None = None) -> Peak:
+def measure_peak(
+    target: Target, threads: int = 1, board: Session | None = None, dtype: str = "float32"
+) -> Peak:
     """Measure this machine or a board.
 
     Parameters
@@ -64,6 +74,8 @@ def measure_peak(target: Target, threads: int = 1, board: Session | None = None)
         How many threads run, on a CPU.
     board : Session, optional
         Where to measure; here by default.
+    dtype : str
+        Of the multiply-adds; a CPU's are float32.
 
     Returns
     -------
@@ -74,7 +86,7 @@ def measure_peak(target: Target, threads: int = 1, board: Session | None = None)
         threads = Threads(threads).count
     best = _timer(target, threads, board)
     if target.gpu is not None:
-        return Peak(_gpu_multiply_adds(target, best), _gpu_bandwidth(target, best))
+        return Peak(_gpu_multiply_adds(target, dtype, best), _gpu_bandwidth(target, best))
     return Peak(_multiply_adds(threads, target, best), _bandwidth(threads, target, best))
 
 
@@ -88,7 +100,7 @@ def _multiply_adds(threads: int, target: Target, best: _Timer) -> float:
     sch = Schedule(pointwise.build(workload, decision, target))
     panels = workload.outputs // decision.tile_n
     shapes = ((280 * threads, 512), (panels, 512, decision.tile_n), (280 * threads, 48))
-    return 1e-9 * workload.flops / best(sch, shapes)
+    return 1e-9 * workload.flops / best(sch, shapes, "float32")
 
 
 def _bandwidth(threads: int, target: Target, best: _Timer) -> float:
@@ -109,22 +121,26 @@ def _bandwidth(threads: int, target: Target, best: _Timer) -> float:
     sch.unroll(outer)
     sch.vectorize(lane)
     sch.decompose_reduction(block, r)
-    shape = (threads, rows, columns)
-    return 1e-9 * 4 * threads * rows * columns / best(sch, [shape, (threads, columns)])
+    shapes = ((threads, rows, columns), (threads, columns))
+    return 1e-9 * 4 * threads * rows * columns / best(sch, shapes, "float32")
 
 
-def _gpu_multiply_adds(target: Target, best: _Timer) -> float:
+def _gpu_multiply_adds(target: Target, dtype: str, best: _Timer) -> float:
     """Let each thread add to sums in registers; all load the same factors, from a cache.
 
     Eight vectors of sums that do not wait for each other, for drivers that let a core work on one
-    thread at a time: those for CPUs.
+    thread at a time: those for CPUs. Where there are tensor cores, time a large product on them.
     """
+    product = Pointwise(1 << 16, 1024, 1024, dtype=dtype)
+    if tensor_core_pointwise.pays(product, target):
+        return _tensor_multiply_adds(product, target, best)
     gpu, vectors, steps = gpu_of(target), 8, 1024
-    group = 4 * gpu.lockstep
-    per_second = 1e9 * gpu.units * gpu.fma_per_cycle * gpu.clock_ghz
-    groups = max(1, round(_LONG * per_second / (vectors * LANES * steps * group)))
-    shapes = ((groups * group, LANES), (steps, vectors), (groups * group, vectors, LANES))
-    data, factors = (te.placeholder(shape) for shape in shapes[:2])
+    type_ = arithmetic(dtype, gpu)
+    lanes, group = lanes_of(type_), 4 * gpu.lockstep
+    per_second = 1e9 * gpu.units * fma_per_cycle(dtype, gpu) * gpu.clock_ghz
+    groups = max(1, round(_LONG * per_second / (vectors * lanes * steps * group)))
+    shapes = ((groups * group, lanes), (steps, vectors), (groups * group, vectors, lanes))
+    data, factors = (te.placeholder(shape, type_) for shape in shapes[:2])
     k = te.reduce_axis((0, steps), name="k")
     total = te.compute(
         shapes[2], lambda t, v, lane: te.sum(data[t, lane] * factors[k, v], axis=k), name="total"
@@ -136,17 +152,24 @@ def _gpu_multiply_adds(target: Target, best: _Timer) -> float:
     thread = bind_threads(sch, [loop], group)
     sch.vectorize(lane)
     sch.compute_at(block, thread)
-    copy_in_vectors(sch, sch.cache_read(block, 0, "local"), thread)
+    copy_in_vectors(sch, sch.cache_read(block, 0, "local"), thread, lanes)
     vector, lane, step = sch.get_loops(block)[-3:]
     sch.reorder(step, vector, lane)
-    copy_in_vectors(sch, sch.cache_read(block, 1, "local"), step)
+    copy_in_vectors(sch, sch.cache_read(block, 1, "local"), step, lanes)
     sch.unroll(vector)
     sch.vectorize(lane)
     *_, vector, lane = sch.get_loops(sch.decompose_reduction(block, step))
     sch.unroll(vector)
     sch.vectorize(lane)
-    flops = 2 * groups * group * vectors * LANES * steps
-    return 1e-9 * flops / best(sch, shapes)
+    flops = 2 * groups * group * vectors * lanes * steps
+    return 1e-9 * flops / best(sch, shapes, type_)
+
+
+def _tensor_multiply_adds(product: Pointwise, target: Target, best: _Timer) -> float:
+    decision = tensor_core_pointwise.default(product, target)
+    sch = Schedule(tensor_core_pointwise.build(product, decision, target))
+    shapes = [tuple(map(int, param.ty.shape)) for param in sch.mod["main"].params]
+    return 1e-9 * product.flops / best(sch, shapes, product.dtype)
 
 
 def _gpu_bandwidth(target: Target, best: _Timer) -> float:
@@ -157,15 +180,15 @@ def _gpu_bandwidth(target: Target, best: _Timer) -> float:
     result = te.compute((size,), lambda i: data[i] + 1.0, name="result")
     sch = Schedule(te.create_prim_func([data, result]))
     (loop,) = sch.get_loops(sch.get_sblock("result"))
-    vector, lane = sch.split(loop, [None, LANES])
+    vector, lane = sch.split(loop, [None, lanes_of("float32")])
     bind_threads(sch, [vector], 4 * gpu.lockstep)
     sch.vectorize(lane)
-    return 1e-9 * 2 * 4 * size / best(sch, [(size,), (size,)])
+    return 1e-9 * 2 * 4 * size / best(sch, [(size,), (size,)], "float32")
 
 
 def _timer(target: Target, threads: int, board: Session | None) -> _Timer:
-    def best(sch: Schedule, shapes: Sequence[Sequence[int]]) -> float:
-        tensors = [(tuple(shape), "float32") for shape in shapes]
+    def best(sch: Schedule, shapes: Sequence[Sequence[int]], dtype: str) -> float:
+        tensors = [(tuple(shape), dtype) for shape in shapes]
         with tempfile.TemporaryDirectory() as folder:
             library = Path(folder) / "peak.so"
             write_library(sch.mod, target, library)

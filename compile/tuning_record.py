@@ -24,6 +24,8 @@ _DATE = "%Y-%m-%dT%H:%M:%SZ"
 
 #: Why a line is skipped: what a killed writer left, and what may be of use to somebody else.
 TORN, NEWER, OTHER_TARGET = "torn", "newer format", "another target"
+#: Why another is: what this project does not write.
+FOREIGN = "foreign fields"
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Record:
     date : str
         UTC, as in `2026-01-31T12:00:00Z`.
     dtype, layout : str
-        Of the data: `float32` and `NHWC`.
+        Of the data: `float32` or `float16`, and `NHWC`.
     board : str
         Which of such devices it was, where there is a farm of them; may be empty.
     """
@@ -92,6 +94,7 @@ class Record:
             decision=dict(vars(decision)),
             microseconds=round(microseconds, 2),
             spread=round(spread, 3),
+            dtype=workload.dtype,
             threads=threads,
             target=target.preset,
             source=source,
@@ -170,6 +173,8 @@ def read_record(line: str, target: Target | None = None) -> Record:
         workload = parse(record.workload)
     except ValueError as error:
         raise UnusableLineError("unknown workload", str(error)) from None
+    if record.dtype != workload.dtype:
+        raise UnusableLineError(FOREIGN, "dtype is not the workload's")
     try:
         operators.decision(workload, record.decision, machine)
     except ValueError as error:
@@ -179,22 +184,21 @@ def read_record(line: str, target: Target | None = None) -> Record:
 
 def _to_record(row: Any) -> Record:
     """Make a record of a line's JSON; right types, but nothing known of what they say."""
-    foreign = "foreign fields"
     made_as = row.get("format") if isinstance(row, dict) else None
     if type(made_as) is not int or made_as < 1:
-        raise UnusableLineError(foreign, "no record")
+        raise UnusableLineError(FOREIGN, "no record")
     if made_as > FORMAT:
         raise UnusableLineError(NEWER, f"{made_as}; this version reads up to {FORMAT}")
     values = {name: value for name, value in row.items() if name != "format"}
     for name in values:
         if name not in _FIELDS:
-            raise UnusableLineError(foreign, f"{name!r} is unknown")
+            raise UnusableLineError(FOREIGN, f"{name!r} is unknown")
     for name, right in _FIELDS.items():
         if name in _OPTIONAL and name not in values:
             continue
         if name not in values or not right(values[name]):
             raise UnusableLineError(
-                foreign, f"{name} is {'wrong' if name in values else 'missing'}"
+                FOREIGN, f"{name} is {'wrong' if name in values else 'missing'}"
             )
     return Record(**values)
 
@@ -224,7 +228,7 @@ def _is_date(value: Any) -> bool:
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     "target": _is_text,
     "workload": _is_text,
-    "dtype": lambda value: value == "float32",
+    "dtype": lambda value: value in ("float32", "float16"),
     "layout": lambda value: value == "NHWC",
     "decision": lambda value: isinstance(value, dict),
     "microseconds": lambda value: _is_number(value, 0.01),

@@ -130,7 +130,7 @@ def check(result: Array, reference: Path, allowed: float) -> Failure | None:
     if not reference.exists():
         np.save(reference, result)
         return None
-    expected = np.load(reference)
+    result, expected = (array.astype(np.float32) for array in (result, np.load(reference)))
     difference = float(np.abs(result - expected).max())
     limit = allowed * max(1.0, float(np.abs(expected).max()))
     if difference <= limit:

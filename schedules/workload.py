@@ -265,6 +265,11 @@ class Block:
     halves: DepthwisePointwise
 
     @property
+    def dtype(self) -> str:
+        """The type of all three layers."""
+        return self.halves.dtype
+
+    @property
     def epilogue(self) -> Epilogue:
         """The steps on the block's result."""
         return self.halves.epilogue

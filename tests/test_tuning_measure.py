@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mobilenet_tvm.compile.tuning.board_files import in_float32
 from mobilenet_tvm.compile.tuning.features import features, matrix
 from mobilenet_tvm.compile.tuning.measure import (
     check,
+    parameters_of,
     random_arguments,
     time_until_stable,
     tolerance,
@@ -27,11 +29,12 @@ from mobilenet_tvm.schedules.workload import (
     Step,
     Workload,
 )
-from mobilenet_tvm.targets.presets import PRESETS
+from mobilenet_tvm.targets.presets import PRESETS, native
 from mobilenet_tvm.targets.target import Target
 
 BIAS, ADD = Step("add_channel"), Step("add")
 WINDOW = ((3, 3), (1, 1), (1, 1, 1, 1))
+NATIVE = native()
 WORKLOADS: list[Workload] = [
     Pointwise(49, 24, 40, (BIAS, ADD)),
     Pointwise(1, 64, 1000, (BIAS,)),
@@ -93,6 +96,11 @@ def test_features_tell_decisions_apart(workload: Workload) -> None:
             assert len(np.unique(np.nan_to_num(table, nan=-1), axis=0)) == len(table)
 
 
+def test_features_tell_decisions_for_tensor_cores_apart() -> None:
+    table = matrix(Space(Pointwise(196, 48, 144, dtype="float16"), PRESETS["cuda-sm_90"]))
+    assert len(np.unique(np.nan_to_num(table, nan=-1), axis=0)) == len(table)
+
+
 def test_features_are_numbers_without_what_does_not_apply() -> None:
     found = features(
         GlobalPool(1, 49, 96), operators.default(WORKLOADS[-1], PRESETS["x86"]), PRESETS["x86"]
@@ -105,10 +113,9 @@ def test_features_are_numbers_without_what_does_not_apply() -> None:
 def test_arguments_fit_the_function_and_only_weights_stay(workload: Workload) -> None:
     target = PRESETS["x86"]
     decision = operators.default(workload, target)
-    func = operators.build(workload, decision, target)
-    parameters = [(p.name, tuple(int(e) for e in p.ty.shape)) for p in func.params]
+    parameters = parameters_of(operators.build(workload, decision, target))
     arrays, weights = random_arguments(workload, decision, parameters)
-    assert [array.shape for array in arrays] == [shape for _, shape in parameters]
+    assert [array.shape for array in arrays] == [shape for _, shape, _ in parameters]
     assert np.isnan(arrays[-1]).all()
     names = [parameters[index][0] for index in weights]
     assert not {"data", parameters[-1][0]} & set(names)
@@ -120,11 +127,35 @@ def test_arguments_are_the_same_for_all_decisions() -> None:
     workload, target = WORKLOADS[0], PRESETS["x86"]
     inputs = []
     for decision in operators.decisions(workload, target)[:2]:
-        func = operators.build(workload, decision, target)
-        parameters = [(p.name, tuple(int(e) for e in p.ty.shape)) for p in func.params]
+        parameters = parameters_of(operators.build(workload, decision, target))
         inputs.append(random_arguments(workload, decision, parameters)[0])
     np.testing.assert_array_equal(inputs[0][0], inputs[1][0])
     np.testing.assert_array_equal(inputs[0][3], inputs[1][3])
+
+
+def test_arguments_of_float16_are_the_same_numbers_in_the_float32_reference() -> None:
+    stem = Convolution(1, 16, 16, 3, 16, (3, 3), (2, 2), (0, 0, 1, 1), True, (BIAS,), "float16")
+    dense = Pointwise(1, 64, 40, (BIAS, Step("float32")), "float16")
+    fused = DepthwisePointwise(Depthwise(1, 8, 8, 16, *WINDOW, (BIAS,), "float16"), 24, (BIAS, ADD))
+    types = {stem: ("float32", "float16"), dense: ("float16", "float32")}
+    for workload in (stem, dense, fused):
+        found = []
+        for layer, target in ((workload, PRESETS["mali-x86"]), (in_float32(workload), NATIVE)):
+            decision = operators.default(layer, target)
+            parameters = parameters_of(operators.build(layer, decision, target))
+            arrays, _ = random_arguments(workload, decision, parameters)
+            assert [array.dtype for array in arrays] == [dtype for *_, dtype in parameters]
+            found.append(arrays)
+        half, single = found
+        assert {array.dtype for array in single} == {np.dtype(np.float32)}
+        np.testing.assert_array_equal(half[0], single[0])
+        assert len(half) == len(single)
+        first, last = types.get(workload, ("float16", "float16"))
+        assert (half[0].dtype, half[-1].dtype) == (np.dtype(first), np.dtype(last))
+        # As they lie in memory they differ: weights are packed.
+        for a, b in zip(half[1:-1], single[1:-1], strict=True):
+            assert a.dtype == np.float16
+            assert set(np.unique(a)) - {0} == set(np.unique(b)) - {0}
 
 
 def test_a_result_is_compared_with_the_first(tmp_path: Path) -> None:

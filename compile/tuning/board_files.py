@@ -15,7 +15,13 @@ from mobilenet_tvm.compile.tuning.builder import Build, Compiled, compile_candid
 from mobilenet_tvm.compile.tuning.measure import random_arguments
 from mobilenet_tvm.runtime.measure import Array
 from mobilenet_tvm.schedules import operators
-from mobilenet_tvm.schedules.workload import Workload
+from mobilenet_tvm.schedules.workload import (
+    Block,
+    Depthwise,
+    DepthwisePointwise,
+    Workload,
+    output_dtype,
+)
 from mobilenet_tvm.targets.presets import native
 from mobilenet_tvm.targets.target import Target
 
@@ -39,9 +45,10 @@ def reference_path(workload: Workload, folder: Path) -> Path:
 
 
 def compute_reference(workload: Workload, path: Path) -> None:
-    """Store a layer's right result, as this machine computes it by the default decision.
+    """Store a layer's right result, as this machine's CPU computes it by the default decision.
 
-    So a board that computes wrongly is known by its first candidate.
+    So a board that computes wrongly is known by its first candidate. This machine computes in
+    float32, also where the layer's own type is smaller.
 
     Parameters
     ----------
@@ -51,13 +58,27 @@ def compute_reference(workload: Workload, path: Path) -> None:
         The file to write.
     """
     target = native()
-    decision = operators.default(workload, target)
+    plain = in_float32(workload)
+    decision = operators.default(plain, target)
     library = str(path.with_suffix(".so"))
-    compiled = compile_candidate(operators.build, workload, decision, target, library)
+    compiled = compile_candidate(operators.build, plain, decision, target, library)
     arrays, _ = random_arguments(workload, decision, compiled.parameters)
     tensors = [tvm.runtime.tensor(array) for array in arrays]
     tvm.runtime.load_module(library)["main"](*tensors)
-    np.save(path, tensors[-1].numpy())
+    np.save(path, tensors[-1].numpy().astype(output_dtype(workload.epilogue, workload.dtype)))
+
+
+def in_float32(workload: Workload) -> Workload:
+    """Return a layer as it is in the network that another type was asked for."""
+    if workload.dtype == "float32":
+        return workload
+    assert not isinstance(workload, Block)  # noqa: S101
+    epilogue = tuple(step for step in workload.epilogue if step.op != "float32")
+    if not isinstance(workload, DepthwisePointwise):
+        return replace(workload, epilogue=epilogue, dtype="float32")
+    first = in_float32(workload.depthwise)
+    assert isinstance(first, Depthwise)  # noqa: S101
+    return replace(workload, depthwise=first, epilogue=epilogue)
 
 
 def store(array: Array, folder: Path) -> Path:

@@ -202,7 +202,7 @@ class BoardRunner(meta_schedule.runner.PyRunner):  # type: ignore[misc]
 
     def _files(self, path: str, artifact: Artifact) -> Files:
         workload = artifact.task.workload
-        _, shape = artifact.compiled.parameters[-1]
+        _, shape, _ = artifact.compiled.parameters[-1]
         return Files(
             Path(path),
             artifact.compiled.arguments,

@@ -17,7 +17,7 @@ from tvm.s_tir import meta_schedule
 from tvm.support.popen_pool import PopenPoolExecutor
 
 from mobilenet_tvm.compile.codegen import write_library
-from mobilenet_tvm.compile.tuning.measure import Failure, Parameters
+from mobilenet_tvm.compile.tuning.measure import Failure, Parameters, parameters_of
 from mobilenet_tvm.compile.tuning.space import key_of, number_in
 from mobilenet_tvm.compile.tuning.task import Task
 from mobilenet_tvm.schedules.workload import Workload
@@ -42,8 +42,8 @@ class Compiled:
 
     Parameters
     ----------
-    parameters : sequence of (str, tuple of int)
-        Names and shapes of the function's.
+    parameters : sequence of (str, tuple of int, str)
+        Names, shapes and types of the function's.
     arguments : sequence of Path
         Files of all arguments but the output, where they are kept.
     weights : sequence of int
@@ -80,7 +80,7 @@ def compile_candidate(
     """Compile one candidate, for any target, as the network would be."""
     func = build(workload, decision, target).with_attr("global_symbol", "main")
     write_library(tvm.IRModule({"main": func}), target, Path(path))
-    return Compiled([(p.name, tuple(int(extent) for extent in p.ty.shape)) for p in func.params])
+    return Compiled(parameters_of(func))
 
 
 def one_line(error: BaseException) -> str:

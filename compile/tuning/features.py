@@ -221,7 +221,8 @@ def _columns() -> tuple[str, ...]:
     for layer in layers:
         names |= features(layer, operators.default(layer, target), target).keys()
     for gpu in (PRESETS["mali"], PRESETS["cuda"]):
-        for layer in layers:
+        # On tensor cores, where there are any.
+        for layer in (*layers, Pointwise(16, 16, 16, dtype="float16")):
             if operators.supports(layer, gpu):
                 names |= features(layer, operators.default(layer, gpu), gpu).keys()
     return tuple(sorted(names))

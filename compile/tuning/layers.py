@@ -15,7 +15,7 @@ from mobilenet_tvm.targets.target import Target
 
 
 def find_layers(
-    models: Iterable[str | Path], target: Target, options: ModelOptions
+    models: Iterable[str | Path], target: Target, options: ModelOptions, dtype: str = "float32"
 ) -> Counter[Workload]:
     """Return the layers of some models, and how often they are called together.
 
@@ -27,6 +27,8 @@ def find_layers(
         The machine: it decides which layers are fused.
     options : ModelOptions
         For each of the models.
+    dtype : str
+        What the layers keep their values in.
 
     Raises
     ------
@@ -35,7 +37,8 @@ def find_layers(
     """
     counts: Counter[Workload] = Counter()
     for model in models:
-        counts.update(layer.workload for layer in layers(resolve(model, options).model, target))
+        found = layers(resolve(model, options).model, target, dtype)
+        counts.update(layer.workload for layer in found)
     if not counts:
         raise UserError("nothing to tune: no layer of the model has a schedule of its own")
     return counts

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tvm import tirx
 
 from mobilenet_tvm.runtime import measure as protocol
 from mobilenet_tvm.runtime.measure import (
@@ -27,18 +28,24 @@ __all__ = [
     "Parameters",
     "check",
     "measure",
+    "parameters_of",
     "place_of",
     "random_arguments",
     "time_until_stable",
     "tolerance",
 ]
 
-#: Names and shapes of a function's parameters; the first is the data, the last the output.
-Parameters = Sequence[tuple[str, tuple[int, ...]]]
+#: Names, shapes and types of a function's parameters; the first is the data, the last the output.
+Parameters = Sequence[tuple[str, tuple[int, ...], str]]
 
 #: A GPU's second-level cache of this size keeps a network's weights from one inference to the next:
 #: MobileNetV2 has 14 MB.
 _KEEPS_WEIGHTS = 16 << 20
+
+
+def parameters_of(func: tirx.PrimFunc) -> Parameters:
+    """Return a function's parameters, as the others here take them."""
+    return [(p.name, tuple(map(int, p.ty.shape)), str(p.ty.dtype)) for p in func.params]
 
 
 def random_arguments(
@@ -52,33 +59,35 @@ def random_arguments(
         The layer.
     decision : object
         Says how weights are packed.
-    parameters : sequence of (str, tuple of int)
+    parameters : sequence of (str, tuple of int, str)
         The function's.
 
     Returns
     -------
     arrays : list of ndarray
-        One per parameter. Sums of weighted inputs have variance 1; the output is NaN.
+        One per parameter; what the workload's type can hold. Sums of weighted inputs have variance
+        1; the output is NaN.
     weights : list of int
         Which arrays stay the same from one inference to the next.
     """
     rng = np.random.default_rng(0)
 
     def normal(shape: tuple[int, ...], scale: float = 1.0) -> Array:
-        return rng.standard_normal(shape, np.float32) * np.float32(scale)
+        values = rng.standard_normal(shape, np.float32) * np.float32(scale)
+        return values.astype(workload.dtype)
 
     plain = [normal(shape, np.prod(shape[:-1]) ** -0.5) for shape in workload.weights]
     remaining = iter(operators.pack(workload, plain, decision))
     arrays, weights = [], []
     last = len(parameters) - 1
-    for index, (name, shape) in enumerate(parameters):
+    for index, (name, shape, dtype) in enumerate(parameters):
         step = name.rpartition("_")[0]
         if index == last:
-            arrays.append(np.full(shape, np.nan, np.float32))
+            arrays.append(np.full(shape, np.nan, dtype))
         elif index == 0 or step in CHANNEL_STEPS | TENSOR_STEPS:
-            arrays.append(normal(shape))
+            arrays.append(normal(shape).astype(dtype))
         else:
-            arrays.append(next(remaining))
+            arrays.append(next(remaining).astype(dtype))
         if 0 < index < last and step not in TENSOR_STEPS:
             weights.append(index)
     return arrays, weights
@@ -87,10 +96,12 @@ def random_arguments(
 def tolerance(workload: Workload, outputs: int) -> float:
     """Return how far apart two right results may be, as a share of the largest.
 
-    Rounding errors of a float32 sum grow like the root of the number of its terms.
+    Rounding errors of a sum grow like the root of the number of its terms. In float16 no more than
+    a few terms are added up before they come to float32 ones.
     """
     terms = max(1.0, workload.flops / (2 * outputs))
-    return float(16 * np.finfo(np.float32).eps * terms**0.5)
+    factor = 1 if workload.dtype == "float16" else 16
+    return float(factor * np.finfo(workload.dtype).eps * terms**0.5)
 
 
 def place_of(target: Target) -> Place:
@@ -119,7 +130,7 @@ def measure(
         What it computes.
     decision : object
         How.
-    parameters : sequence of (str, tuple of int)
+    parameters : sequence of (str, tuple of int, str)
         The function's.
     reference : Path
         See `check`.
