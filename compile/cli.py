@@ -33,10 +33,6 @@ from mobilenet_tvm.targets.errors import UserError, WrongUseError
 if TYPE_CHECKING:
     from mobilenet_tvm.runtime import Metadata
 
-#: Largest difference from ONNX Runtime, as a share of the output's range.
-TOLERANCE = 1e-4
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 success, 2 wrong use, 1 anything else."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -155,7 +151,8 @@ def compile_command(
             "target": f"{metadata.target['name']} ({metadata.target['cpu']}, "
             f"{metadata.target['triple']})",
             "weights": metadata.weights,
-            "layers": f"{metadata.layers} in {metadata.extra['functions']} functions",
+            "layers": f"{metadata.layers} in {metadata.extra['functions']} functions, "
+            f"{metadata.extra['dtype']}",
             "tuned": _tuned(metadata),
             "memory": f"{metadata.extra['activation_bytes'] / 1e6:.1f} MB between layers, "
             f"{sum(call['bytes'] for call in metadata.extra['calls']) / 1e6:.1f} MB moved",
@@ -266,9 +263,8 @@ def profile(file: Path, threads: int | None, device: str, rounds: int, as_json: 
 @click.option(
     "--tolerance",
     type=click.FloatRange(0),
-    default=TOLERANCE,
-    show_default=True,
-    help="Largest difference, as a share of the output's range.",
+    help="Largest difference, as a share of the output's range.  "
+    "[default: 0.0001, of float16 0.05]",
 )
 @json_option
 def verify(
@@ -277,26 +273,28 @@ def verify(
     threads: int | None,
     device: str,
     inputs: int,
-    tolerance: float,
+    tolerance: float | None,
     as_json: bool,
     **options: Any,
 ) -> int:
     """Compare a compiled model with ONNX Runtime on random inputs."""
     from mobilenet_tvm.compile.source import ModelOptions, resolve_again
+    from mobilenet_tvm.compile.verify import tolerance_of
     from mobilenet_tvm.compile.verify import verify as compare
 
     with loaded(file, device, threads) as compiled:
         source = resolve_again(compiled.metadata, model, ModelOptions(**given(options)))
         results = compare(compiled, source.model, inputs)
     worst = max(result.error for result in results)
-    agrees = worst <= tolerance
+    allowed = tolerance_of(compiled.metadata) if tolerance is None else tolerance
+    agrees = worst <= allowed
     if as_json:
         print_json(
             {
                 "file": str(file),
                 "agrees": agrees,
                 "worst_error": worst,
-                "tolerance": tolerance,
+                "tolerance": allowed,
                 "comparisons": [vars(result) for result in results],
             }
         )
@@ -308,7 +306,9 @@ def verify(
                 f"the range, {top} first class"
             )
         verdict = "equals" if agrees else "DIFFERS FROM"
-        click.echo(f"{file} {verdict} ONNX Runtime: worst {worst:.1e}, allowed {tolerance:.0e}")
+        half = compiled.metadata.extra.get("dtype") == "float16"
+        limit = f"{allowed:.0e}{' of float16' if half and tolerance is None else ''}"
+        click.echo(f"{file} {verdict} ONNX Runtime: worst {worst:.1e}, allowed {limit}")
     if source.weights != compiled.metadata.weights:
         click.echo(
             f"warning: compiled from weights '{compiled.metadata.weights}', "

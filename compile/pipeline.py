@@ -19,7 +19,7 @@ from mobilenet_tvm.compile.passes.lower_layers import Decide, Layer, LowerLayers
 from mobilenet_tvm.compile.passes.recognize_hard import RecognizeHard
 from mobilenet_tvm.compile.passes.recover_clip import RecoverClip
 from mobilenet_tvm.compile.passes.rewriter import GraphRewriter, op_name
-from mobilenet_tvm.compile.passes.to_float16 import ToFloat16
+from mobilenet_tvm.compile.passes.set_dtype import SetDtype
 from mobilenet_tvm.compile.passes.to_nhwc import ToNHWC
 from mobilenet_tvm.schedules import operators, schedule_module
 from mobilenet_tvm.targets.errors import UserError
@@ -28,8 +28,8 @@ from mobilenet_tvm.targets.target import Target
 Pass = Callable[[tvm.IRModule], tvm.IRModule]
 
 
-def graph_passes(dtype: str = "float32") -> list[Pass]:
-    """Return the rewrites of the imported graph: fewer operators, NHWC, folded constants."""
+def graph_passes(dtype: str) -> list[Pass]:
+    """Return the rewrites of the imported graph: fewer operators, NHWC, constants, one type."""
     rewriters: list[type[GraphRewriter]] = [
         FoldConstants,
         RecoverClip,
@@ -43,7 +43,7 @@ def graph_passes(dtype: str = "float32") -> list[Pass]:
         *(lambda mod, rewriter=rewriter: rewriter(mod).run() for rewriter in rewriters),
         # What FoldConstants does not know, TVM evaluates, slowly.
         relax.transform.FoldConstant(),
-        *([lambda mod: ToFloat16(mod).run()] if dtype == "float16" else []),
+        lambda mod: SetDtype(mod, dtype).run(),
     ]
 
 

@@ -1,12 +1,14 @@
-"""A compiler pass that lets layers, and what is between them, keep their values in float16."""
+"""A compiler pass that gives layers, and what is between them, the type to keep values in."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import tvm
 from tvm import relax
 
-from mobilenet_tvm.compile.passes.lower_layers import has_schedule
+from mobilenet_tvm.compile.passes.lower_layers import DTYPES, has_schedule
 from mobilenet_tvm.compile.passes.recognize_hard import HARD_SIGMOID, HARD_SWISH
 from mobilenet_tvm.compile.passes.rewriter import (
     GraphRewriter,
@@ -28,15 +30,23 @@ _KEEP = frozenset(
 )  # fmt: skip
 
 
-class ToFloat16(GraphRewriter):
-    """Convert weights to float16, and values where a layer with a schedule reads them.
+class SetDtype(GraphRewriter):
+    """Let layers with a schedule keep weights and values in one type, whatever the model does.
 
-    Inputs and outputs of the network stay float32, and so does what comes before the first layer.
-    An operator that is not known to be safe computes in float32.
+    What comes before the first layer stays as it is, and so do the types of inputs and outputs. An
+    operator that is not known to be safe computes in float32.
+
+    Parameters
+    ----------
+    mod : IRModule
+        With graph operators in NHWC.
+    dtype : str
+        `float32` or `float16`.
     """
 
-    def __init__(self, mod: tvm.IRModule) -> None:
+    def __init__(self, mod: tvm.IRModule, dtype: str) -> None:
         super().__init__(mod)
+        self._dtype = dtype
         bindings = [b for block in straight_line(mod["main"]).blocks for b in block.bindings]
         self._layers = {binding.var for binding in bindings if has_schedule(binding.value)}
         self._casts: dict[tuple[relax.Expr, str], relax.Expr] = {}
@@ -45,31 +55,38 @@ class ToFloat16(GraphRewriter):
         """Convert the arguments of a call to the type that it computes in."""
         if not isinstance(value, relax.Call):
             return None
+        name = op_name(value)
+        if name == "astype":
+            cast = str(value.attrs.dtype)
+            return value.args[0] if _is(value.args[0], cast) else None
         if var in self._layers:
-            dtype = "float16"
-        elif not any(_is(argument, "float16") for argument in _tensors(value.args)):
+            dtype = self._dtype
+        elif not any(_is(tensor, self._dtype) for tensor in _variables(value.args)):
             return None
         else:
-            dtype = "float16" if op_name(value) in _KEEP else "float32"
+            dtype = self._dtype if name in _KEEP else "float32"
         arguments = [self._cast(argument, dtype) for argument in value.args]
         return relax.Call(value.op, arguments, value.attrs, value.ty_args)
 
     def result(self, value: relax.Expr) -> relax.Expr:
-        """Return outputs in float32, as the model says."""
-        value = super().result(value)
-        if isinstance(value.ty, relax.TupleType):
-            places = range(len(value.ty.fields))
-            value = relax.Tuple([self.emit(relax.TupleGetItem(value, place)) for place in places])
-        return self._cast(value, "float32")
+        """Return outputs in the types that the model says."""
+        value, type_ = super().result(value), self.mod["main"].ret_ty
+        if not isinstance(type_, relax.TupleType):
+            return self._cast(value, str(type_.dtype))
+        fields = [
+            self._cast(self.emit(relax.TupleGetItem(value, place)), str(field.dtype))
+            for place, field in enumerate(type_.fields)
+        ]
+        return relax.Tuple(fields)
 
     def _cast(self, value: relax.Expr, dtype: str) -> relax.Expr:
         if isinstance(value, relax.Tuple):
             return relax.Tuple([self._cast(field, dtype) for field in value.fields])
-        if not (_is(value, "float32") or _is(value, "float16")) or _is(value, dtype):
+        if _is(value, dtype) or not any(_is(value, float_) for float_ in DTYPES):
             return value
         array = constant_value(value)
         if array is not None:
-            return _as_float16(array)
+            return _converted(array, dtype)
         key = (value, dtype)
         if key not in self._casts:
             self._casts[key] = self.emit(relax.op.astype(value, dtype))
@@ -77,22 +94,24 @@ class ToFloat16(GraphRewriter):
         return self._casts[key]
 
 
-def _as_float16(array: np.ndarray) -> relax.Expr:
+def _converted(array: np.ndarray, dtype: str) -> relax.Expr:
     largest = float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
-    if largest > float(np.finfo(np.float16).max):
+    if largest > float(np.finfo(dtype).max):
         raise UserError(
-            f"the network has a constant of {largest:.6g}, and float16 ends at 65504; "
-            "compile it with --dtype float32"
+            f"the network has a constant of {largest:.6g}, and {dtype} ends at "
+            f"{np.finfo(dtype).max:.0f}; compile it with --dtype float32"
         )
-    return constant(array.astype(np.float16))
+    return constant(array.astype(dtype))
 
 
-def _tensors(values: list[relax.Expr]) -> list[relax.Expr]:
-    return [
+def _variables(values: Sequence[relax.Expr]) -> list[relax.Expr]:
+    """Return arguments and fields of tuples among them that are no constants."""
+    tensors = [
         tensor
         for value in values
         for tensor in (value.fields if isinstance(value, relax.Tuple) else [value])
     ]
+    return [tensor for tensor in tensors if constant_value(tensor) is None]
 
 
 def _is(value: relax.Expr, dtype: str) -> bool:

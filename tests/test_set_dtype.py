@@ -1,4 +1,4 @@
-"""The conversion of a network to float16: which values are of which type, and what refuses."""
+"""The type that a network's values get: which are of which, and what refuses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tvm import relax
 from tvm.relax import op
 
 from mobilenet_tvm.compile.passes.lower_layers import LowerLayers
-from mobilenet_tvm.compile.passes.to_float16 import ToFloat16
+from mobilenet_tvm.compile.passes.set_dtype import SetDtype
 from mobilenet_tvm.compile.pipeline import tvm_target
 from mobilenet_tvm.schedules import operators
 from mobilenet_tvm.targets.errors import UserError
@@ -24,7 +24,7 @@ MALI = get_target("mali:x86")
 
 
 def converted(body: Callable[..., Any], *shapes: tuple[int, ...]) -> tvm.IRModule:
-    return ToFloat16(module(body, *shapes)).run()
+    return SetDtype(module(body, *shapes), "float16").run()
 
 
 def dtypes(mod: tvm.IRModule, name: str) -> list[str]:
@@ -116,3 +116,23 @@ def test_weights_are_halved() -> None:
     (call,) = calls(converted(lambda x: conv(x, 8, 16), (1, 6, 6, 8)), "nn.conv2d")
     weight = call.args[1].value.numpy()
     np.testing.assert_array_equal(weight, normal(1, 1, 8, 16, seed=16).astype(np.float16))
+
+
+def test_a_network_of_float16_computes_in_float32_where_that_is_asked_for() -> None:
+    def body(x: Any) -> Any:
+        weight = relax.const(normal(1, 1, 8, 16).astype(np.float16))
+        layouts = {"data_layout": "NHWC", "kernel_layout": "HWIO"}
+        product = emit(op.nn.conv2d(x, weight, **layouts))
+        ahead = emit(op.astype(product, "float32"))
+        return op.astype(emit(op.nn.relu(ahead)), "float16")
+
+    mod = SetDtype(module(body, (1, 6, 6, 8), dtype="float16"), "float32").run()
+    assert dtypes(mod, "nn.conv2d") == dtypes(mod, "nn.relu") == ["float32"]
+    # The model's own cast after the layer has nothing to do.
+    assert dtypes(mod, "astype") == ["float32", "float16"]
+    assert str(mod["main"].ret_ty.dtype) == "float16"
+
+
+def test_a_network_of_float32_stays_as_it_is() -> None:
+    mod = module(lambda x: op.nn.relu(bias(stem(x), 8)), (1, 3, 6, 6))
+    tvm.ir.assert_structural_equal(SetDtype(mod, "float32").run()["main"], mod["main"])
