@@ -1,11 +1,15 @@
 """Fixtures that several test modules share."""
 
+import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 import cuda_on_cpu
 import pytest
 from board import Board
+from intel_opencl import IntelOpenCL
 from pocl import Pocl
 
 
@@ -32,11 +36,7 @@ def _no_tuning_logs_of_other_tests(
 @pytest.fixture(scope="session")
 def board() -> Board:
     board = Board()
-    reason = board.reason()
-    if reason is not None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    _demand(board.reason())
     return board
 
 
@@ -52,13 +52,36 @@ def gcc() -> None:
 @pytest.fixture(scope="session")
 def pocl() -> Iterator[Pocl]:
     pocl = Pocl()
-    reason = pocl.reason()
-    if reason is not None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    _demand(pocl.reason())
     pocl.open()
     with pytest.MonkeyPatch.context() as patch:
         for name, value in pocl.environment().items():
             patch.setenv(name, value)
         yield pocl
+
+
+@pytest.fixture(scope="session")
+def on_intel() -> Iterator[Callable[..., Any]]:
+    """Call functions in another process, where the OpenCL driver is Intel's: it takes float16.
+
+    A process has one OpenCL loader, and that of this one has PoCL's drivers.
+    """
+    intel = IntelOpenCL()
+    _demand(intel.reason())
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context) as pool:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in intel.environment().items():
+                patch.setenv(name, value)
+            # The process starts with its first work.
+            pool.submit(int).result()
+        yield lambda function, *arguments: pool.submit(function, *arguments).result()
+
+
+def _demand(reason: str | None) -> None:
+    """Skip what needs a part that is missing, for a reason; fail where all parts have to be."""
+    if reason is None:
+        return
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)

@@ -26,10 +26,16 @@ def source(func: tirx.PrimFunc, target: Target) -> str:
     return str(_built(func, target).imports[0].inspect_source())
 
 
-def call(func: tirx.PrimFunc, target: Target, output: tuple[int, ...], *arrays: Array) -> Array:
-    """Run a scheduled function once, on the first device that there is."""
+def call(
+    func: tirx.PrimFunc,
+    target: Target,
+    output: tuple[int, ...],
+    *arrays: Array,
+    dtype: str = "float32",
+) -> Array:
+    """Run a scheduled function once, on the first device that there is; `dtype` is the output's."""
     device = _device()
-    result = np.full(output, np.nan, np.float32)
+    result = np.full(output, np.nan, dtype)
     tensors = []
     for array in (*arrays, result):
         tensors.append(device.empty(array.shape, str(array.dtype)))

@@ -12,8 +12,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +20,8 @@ from set_up import (
     SetUpError,
     cache_folder,
     execute,
-    only_one,
+    make_once,
+    opencl_platform,
     print_line,
     program,
     unpacked_packages,
@@ -123,23 +122,15 @@ class Pocl:
         SetUpError
             When it cannot be had.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with only_one(self.folder, say):
-            for leftover in self.folder.glob("unfinished-*"):
-                say(f"removing what an interrupted set-up left: {leftover}")
-                shutil.rmtree(leftover)
-            if self.root.exists():
-                say(f"PoCL: there, {self.root}")
-                return
-            say("PoCL: fetching it (apt, 110 MB)")
-            start = time.monotonic()
-            architecture = execute([program("dpkg"), "--print-architecture"]).strip()
-            with tempfile.TemporaryDirectory(prefix="unfinished-", dir=self.folder) as scratch:
-                root = unpacked_packages(PACKAGES, architecture, Path(scratch))
-                self._name_driver(root)
-                root.replace(self.root)
-            say(f"PoCL: done in {time.monotonic() - start:.1f} s, {self.root}")
-        say(f"PoCL answers: {self._greeting()}")
+        make_once(self.root, "PoCL", "apt, 110 MB", self._make, say)
+        mend = f"remove {self.folder} and run `{COMMAND}`"
+        say(f"PoCL answers: {opencl_platform(self.environment(), mend)}")
+
+    def _make(self, scratch: Path) -> Path:
+        architecture = execute([program("dpkg"), "--print-architecture"]).strip()
+        root = unpacked_packages(PACKAGES, architecture, scratch)
+        self._name_driver(root)
+        return root
 
     @property
     def _libraries(self) -> Path:
@@ -151,30 +142,6 @@ class Pocl:
         (listed,) = (root / "etc/OpenCL/vendors").glob("*.icd")
         (driver,) = root.glob(f"usr/lib/*-linux-gnu/{listed.read_text().strip()}")
         listed.write_text(f"{self.root / driver.relative_to(root)}\n")
-
-    def _greeting(self) -> str:
-        code = (
-            "import ctypes; cl = ctypes.CDLL('libOpenCL.so.1'); count = ctypes.c_uint(); "
-            "cl.clGetPlatformIDs(0, None, ctypes.byref(count)); "
-            "platforms = (ctypes.c_void_p * count.value)(); "
-            "cl.clGetPlatformIDs(count, platforms, None); "
-            "name = ctypes.create_string_buffer(200); "
-            "cl.clGetPlatformInfo(ctypes.c_void_p(platforms[0]), 0x0901, 200, name, None); "
-            "print(name.value.decode())"
-        )
-        finished = subprocess.run(
-            [sys.executable, "-c", code],
-            env=os.environ | self.environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if finished.returncode:
-            raise SetUpError(
-                f"PoCL does not work ({finished.stderr.strip().splitlines()[-1]}): "
-                f"remove {self.folder} and run `{COMMAND}`"
-            )
-        return finished.stdout.strip()
 
 
 def main() -> int:

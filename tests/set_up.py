@@ -8,7 +8,9 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,6 +38,67 @@ def only_one(folder: Path, say: Say) -> Iterator[None]:
             say("waiting for another set-up to end")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def make_once(path: Path, name: str, source: str, make: Callable[[Path], Path], say: Say) -> None:
+    """Make a part that has its folder's place to itself, unless it is there.
+
+    Parameters
+    ----------
+    path
+        Where the part is to be.
+    name, source
+        What it is, and where from, for people.
+    make
+        Works in the scratch folder that it is given, and returns the finished part in it.
+    say
+        Called with one line for each thing done.
+    """
+    folder = path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_one(folder, say):
+        for leftover in folder.glob("unfinished-*"):
+            say(f"removing what an interrupted set-up left: {leftover}")
+            shutil.rmtree(leftover)
+        if path.exists():
+            say(f"{name}: there, {path}")
+            return
+        say(f"{name}: fetching it ({source})")
+        start = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="unfinished-", dir=folder) as scratch:
+            make(Path(scratch)).replace(path)
+        say(f"{name}: done in {time.monotonic() - start:.1f} s, {path}")
+
+
+def opencl_platform(environment: Mapping[str, str], mend: str) -> str:
+    """Return the name of the first OpenCL driver that a program with an environment finds.
+
+    Parameters
+    ----------
+    environment
+        Variables beside this process's.
+    mend
+        What to do where there is none.
+    """
+    code = (
+        "import ctypes; cl = ctypes.CDLL('libOpenCL.so.1'); count = ctypes.c_uint(); "
+        "cl.clGetPlatformIDs(0, None, ctypes.byref(count)); "
+        "platforms = (ctypes.c_void_p * count.value)(); "
+        "cl.clGetPlatformIDs(count, platforms, None); "
+        "name = ctypes.create_string_buffer(200); "
+        "cl.clGetPlatformInfo(ctypes.c_void_p(platforms[0]), 0x0901, 200, name, None); "
+        "print(name.value.decode())"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if finished.returncode:
+        raise SetUpError(f"its driver does not work ({complaint(finished)}): {mend}")
+    return finished.stdout.strip()
 
 
 def program(name: str) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gpu_layers import MALI, check
 from opencl_kernels import call, source
-from test_schedules import BIAS, CLIP, RELU, close, normal, window_sums, with_epilogue
+from test_schedules import BIAS, CLIP, RELU, close, window_sums
 
 from mobilenet_tvm.schedules import operators
 from mobilenet_tvm.schedules.gpu import depthwise, pointwise, shared_pointwise, stem
@@ -30,40 +31,9 @@ from mobilenet_tvm.targets.target import Target
 
 Array = np.ndarray[Any, Any]
 
-MALI = get_target("mali:x86")
 H100 = get_target("cuda:sm_90")
 
 on_device = pytest.mark.usefixtures("pocl")
-
-
-def check(workload: Workload, decision: Any = None, target: Target = MALI) -> None:
-    """Compare a layer on the device, whatever it is for, with NumPy."""
-    decision = decision or operators.default(workload, target)
-    weights: list[Array] = [
-        normal(*shape, seed=1) / np.float32(np.prod(shape[:-1]) ** 0.5)
-        for shape in workload.weights
-    ]
-    match workload:
-        case Pointwise():
-            data = normal(workload.pixels, workload.inputs)
-            sums = data.astype(np.float64) @ weights[0].astype(np.float64)
-        case Depthwise():
-            data = normal(workload.batch, workload.height, workload.width, workload.channels)
-            sums = window_sums(data, weights[0], workload)
-        case Convolution():
-            data = normal(workload.batch, workload.height, workload.width, workload.inputs)
-            sums = window_sums(data, weights[0], workload)
-            if workload.reads_nchw:
-                data = data.transpose(0, 3, 1, 2)
-        case GlobalPool():
-            data = normal(workload.batch, workload.pixels, workload.channels)
-            sums = data.astype(np.float64).mean(1)
-        case _:
-            raise TypeError(workload)
-    expected, operands = with_epilogue(sums, workload.epilogue)
-    packed = operators.pack(workload, weights, decision)
-    func = operators.build(workload, decision, target)
-    close(call(func, MALI, expected.shape, data, *packed, *operands), expected)
 
 
 @pytest.mark.parametrize(
@@ -204,16 +174,7 @@ def test_fused_layers_by_default(
     size = (batch, height, width, channels)
     first = Depthwise(*size, (3, 3), (stride, stride), (1, 1, 1, 1), (BIAS, CLIP))
     workload = DepthwisePointwise(first, outputs, (BIAS, Step("add")))
-    decision = operators.default(workload, target)
-    data = normal(*size)
-    taps = normal(3, 3, channels, seed=1)
-    matrix = normal(channels, outputs, seed=2) / np.float32(channels**0.5)
-    between, inner = with_epilogue(window_sums(data, taps, first), first.epilogue)
-    expected, outer = with_epilogue(between @ matrix.astype(np.float64), workload.epilogue)
-    packed = operators.pack(workload, [taps, matrix], decision)
-    func = operators.build(workload, decision, target)
-    arrays = [data, packed[0], *inner, packed[1], *outer]
-    close(call(func, MALI, expected.shape, *arrays), expected)
+    check(workload, target=target)
 
 
 @pytest.mark.parametrize(

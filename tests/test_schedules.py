@@ -62,7 +62,9 @@ def call(func: tirx.PrimFunc, output: tuple[int, ...], *arrays: Array) -> Array:
     return np.asarray(tensors[-1].numpy())
 
 
-def with_epilogue(value: Array, epilogue: Epilogue) -> tuple[Array, list[Array]]:
+def with_epilogue(
+    value: Array, epilogue: Epilogue, dtype: str = "float32"
+) -> tuple[Array, list[Array]]:
     """Apply an epilogue by NumPy, in double precision; return its operands as well."""
     operands: list[Array] = []
     x = value.astype(np.float64)
@@ -70,7 +72,7 @@ def with_epilogue(value: Array, epilogue: Epilogue) -> tuple[Array, list[Array]]
         operand = np.zeros(0)
         if step.op in CHANNEL_STEPS | TENSOR_STEPS:
             shape = x.shape if step.op in TENSOR_STEPS else x.shape[-1:]
-            operands.append(normal(*shape, seed=10 + index))
+            operands.append(normal(*shape, seed=10 + index).astype(dtype))
             operand = operands[-1]
         match step.op:
             case "add" | "add_channel":

@@ -1,0 +1,86 @@
+"""Compares a layer by a GPU schedule, on an OpenCL device, with NumPy in double precision."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+from opencl_kernels import call
+from test_schedules import close, normal, window_sums, with_epilogue
+
+from mobilenet_tvm.schedules import operators
+from mobilenet_tvm.schedules.workload import (
+    Convolution,
+    Depthwise,
+    DepthwisePointwise,
+    GlobalPool,
+    Pointwise,
+    Workload,
+    output_dtype,
+)
+from mobilenet_tvm.targets.presets import get_target
+from mobilenet_tvm.targets.target import Target
+
+Array = np.ndarray[Any, Any]
+
+MALI = get_target("mali:x86")
+
+#: Roundings of results of a layer in float16: of products, of sums of some, of what is stored.
+ROUNDINGS = 4
+
+
+def check(workload: Workload, decision: Any = None, target: Target = MALI) -> None:
+    """Compare a layer on the device, whatever it is for, with NumPy."""
+    decision = decision or operators.default(workload, target)
+    weights = [
+        (normal(*shape, seed=seed) / np.float32(np.prod(shape[:-1]) ** 0.5)).astype(workload.dtype)
+        for seed, shape in enumerate(workload.weights, 1)
+    ]
+    data, expected, operands = _reference(workload, weights)
+    func = operators.build(workload, decision, target)
+    packed = operators.pack(workload, weights, decision)
+    arrays: list[Array] = []
+    for weight, read in itertools.zip_longest(packed, operands):
+        arrays += [*([] if weight is None else [weight]), *read]
+    stored = output_dtype(workload.epilogue, workload.dtype)
+    result = call(func, MALI, expected.shape, data, *arrays, dtype=stored)
+    assert result.dtype == stored
+    if workload.dtype == "float32":
+        close(result, expected)
+    else:
+        largest = np.abs(expected).max()
+        unit = float(np.finfo(np.float16).eps) / 2
+        np.testing.assert_allclose(result, expected, atol=ROUNDINGS * unit * max(1.0, largest))
+
+
+def _reference(workload: Workload, weights: list[Array]) -> tuple[Array, Array, list[list[Array]]]:
+    """Return data, the result, and what the epilogue of each half reads."""
+    dtype = workload.dtype
+    between: list[list[Array]] = []
+    match workload:
+        case Pointwise():
+            data = normal(workload.pixels, workload.inputs).astype(dtype)
+            sums = data.astype(np.float64) @ weights[0].astype(np.float64)
+        case Depthwise():
+            data = _picture(workload, workload.channels).astype(dtype)
+            sums = window_sums(data, weights[0], workload)
+        case Convolution():
+            data = _picture(workload, workload.inputs)
+            sums = window_sums(data, weights[0], workload)
+            if workload.reads_nchw:
+                data = data.transpose(0, 3, 1, 2)
+        case GlobalPool():
+            data = normal(workload.batch, workload.pixels, workload.channels).astype(dtype)
+            sums = data.astype(np.float64).mean(1)
+        case DepthwisePointwise():
+            data, inner, between = _reference(workload.depthwise, weights[:1])
+            sums = inner @ weights[1].astype(np.float64)
+        case _:
+            raise TypeError(workload)
+    expected, operands = with_epilogue(sums, workload.epilogue, dtype)
+    return data, expected, [*between, operands]
+
+
+def _picture(workload: Depthwise | Convolution, channels: int) -> Array:
+    return normal(workload.batch, workload.height, workload.width, channels)
