@@ -33,6 +33,7 @@ from mobilenet_tvm.targets.errors import UserError, WrongUseError
 if TYPE_CHECKING:
     from mobilenet_tvm.runtime import Metadata
 
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 success, 2 wrong use, 1 anything else."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -331,7 +332,8 @@ def bundle_command(file: Path | None, board: str | None, output: Path, as_json: 
     from mobilenet_tvm.targets.presets import get_target
 
     if board is not None and file is None:
-        folder = board_folder(get_target(board).architecture, output)
+        machine = get_target(board)
+        folder = board_folder(machine.architecture, output, machine.kind)
     elif file is not None and board is None:
         folder = bundle(file, output)
     else:

@@ -15,9 +15,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mobilenet_tvm.runtime.cache import cache_folder
-from mobilenet_tvm.runtime.device import OPENCL
+from mobilenet_tvm.runtime.device import CPU, CUDA, OPENCL
 from mobilenet_tvm.runtime.elf import read_elf
-from mobilenet_tvm.runtime.library import FFI_REQUIREMENT, RUNTIME_LIBRARY, find_runtime_library
+from mobilenet_tvm.runtime.library import (
+    CUDA_LIBRARY,
+    FFI_REQUIREMENT,
+    RUNTIME_LIBRARY,
+    find_runtime_library,
+)
 from mobilenet_tvm.runtime.metadata import Metadata, metadata_of
 from mobilenet_tvm.runtime.opencl.bundled import copy_plugin
 from mobilenet_tvm.targets.errors import UserError
@@ -46,6 +51,8 @@ _SERVER = {
     "runtime.remote": ("__init__", "board", "info", "listen", "marks", "measuring", "wire"),
     "targets": ("gpu", "presets", "target"),
 }
+# What an NVIDIA GPU needs besides.
+_CUDA = {"runtime": ("cuda", "cuda_code")}
 
 # What a bundle holds beside its model, and what a board's folder does.
 _ENTRIES = {"README.txt", "mobilenet_tvm", "run.py"}
@@ -73,15 +80,18 @@ TVM's runtime library in it are under the Apache License 2.0, https://www.apache
 """
 
 _OPENCL_BUILT = """\
-It runs on a GPU, for which the device must have an OpenCL driver.
+For its GPU the device must have an OpenCL driver.
 
 """
 _OPENCL_SOURCE = """\
-It runs on a GPU, for which the device must have an OpenCL driver and, on first use, a C++ compiler
+For its GPU the device must have an OpenCL driver and, on first use, a C++ compiler
 (apt install g++).
 
 """
+_CUDA_DRIVER = """\
+For its GPU the device must have NVIDIA's driver, and: pip install 'nvidia-cuda-runtime>=13,<14'
 
+"""
 
 _BOARD_README = """\
 A board for mobilenet-tvm: this folder lets other machines measure and run models here.
@@ -92,8 +102,9 @@ On the board (64-bit Linux, {architecture}, Python 3.10 or later):
     python serve.py                                       for rpc:// and ssh://
     python serve.py --tracker HOST:PORT --key KEY         for tracker://HOST:PORT/KEY
 
-TVM's RPC has no authentication: whoever reaches the port can run code here. So it listens on
-loopback only, unless another address is given with --host; an SSH tunnel leads there safely.
+{driver}TVM's RPC has no authentication: whoever reaches the port can run code here. So it
+listens on loopback only, unless another address is given with --host; an SSH tunnel leads there
+safely.
 
 What is here of mobilenet-tvm and TVM's runtime library are under the Apache License 2.0,
 https://www.apache.org/licenses.
@@ -115,7 +126,8 @@ def bundle(artifact: str | Path, output: str | Path) -> Path:
     Path
         The folder: the artifact, the loader as the package ``mobilenet_tvm`` with TVM's
         runtime library for the artifact's architecture in it, ``run.py`` and ``README.txt``; for
-        an artifact for OpenCL also the plug-in, built where a compiler for that is here.
+        an artifact for OpenCL also the plug-in, built where a compiler for that is here; for one
+        for CUDA that part of TVM's runtime.
 
     Raises
     ------
@@ -132,17 +144,13 @@ def bundle(artifact: str | Path, output: str | Path) -> Path:
         _copy_modules(folder, _LOADER)
         shutil.copyfile(artifact, folder / name)
         shutil.copyfile(_source("mobilenet_tvm.runtime", "run"), folder / "run.py")
-        driver = ""
-        if metadata.target.get("kind") == OPENCL:
-            plugin = folder / "mobilenet_tvm" / "runtime" / "opencl"
-            built = copy_plugin(plugin, library.architecture)
-            driver = _OPENCL_BUILT if built else _OPENCL_SOURCE
+        driver = _add_gpu(folder, metadata.target.get("kind", CPU), library.architecture)
         return _readme(artifact, library.architecture, metadata, driver)
 
     return _make(output, library.architecture, fill)
 
 
-def board_folder(machine: str, output: str | Path) -> Path:
+def board_folder(machine: str, output: str | Path, kind: str = CPU) -> Path:
     """Make a folder that makes a machine a board, where this project and TVM are not installed.
 
     Parameters
@@ -151,6 +159,8 @@ def board_folder(machine: str, output: str | Path) -> Path:
         The board's architecture.
     output : str or Path
         The folder to make. An older one in its place is replaced; anything else is not.
+    kind : str
+        TVM's name of the code that it shall run: a GPU's takes what that needs along.
 
     Returns
     -------
@@ -168,7 +178,10 @@ def board_folder(machine: str, output: str | Path) -> Path:
         _copy_modules(folder, _LOADER)
         _copy_modules(folder, _SERVER)
         shutil.copyfile(_source("mobilenet_tvm.runtime.remote", "serve"), folder / "serve.py")
-        return _BOARD_README.format(architecture=machine, requirement=FFI_REQUIREMENT)
+        driver = _add_gpu(folder, kind, machine)
+        return _BOARD_README.format(
+            architecture=machine, requirement=FFI_REQUIREMENT, driver=driver
+        )
 
     return _make(Path(output), machine, fill)
 
@@ -194,13 +207,28 @@ def _make(output: Path, machine: str, fill: Callable[[Path], str]) -> Path:
     return output
 
 
-def runtime_library(machine: str) -> Path:
+def _add_gpu(folder: Path, kind: str, machine: str) -> str:
+    """Copy what a kind of GPU needs besides, and return what the README says of it."""
+    runtime = folder / "mobilenet_tvm" / "runtime"
+    if kind == OPENCL:
+        built = copy_plugin(runtime / "opencl", machine)
+        return _OPENCL_BUILT if built else _OPENCL_SOURCE
+    if kind == CUDA:
+        _copy_modules(folder, _CUDA)
+        shutil.copyfile(runtime_library(machine, CUDA_LIBRARY), runtime / CUDA_LIBRARY)
+        return _CUDA_DRIVER
+    return ""
+
+
+def runtime_library(machine: str, name: str = RUNTIME_LIBRARY) -> Path:
     """Return TVM's runtime library for an architecture.
 
     Parameters
     ----------
     machine : str
         As `targets.host.architecture` names it.
+    name : str
+        The file's; others lie beside it.
 
     Returns
     -------
@@ -214,9 +242,9 @@ def runtime_library(machine: str) -> Path:
         If it cannot be fetched.
     """
     if machine == architecture():
-        return find_runtime_library()
+        return find_runtime_library().with_name(name)
     version = importlib.metadata.version("apache-tvm")
-    kept = cache_folder() / "runtime" / version / machine / RUNTIME_LIBRARY
+    kept = cache_folder() / "runtime" / version / machine / name
     if not kept.is_file():
         _LOGGER.info("fetching TVM %s for %s (100 MB, once) for its runtime", version, machine)
         _fetch(version, machine, kept)
@@ -270,7 +298,7 @@ def _readme(artifact: Path, machine: str, metadata: Metadata, driver: str) -> st
 
 def _fetch(version: str, machine: str, destination: Path) -> None:
     """Take the library out of the wheel on the package index."""
-    member = f"tvm/lib/{RUNTIME_LIBRARY}"
+    member = f"tvm/lib/{destination.name}"
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=destination.parent) as scratch:

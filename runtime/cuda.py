@@ -10,10 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mobilenet_tvm.runtime.cuda_code import decode_on_load
-from mobilenet_tvm.runtime.library import find_runtime_library, load_runtime
+from mobilenet_tvm.runtime.library import CUDA_LIBRARY, find_runtime_library, load_runtime
 from mobilenet_tvm.targets.errors import UserError
-
-_LIBRARY = "libtvm_runtime_cuda.so"
 
 # DLPack's kDLCUDA, and TVM's kExist and kDeviceName.
 _CUDA, _EXISTS, _NAME = 2, 0, 5
@@ -35,10 +33,10 @@ def load_cuda() -> None:
     with _lock:
         if tvm_ffi.get_global_func("device_api.cuda", allow_missing=True) is not None:
             return
-        library = find_runtime_library().with_name(_LIBRARY)
+        library = find_runtime_library().with_name(CUDA_LIBRARY)
         if not library.is_file():
             raise UserError(
-                f"TVM's CUDA runtime ({_LIBRARY}) is missing; run: "
+                f"TVM's CUDA runtime ({CUDA_LIBRARY}) is missing; run: "
                 "pip install apache-tvm==0.27.0.post1"
             )
         _load_cuda_runtime()

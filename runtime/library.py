@@ -14,7 +14,8 @@ from typing import Any
 
 from mobilenet_tvm.targets.errors import UserError
 
-RUNTIME_LIBRARY = "libtvm_runtime.so"
+#: Files of TVM's wheel: its runtime, and the part of it for NVIDIA GPUs.
+RUNTIME_LIBRARY, CUDA_LIBRARY = "libtvm_runtime.so", "libtvm_runtime_cuda.so"
 
 #: The series of tvm-ffi that TVM 0.27's libraries are built against, and pip's name for it.
 _FFI_SERIES = (0, 1, 14)

@@ -16,10 +16,15 @@ import pytest
 from artifacts import ADD, write_add
 from board import Board
 from pocl import Pocl
+from remote_boards import running
 
-from mobilenet_tvm.runtime.bundle import bundle, runtime_library
+from mobilenet_tvm.compile import compile_model
+from mobilenet_tvm.runtime.bundle import board_folder, bundle, runtime_library
+from mobilenet_tvm.runtime.device import open_device
 from mobilenet_tvm.runtime.elf import read_elf
 from mobilenet_tvm.runtime.library import find_runtime_library
+from mobilenet_tvm.runtime.remote.errors import BoardError
+from mobilenet_tvm.runtime.remote.session import Session
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.host import architecture
 
@@ -306,3 +311,34 @@ def test_a_bundle_for_an_opencl_board_has_what_the_board_builds_with(
     assert (opencl / "include/tvm/runtime/device_api.h").is_file()
     assert "apt install g++" in (folder / "README.txt").read_text()
     assert sum(path.stat().st_size for path in opencl.rglob("*")) < 300_000
+
+
+def test_the_folder_of_an_opencl_board_measures_on_its_gpu(
+    pocl: Pocl, packages: Path, tmp_path: Path
+) -> None:
+    folder = board_folder(architecture(), tmp_path / "board", "opencl")
+    assert "must have an OpenCL driver" in (folder / "README.txt").read_text()
+    environment = {"PATH": os.defpath, "PYTHONPATH": str(packages), **pocl.environment()}
+    serve = [sys.executable, "-S", folder / "serve.py", "--port", "0"]
+    with (
+        running(serve, tmp_path / "log", env=environment) as server,
+        Session.open(f"rpc://{server.address}") as session,
+    ):
+        assert session.gpu("opencl") == open_device("opencl").name
+        with pytest.raises(BoardError, match="upgrade it"):
+            session.gpu("metal")
+
+
+@pytest.mark.skipif(architecture() != "x86_64", reason="CUDA's artifacts are for x86-64")
+def test_a_bundle_for_cuda_has_its_runtime_and_says_what_the_device_lacks(
+    packages: Path, tmp_path: Path
+) -> None:
+    options = {"alpha": 0.25, "resolution": 32, "classes": 3}
+    artifact = compile_model("v1", "cuda", tmp_path / "v1.so", **options).path
+    folder = bundle(artifact, tmp_path / "made")
+    assert (folder / "mobilenet_tvm/runtime/libtvm_runtime_cuda.so").is_file()
+    assert "pip install 'nvidia-cuda-runtime" in (folder / "README.txt").read_text()
+    finished = run_alone(packages, folder / "run.py")
+    assert finished.returncode == 1
+    message = r"error: .*this machine has no lib(cuda|cudart)\.so\.\d+, which CUDA needs; .*\n"
+    assert re.fullmatch(message, finished.stderr)
