@@ -42,11 +42,7 @@ def board() -> Board:
 
 @pytest.fixture(scope="session")
 def gcc() -> None:
-    reason = cuda_on_cpu.reason()
-    if reason is not None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    _demand(cuda_on_cpu.reason())
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,7 @@
-"""Compares a layer by a GPU schedule, on an OpenCL device, with NumPy in double precision."""
+"""Compares a layer by a GPU schedule with NumPy in double precision.
+
+Kernels for Mali run on an OpenCL device, those for CUDA on the CPU.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import itertools
 from typing import Any
 
 import numpy as np
+from cuda_on_cpu import call_on_cpu
 from opencl_kernels import call
 from test_schedules import close, normal, window_sums, with_epilogue
 
@@ -31,7 +35,7 @@ ROUNDINGS = 4
 
 
 def check(workload: Workload, decision: Any = None, target: Target = MALI) -> None:
-    """Compare a layer on the device, whatever it is for, with NumPy."""
+    """Compare a layer with NumPy."""
     decision = decision or operators.default(workload, target)
     weights = [
         (normal(*shape, seed=seed) / np.float32(np.prod(shape[:-1]) ** 0.5)).astype(workload.dtype)
@@ -44,7 +48,8 @@ def check(workload: Workload, decision: Any = None, target: Target = MALI) -> No
     for weight, read in itertools.zip_longest(packed, operands):
         arrays += [*([] if weight is None else [weight]), *read]
     stored = output_dtype(workload.epilogue, workload.dtype)
-    result = call(func, MALI, expected.shape, data, *arrays, dtype=stored)
+    run = call_on_cpu if target.kind == "cuda" else call
+    result = run(func, target, expected.shape, data, *arrays, dtype=stored)
     assert result.dtype == stored
     if workload.dtype == "float32":
         close(result, expected)

@@ -54,7 +54,6 @@ on_device = pytest.mark.usefixtures("pocl")
 def test_pointwise_by_default(pixels: int, inputs: int, outputs: int, epilogue: Epilogue) -> None:
     workload = Pointwise(pixels, inputs, outputs, epilogue)
     check(workload)
-    # CUDA's kernels are plain enough for OpenCL.
     check(workload, target=H100)
 
 

@@ -1,0 +1,120 @@
+"""Tensor cores: their kernels' numbers, run on the CPU, and where they are chosen."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+from gpu_layers import check
+from opencl_kernels import source
+from test_nvrtc import gpu, needs_nvrtc
+from test_schedules import BIAS, CLIP, RELU
+
+from mobilenet_tvm.compile.nvrtc import compile_cuda
+from mobilenet_tvm.schedules import operators
+from mobilenet_tvm.schedules.gpu import shared_pointwise, tensor_core_pointwise
+from mobilenet_tvm.schedules.gpu.tensor_core_pointwise import Decision
+from mobilenet_tvm.schedules.workload import Epilogue, Pointwise, Step
+from mobilenet_tvm.targets.presets import get_target
+
+H100 = get_target("cuda:sm_90")
+
+LAYER = Pointwise(196, 96, 576, (BIAS, CLIP), "float16")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "inputs", "outputs"),
+    [
+        (196, 64, 48),
+        (49, 160, 96),  # a last tile that is not full
+        (16, 16, 16),  # one matrix
+        (100, 24, 40),  # inputs that half fill a matrix, a vector of outputs
+        (17, 20, 11),  # nothing is whole
+        (33, 7, 1),  # inputs that are loaded one by one, one output
+        (97, 1, 8),  # one input
+        (18, 520, 24),  # long sums, shared out
+    ],
+)
+@pytest.mark.parametrize(
+    "epilogue",
+    [(), (BIAS, Step("add"), RELU), (BIAS, Step("hard_swish"), Step("float32"))],
+    ids=lambda epilogue: "-".join(step.op for step in epilogue) or "none",
+)
+@pytest.mark.usefixtures("gcc")
+def test_pointwise_by_default(pixels: int, inputs: int, outputs: int, epilogue: Epilogue) -> None:
+    workload = Pointwise(pixels, inputs, outputs, epilogue, "float16")
+    assert type(operators.default(workload, H100)) is Decision
+    check(workload, target=H100)
+
+
+@pytest.mark.parametrize(
+    "decision",
+    [
+        Decision(16, 16, 2, 2, 2, 16),  # warps along all three
+        Decision(64, 32, 1, 2, 1, 64),  # higher than the picture
+        Decision(16, 64, 1, 1, 4, 32),  # most inputs are zeros
+        Decision(32, 32, 4, 1, 1, 32),
+    ],
+    ids=str,
+)
+@pytest.mark.usefixtures("gcc")
+def test_pointwise_by_other_decisions(decision: Decision) -> None:
+    workload = Pointwise(52, 72, 48, (BIAS, CLIP), "float16")
+    assert tensor_core_pointwise.valid(workload, decision, H100)
+    check(workload, decision, H100)
+
+
+def test_they_are_for_float16_and_whole_matrices_of_pixels() -> None:
+    few = dataclasses.replace(LAYER, pixels=15)
+    for workload, module in (
+        (LAYER, tensor_core_pointwise),
+        (few, shared_pointwise),
+        (dataclasses.replace(LAYER, dtype="float32"), shared_pointwise),
+    ):
+        assert type(operators.default(workload, H100)) is module.Decision
+    assert type(operators.default(LAYER, get_target("mali"))) is not Decision
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:sm_80", "cuda:sm_90"])
+def test_default_decision_is_in_the_space(name: str) -> None:
+    target = get_target(name)
+    default, *others = operators.decisions(LAYER, target)
+    assert operators.decision(LAYER, vars(default), target) == default
+    assert len(others) == len({*others, default}) - 1
+    for decision in (default, *others):
+        assert tensor_core_pointwise.shared_bytes(decision) <= gpu(name).shared_bytes
+
+
+def test_weights_are_filled_up_with_zeros() -> None:
+    weight = np.ones((20, 11), np.float16)
+    packed = tensor_core_pointwise.pack(weight, Decision(16, 32, 1, 1, 2, 16))
+    assert packed.shape == (32, 32)
+    assert packed.sum() == 20 * 11
+    assert packed[20:].sum() == packed[:, 11:].sum() == 0
+
+
+def test_structure() -> None:
+    decision = Decision(32, 32, 2, 2, 1, 32)
+    code = source(operators.build(LAYER, decision, H100), H100)
+    # Two steps of 16 inputs for 2 x 2 matrices, from 2 + 2 that are loaded.
+    assert len(re.findall(r"wmma::mma_sync\(", code)) == 2 * 4
+    assert len(re.findall(r"wmma::load_matrix_sync\(", code)) == 2 * (2 + 2)
+    assert len(re.findall(r"wmma::store_matrix_sync\(", code)) == 4
+    # Operands come in 16 bytes at a time.
+    assert len(re.findall(r"\*\(uint4\*\)\(buf|\*\(uint4\*\)\(\(\(half\*\)buf", code)) == 2
+    # Each row is 16 bytes longer than what it holds, one of float32 sums as well.
+    distances = set(re.findall(r"matrix_sync\(.*, (\d+)(?:, nvcuda.*)?\);", code))
+    assert distances == {"40", "72", "68"}
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("name", ["cuda", "cuda:sm_80", "cuda:sm_90"])
+def test_nvrtc_compiles_them(name: str) -> None:
+    target = get_target(name)
+    decision = operators.default(LAYER, target)
+    code = compile_cuda(source(operators.build(LAYER, decision, target), target), gpu(name))
+    if gpu(name).portable:
+        assert b"wmma.mma.sync.aligned.row.row.m16n16k16.f32.f32" in code
+    assert b"main_kernel" in code
