@@ -54,10 +54,9 @@ _CUDA: dict[type, ModuleType] = {
 #: By the kind of a target.
 _MODULES = {"llvm": _CPU, "opencl": _GPU, "cuda": _CUDA}
 _BY_DECISION = {
-    module.Decision: module
-    for modules in (*_MODULES.values(), {Pointwise: tensor_core_pointwise})
-    for module in modules.values()
+    module.Decision: module for modules in _MODULES.values() for module in modules.values()
 }
+_BY_DECISION[tensor_core_pointwise.Decision] = tensor_core_pointwise
 
 
 def _module(workload: Workload, target: Target) -> ModuleType:

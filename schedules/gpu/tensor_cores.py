@@ -81,7 +81,7 @@ def _move(
 ) -> tuple[tirx.PrimFunc, tirx.PrimFunc]:
     """Return that a matrix goes from one memory to another, in TensorIR and as a call."""
 
-    @T.prim_func(s_tir=True)
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
     def what(source: T.handle, target: T.handle) -> None:
         a = T.match_buffer(source, (16, 16), dtype, align=64, offset_factor=16, scope=start)
         b = T.match_buffer(target, (16, 16), dtype, align=64, offset_factor=16, scope=end)
@@ -93,7 +93,7 @@ def _move(
                     m, n = T.axis.remap("SS", [i, j])
                     b[m, n] = a[m, n]
 
-    @T.prim_func(s_tir=True)
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
     def how(source: T.handle, target: T.handle) -> None:
         a_row = T.int32()
         a_column = T.int32()
@@ -126,7 +126,7 @@ def _move(
 
 
 def _fill() -> tuple[tirx.PrimFunc, tirx.PrimFunc]:
-    @T.prim_func(s_tir=True)
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
     def what(target: T.handle) -> None:
         c = T.match_buffer(target, (16, 16), "float32", align=64, offset_factor=16, scope=SUMS)
         with T.sblock("root"):
@@ -137,7 +137,7 @@ def _fill() -> tuple[tirx.PrimFunc, tirx.PrimFunc]:
                     m, n = T.axis.remap("SS", [i, j])
                     c[m, n] = T.float32(0)
 
-    @T.prim_func(s_tir=True)
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
     def how(target: T.handle) -> None:
         row = T.int32()
         column = T.int32()
@@ -161,7 +161,7 @@ def _fill() -> tuple[tirx.PrimFunc, tirx.PrimFunc]:
 
 
 def _multiply() -> tuple[tirx.PrimFunc, tirx.PrimFunc]:
-    @T.prim_func(s_tir=True)
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
     def what(data: T.handle, weights: T.handle, sums: T.handle) -> None:
         a = T.match_buffer(data, (16, 16), "float16", align=64, offset_factor=16, scope=DATA)
         b = T.match_buffer(weights, (16, 16), "float16", align=64, offset_factor=16, scope=WEIGHTS)
@@ -174,7 +174,7 @@ def _multiply() -> tuple[tirx.PrimFunc, tirx.PrimFunc]:
                     m, n, k = T.axis.remap("SSR", [i, j, p])
                     c[m, n] = c[m, n] + T.cast(a[m, k], "float32") * T.cast(b[k, n], "float32")
 
-    @T.prim_func(s_tir=True)
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
     def how(data: T.handle, weights: T.handle, sums: T.handle) -> None:
         a_row = T.int32()
         a_column = T.int32()
