@@ -98,7 +98,7 @@ cli.add_command(logs)
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="The file to write.  [default: build/<model>-<target>.so]",
+    help="The file to write.  [default: build/<model>-<target>.so, or -<target>-float16.so]",
 )
 @click.option(
     "--dump",

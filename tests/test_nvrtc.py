@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from opencl_kernels import source
+from test_float16 import HALF
 from test_gpu_schedules import LAYERS
 
 from mobilenet_tvm.compile import compile_model, nvrtc
@@ -36,7 +37,7 @@ needs_nvrtc = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize("name", ["cuda:sm_80", "cuda:sm_90"])
-@pytest.mark.parametrize("workload", LAYERS, ids=str)
+@pytest.mark.parametrize("workload", [*LAYERS, *HALF], ids=str)
 @needs_nvrtc
 def test_layers_become_a_cubin(workload: Workload, name: str) -> None:
     target = get_target(name)
