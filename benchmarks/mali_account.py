@@ -1,6 +1,6 @@
 """What each Mali kernel of a network does, counted in its OpenCL C: nothing is measured.
 
-python benchmarks/mali_account.py [--model v2]
+python benchmarks/mali_account.py [--model v2] [--dtype float16]
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import click
 import tvm
 
 from mobilenet_tvm.compile.codegen import pass_config
-from mobilenet_tvm.compile.passes.lower_layers import Layer
+from mobilenet_tvm.compile.passes.lower_layers import DTYPES, Layer
 from mobilenet_tvm.compile.pipeline import layers, tvm_target
 from mobilenet_tvm.compile.source import ModelOptions, resolve
 from mobilenet_tvm.schedules import operators
+from mobilenet_tvm.schedules.gpu.threads import fma_per_cycle, lanes_of
 from mobilenet_tvm.targets.presets import get_target
 from mobilenet_tvm.targets.target import Target
 
@@ -32,7 +33,7 @@ class Account:
     small : int
         Loads and stores of a single value there.
     multiply_adds : int
-        Of float32.
+        Each of a vector's counts.
     branches : int
         Conditions in the code.
     """
@@ -44,8 +45,9 @@ class Account:
     branches: int
 
 
-def account(source: str) -> Account:
+def account(source: str, dtype: str) -> Account:
     """Count what a thread does; each iteration of a loop counts."""
+    lanes = lanes_of(dtype)
     signature = re.search(r"__kernel void \w+\(([^)]*)\) \{", source)
     if signature is None:
         raise ValueError("no kernel")
@@ -61,14 +63,14 @@ def account(source: str) -> Account:
         elif text.endswith("{"):
             times.append(times[-1])
             counts["branches"] += text.startswith("if")
-        counts["loads"] += times[-1] * len(re.findall(rf"vload4\(0, (?:{outside}) ", text))
+        counts["loads"] += times[-1] * len(re.findall(rf"vload\d\(0, (?:{outside}) ", text))
         counts["stores"] += times[-1] * len(re.findall(rf", 0, (?:{outside}) \+", text))
         counts["small"] += times[-1] * len(re.findall(rf"\b(?:{outside})\[", text))
-        if re.match(r"(\w+\[\d+\]) = \(\1 \+ \(", text):
-            counts["multiply_adds"] += 4 * times[-1]
+        products = len(re.findall(r" \* (?:weight|taps)_local_ptr\[", text))
+        counts["multiply_adds"] += lanes * times[-1] * products
         if "(0, data_ptr" in text and "(0, filter_ptr" in text:
             # A fused layer's depthwise half is one expression.
-            counts["multiply_adds"] += 4 * times[-1] * text.count("(0, filter_ptr")
+            counts["multiply_adds"] += lanes * times[-1] * text.count("(0, filter_ptr")
     return Account(**{name: counts[name] for name in Account.__dataclass_fields__})
 
 
@@ -81,7 +83,8 @@ def source_of(layer: Layer, target: Target) -> str:
 
 @click.command()
 @click.option("--model", default="v2", show_default=True)
-def main(model: str) -> None:
+@click.option("--dtype", type=click.Choice(DTYPES), default=DTYPES[0], show_default=True)
+def main(model: str, dtype: str) -> None:
     """Print a line per layer: threads, registers, what a thread does, the model's cycles."""
     target = get_target("mali")
     gpu = target.gpu
@@ -90,9 +93,9 @@ def main(model: str) -> None:
         f"{'threads':>8} {'group':>5} {'regs':>4} {'loads':>5} {'small':>5} {'stores':>6} "
         f"{'MADs':>6} {'/load':>5} {'if':>3} {'of peak':>7}  layer and decision"
     )
-    found = layers(resolve(model, ModelOptions()).model, target)
+    found = layers(resolve(model, ModelOptions()).model, target, dtype)
     for layer in {layer.name: layer for layer in found}.values():
-        seen = account(source_of(layer, target))
+        seen = account(source_of(layer, target), dtype)
         text = layer.func.script()
         blocks, group = (
             int(match[1])
@@ -100,13 +103,13 @@ def main(model: str) -> None:
             if (match := re.search(rf'thread_binding\((\d+), thread="{thread}"', text))
         )
         model_says = operators.estimate(layer.workload, layer.decision, target)
-        peak = layer.workload.flops / 2 / gpu.fma_per_cycle / gpu.units / model_says["cycles"]
+        most = fma_per_cycle(dtype, gpu) * gpu.units * model_says["cycles"]
         decision = " ".join(f"{name}={value}" for name, value in vars(layer.decision).items())
         click.echo(
             f"{blocks * group:>8} {group:>5} {model_says['registers_of_thread']:>4.0f} "
             f"{seen.loads:>5} {seen.small:>5} {seen.stores:>6} {seen.multiply_adds:>6} "
             f"{seen.multiply_adds / max(1, seen.loads + seen.small):>5.1f} {seen.branches:>3} "
-            f"{peak:>7.0%}  {layer.workload}  {decision}"
+            f"{layer.workload.flops / 2 / most:>7.0%}  {layer.workload}  {decision}"
         )
 
 
