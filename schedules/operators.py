@@ -160,7 +160,7 @@ def pack(
 
 def estimate(workload: Workload, decision: Any, target: Target) -> dict[str, float]:
     """Return what a GPU schedule's model says of a decision: registers of a thread, cycles."""
-    module = _module(workload, target)
+    module = _BY_DECISION[type(decision)]
     return {
         "registers_of_thread": module.registers(workload, decision, target.gpu),
         "cycles": module.cycles(workload, decision, target.gpu),
@@ -176,4 +176,5 @@ def stages(workload: Workload, target: Target) -> list[Workload]:
 
 def build(workload: Workload, decision: Any, target: Target) -> tirx.PrimFunc:
     """Return the scheduled function of a workload."""
-    return _module(workload, target).build(workload, decision, target)
+    func: tirx.PrimFunc = _BY_DECISION[type(decision)].build(workload, decision, target)
+    return func
