@@ -57,13 +57,18 @@ def pocl() -> Iterator[Pocl]:
 
 
 @pytest.fixture(scope="session")
-def on_intel() -> Iterator[Callable[..., Any]]:
+def intel() -> IntelOpenCL:
+    intel = IntelOpenCL()
+    _demand(intel.reason())
+    return intel
+
+
+@pytest.fixture(scope="session")
+def on_intel(intel: IntelOpenCL) -> Iterator[Callable[..., Any]]:
     """Call functions in another process, where the OpenCL driver is Intel's: it takes float16.
 
     A process has one OpenCL loader, and that of this one has PoCL's drivers.
     """
-    intel = IntelOpenCL()
-    _demand(intel.reason())
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context) as pool:
         with pytest.MonkeyPatch.context() as patch:

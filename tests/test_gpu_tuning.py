@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import cloudpickle
 import pytest
+from intel_opencl import IntelOpenCL
 from remote_boards import SERVE, Server, running
 from tvm import te, tirx
 
@@ -53,9 +55,15 @@ COMMAND = [sys.executable, "-m", "mobilenet_tvm.compile.cli"]
 SMALL = ["--model", "v1", "--alpha", "0.25", "--resolution", "32", "--classes", "3"]
 
 
-def run(*arguments: Any) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+def run(*arguments: Any, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
 
 @pytest.mark.usefixtures("pocl")
@@ -150,6 +158,31 @@ def test_a_tuned_log_is_used_and_reported(tmp_path: Path) -> None:
     report = run("report", "--log", log, "--profile", tmp_path / "profile.json", "-o", page)
     assert report.returncode == 0, report.stderr
     assert open_device("opencl").name in page.read_text()
+
+
+def test_float16_is_tuned_here_and_on_a_board(intel: IntelOpenCL, tmp_path: Path) -> None:
+    log, library, there = tmp_path / "log.jsonl", tmp_path / "v1.so", intel.environment()
+    given = ("--target", "mali:x86", "--dtype", "float16", *SMALL)
+    here = run("tune", *given, "--trials", "20", "--log", log, **there)
+    assert here.returncode == 0, here.stderr
+    assert "failed" not in here.stdout
+    serve = [*SERVE, "--port", "0", "--name", "half-board"]
+    with running(serve, tmp_path / "serve.log", env=os.environ | there) as server:
+        device = ("--device", f"rpc://{server.address}")
+        elsewhere = run("tune", *given, *device, "--trials", "30", "--log", log)
+        assert elsewhere.returncode == 0, elsewhere.stderr
+        assert "measured on half-board" in elsewhere.stdout
+        assert "failed" not in elsewhere.stdout
+        records = TuningLog.read(tmp_path / "log.trials.jsonl", MALI).records
+        assert {(r.dtype, r.board) for r in records} == {
+            ("float16", ""),
+            ("float16", "half-board"),
+        }
+        compiled = run("compile", *given, "--tuning-log", log, "-o", library)
+        assert compiled.returncode == 0, compiled.stderr
+        # Three random answers lie close to each other.
+        verify = run("verify", library, *SMALL, *device, "--tolerance", "0.2")
+        assert verify.returncode == 0, verify.stdout
 
 
 @pytest.fixture(scope="module")
