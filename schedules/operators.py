@@ -71,8 +71,12 @@ def operator(workload: Workload) -> str:
 
 
 def supports(workload: Workload, target: Target) -> bool:
-    """Tell whether a target has a schedule for an operator: GPUs have none for some fused ones."""
-    return type(workload) in _MODULES[target.kind]
+    """Tell whether a target has a schedule for an operator: GPUs have none for some fused ones.
+
+    CPUs have none for float16.
+    """
+    takes = target.gpu is not None or workload.dtype == "float32"
+    return takes and type(workload) in _MODULES[target.kind]
 
 
 def default(workload: Workload, target: Target) -> Any:
@@ -114,7 +118,9 @@ def decision(workload: Workload, values: Mapping[str, Any], target: Target) -> A
         If a name or a type is wrong, or the schedule cannot do it for this layer and target.
     """
     if not supports(workload, target):
-        raise ValueError(f"{target.name} has no schedule for {operator(workload)}")
+        raise ValueError(
+            f"{target.name} has no schedule for {operator(workload)} of {workload.dtype}"
+        )
     module = _module(workload, target)
     types = get_type_hints(module.Decision)
     if set(values) != set(types):

@@ -48,6 +48,7 @@ WORKLOADS: list[Workload] = [
         DepthwisePointwise(DEPTHWISE, 24),
     ),
 ]
+HALF = replace(POINTWISE, dtype="float16")
 
 
 def record(workload: Workload = POINTWISE, target: str = "x86", **changes: Any) -> Record:
@@ -81,7 +82,7 @@ def write(path: Path, *lines: str | Record) -> Path:
 
 
 @pytest.mark.parametrize("target", PRESETS)
-@pytest.mark.parametrize("workload", WORKLOADS, ids=operators.operator)
+@pytest.mark.parametrize("workload", [*WORKLOADS, HALF], ids=operators.operator)
 def test_a_record_of_each_operator_and_target_is_read_as_written(
     workload: Workload, target: str, tmp_path: Path
 ) -> None:
@@ -175,7 +176,8 @@ DECISION = record().decision
         (line(date="yesterday"), "foreign fields"),
         (line(date="2026-1-2T03:04:05Z"), "foreign fields"),
         (line(date="2026-02-30T03:04:05Z"), "foreign fields"),
-        (line(dtype="float16"), "foreign fields"),
+        (line(dtype="float16"), "foreign fields"),  # the workload's is float32
+        (line(dtype="float64"), "foreign fields"),
         (line(layout="NCHW"), "foreign fields"),
         (line(decision=[1]), "foreign fields"),
         (line(format=2), "newer format"),
@@ -278,6 +280,14 @@ def test_a_missing_part_is_refused(workload: Workload) -> None:
     del values[next(iter(values))]
     with pytest.raises(ValueError, match="instead of"):
         operators.decision(workload, values, X86)
+
+
+def test_a_cpu_has_no_record_of_float16() -> None:
+    written = record(HALF, "mali")
+    assert (read_record(written.to_json()), written.dtype) == (written, "float16")
+    moved = json.dumps({**written.to_row(), "target": "x86"})
+    with pytest.raises(UnusableLineError, match="x86 has no schedule for pointwise of float16"):
+        read_record(moved)
 
 
 # Which record wins.
