@@ -173,8 +173,8 @@ def test_structure_of_mali_kernels(workload: Workload) -> None:
     assert "vload8" in code
     assert re.search(r"vstore8\(.*, 0, epilogue_ptr", code)
     assert not re.findall(r"epilogue_ptr\[", code)
-    # Sums of many are float32, those of a window's taps float16.
-    sums = "float8" if isinstance(workload, Pointwise | GlobalPool) else "half8"
+    # Only the few taps of a depthwise layer are added up in float16.
+    sums = "half8" if isinstance(workload, Depthwise) else "float8"
     assert re.search(rf"{sums} (pointwise|sum|depthwise|conv2d)_local_ptr\[", code)
 
 
@@ -193,7 +193,7 @@ def test_mali_tiles_fit_64_registers() -> None:
 
 
 @pytest.mark.parametrize(("workload", "half"), [*zip(LAYERS, HALF, strict=True)], ids=str)
-def test_float16_moves_half_the_bytes_and_is_modelled_faster(
+def test_all_but_a_stem_move_half_the_bytes_and_are_modelled_faster(
     workload: Workload, half: Workload
 ) -> None:
     picture = isinstance(workload, Convolution)
@@ -202,4 +202,4 @@ def test_float16_moves_half_the_bytes_and_is_modelled_faster(
         operators.estimate(layer, operators.default(layer, MALI), MALI)["cycles"]
         for layer in (workload, half)
     ]
-    assert cycles[1] < cycles[0]
+    assert cycles[1] < cycles[0] or picture

@@ -77,7 +77,7 @@ def test_what_comes_before_the_first_layer_stays_float32() -> None:
     assert dtypes(mod, "subtract") == ["float32"]
 
 
-@pytest.mark.parametrize("name", ["nn.softmax", "exp", "square"])
+@pytest.mark.parametrize("name", ["nn.softmax", "exp", "square", "sigmoid"])
 def test_sums_and_what_grows_fast_compute_in_float32(name: str) -> None:
     function = op.nn.softmax if name == "nn.softmax" else getattr(op, name)
     mod = converted(lambda x: function(conv(x, 8, 16)), (1, 6, 6, 8))

@@ -24,7 +24,7 @@ _KEEP = frozenset(
     {
         "add", "clip", "concat", "divide", "expand_dims", "maximum", "minimum", "multiply",
         "negative", "nn.leakyrelu", "nn.max_pool2d", "nn.pad", "nn.relu", "nn.relu6",
-        "permute_dims", "reshape", "sigmoid", "squeeze", "strided_slice", "subtract", "tanh",
+        "permute_dims", "reshape", "squeeze", "strided_slice", "subtract",
         HARD_SIGMOID, HARD_SWISH,
     }
 )  # fmt: skip

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from tvm import s_tir, tirx
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from mobilenet_tvm.schedules.base import (
     blocks_of,
-    divisor_at_most,
     extent,
     inline_all_but,
     iteration_types,
@@ -46,7 +47,7 @@ def _bind(sch: s_tir.Schedule, block: SBlockRV) -> LoopRV:
     """Give each vector of an element-wise block a thread, and return the loop over them."""
     *loops, last = sch.get_loops(block)
     # float32, since that is what TVM's types of vectors end with.
-    lanes = divisor_at_most(extent(sch, last), lanes_of("float32"))
+    lanes = math.gcd(extent(sch, last), lanes_of("float32"))
     outer, lane = sch.split(last, [None, lanes])
     threads = bind_threads(sch, [*loops, outer], GROUPS[0])
     sch.vectorize(lane)
