@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any, get_type_hints
@@ -17,6 +18,7 @@ from mobilenet_tvm.schedules.gpu import pooling as gpu_pooling
 from mobilenet_tvm.schedules.gpu import (
     shared_depthwise_pointwise,
     shared_pointwise,
+    tensor_core_depthwise_pointwise,
     tensor_core_pointwise,
 )
 from mobilenet_tvm.schedules.gpu import stem as gpu_stem
@@ -51,17 +53,37 @@ _CUDA: dict[type, ModuleType] = {
     DepthwisePointwise: shared_depthwise_pointwise,
     Pointwise: shared_pointwise,
 }
+_TENSOR_CORES: dict[type, ModuleType] = {
+    DepthwisePointwise: tensor_core_depthwise_pointwise,
+    Pointwise: tensor_core_pointwise,
+}
 #: By the kind of a target.
 _MODULES = {"llvm": _CPU, "opencl": _GPU, "cuda": _CUDA}
 _BY_DECISION = {
-    module.Decision: module for modules in _MODULES.values() for module in modules.values()
+    module.Decision: module
+    for modules in (*_MODULES.values(), _TENSOR_CORES)
+    for module in modules.values()
 }
-_BY_DECISION[tensor_core_pointwise.Decision] = tensor_core_pointwise
+
+
+@functools.cache
+def _on_tensor_cores(workload: Workload, target: Target) -> bool:
+    if isinstance(workload, Pointwise):
+        return tensor_core_pointwise.pays(workload, target)
+    if not isinstance(workload, DepthwisePointwise):
+        return False
+    if not tensor_core_pointwise.pays(workload.pointwise, target):
+        return False
+    cores, others = (
+        module.cycles(workload, module.default(workload, target), target.gpu)
+        for module in (tensor_core_depthwise_pointwise, shared_depthwise_pointwise)
+    )
+    return bool(cores < others)
 
 
 def _module(workload: Workload, target: Target) -> ModuleType:
-    if isinstance(workload, Pointwise) and tensor_core_pointwise.pays(workload, target):
-        return tensor_core_pointwise
+    if _on_tensor_cores(workload, target):
+        return _TENSOR_CORES[type(workload)]
     return _MODULES[target.kind][type(workload)]
 
 

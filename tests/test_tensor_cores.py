@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -14,9 +15,20 @@ from test_schedules import BIAS, CLIP, RELU
 
 from mobilenet_tvm.compile.nvrtc import compile_cuda
 from mobilenet_tvm.schedules import operators
-from mobilenet_tvm.schedules.gpu import shared_pointwise, tensor_core_pointwise
+from mobilenet_tvm.schedules.gpu import (
+    shared_depthwise_pointwise,
+    shared_pointwise,
+    tensor_core_depthwise_pointwise,
+    tensor_core_pointwise,
+)
 from mobilenet_tvm.schedules.gpu.tensor_core_pointwise import Decision
-from mobilenet_tvm.schedules.workload import Epilogue, Pointwise, Step
+from mobilenet_tvm.schedules.workload import (
+    Depthwise,
+    DepthwisePointwise,
+    Epilogue,
+    Pointwise,
+    Step,
+)
 from mobilenet_tvm.targets.presets import get_target
 
 H100 = get_target("cuda:sm_90")
@@ -64,6 +76,44 @@ def test_pointwise_by_other_decisions(decision: Decision) -> None:
     workload = Pointwise(52, 72, 48, (BIAS, CLIP), "float16")
     assert tensor_core_pointwise.valid(workload, decision, H100)
     check(workload, decision, H100)
+
+
+@pytest.mark.parametrize(
+    ("size", "outputs", "kernel", "stride"),
+    [
+        ((1, 14, 14, 32), 24, 3, 1),
+        ((2, 7, 7, 16), 8, 5, 1),  # batch
+        ((1, 5, 13, 24), 11, 3, 2),  # a prime width, outputs that are no whole vector
+        ((1, 6, 4, 7), 16, 3, 1),  # no whole vector of channels
+        ((1, 28, 28, 96), 40, 5, 2),  # tiles that end inside a row
+    ],
+)
+@pytest.mark.usefixtures("gcc")
+def test_fused_layers(
+    size: tuple[int, int, int, int],
+    outputs: int,
+    kernel: int,
+    stride: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    window = ((kernel, kernel), (stride, stride), (kernel // 2,) * 4)
+    first = Depthwise(*size, *window, (BIAS, CLIP), "float16")  # type: ignore[arg-type]
+    workload = DepthwisePointwise(first, outputs, (BIAS, Step("add")))
+    # Whatever the model says of layers as small as these.
+    monkeypatch.setattr(operators, "_on_tensor_cores", lambda *_: True)
+    decision = operators.default(workload, H100)
+    assert type(decision) is tensor_core_depthwise_pointwise.Decision
+    check(workload, decision, H100)
+
+
+@pytest.mark.parametrize(
+    ("batch", "fused"), [(1, shared_depthwise_pointwise), (64, tensor_core_depthwise_pointwise)]
+)
+def test_fused_layers_take_what_is_faster(batch: int, fused: ModuleType) -> None:
+    window = ((3, 3), (1, 1), (1, 1, 1, 1))
+    first = Depthwise(batch, 28, 28, 192, *window, (BIAS, CLIP), "float16")
+    workload = DepthwisePointwise(first, 32, (BIAS,))
+    assert type(operators.default(workload, H100)) is fused.Decision
 
 
 def test_they_are_for_float16_and_whole_matrices_of_pixels() -> None:

@@ -141,13 +141,25 @@ def cycles(workload: DepthwisePointwise, decision: Decision, gpu: Gpu) -> float:
     gpu : Gpu
         Its units take work-groups in turns.
     """
-    kernel = workload.depthwise.kernel
-    taps = kernel[0] * kernel[1]
     high, wide = decision.tile_m * decision.threads_m, decision.tile_n * decision.threads_n
-    pointwise = workload.pointwise
-    groups = -(-pointwise.pixels // high) * -(-workload.outputs // wide)
-    # A unit loads an input and a tap for each multiply-add.
-    loaded = 2 * 4 * words(workload.dtype, high * pointwise.inputs * taps)
-    again = loaded / gpu.load_bytes_per_cycle
-    filtering = -(-groups // gpu.units) * again
-    return filtering + shared_pointwise.cycles(pointwise, decision, gpu)
+    multiply = shared_pointwise.cycles(workload.pointwise, decision, gpu)
+    return filtering(workload, high, wide, gpu) + multiply
+
+
+def filtering(workload: DepthwisePointwise, high: int, wide: int, gpu: Gpu) -> float:
+    """Estimate the cycles of the depthwise half.
+
+    Parameters
+    ----------
+    workload : DepthwisePointwise
+        The layer.
+    high, wide : int
+        Pixels and outputs of a work-group.
+    gpu : Gpu
+        A unit loads an input and a tap for each multiply-add.
+    """
+    kernel, second = workload.depthwise.kernel, workload.pointwise
+    groups = -(-second.pixels // high) * -(-second.outputs // wide)
+    products = high * second.inputs * kernel[0] * kernel[1]
+    loaded = 2 * 4 * words(workload.dtype, products)
+    return -(-groups // gpu.units) * loaded / gpu.load_bytes_per_cycle

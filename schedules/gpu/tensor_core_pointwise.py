@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -197,31 +198,64 @@ def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimF
         Takes data [pixels, inputs], packed weights, the epilogue's tensors, and the output
         [pixels, outputs].
     """
-    tensor_cores.register()
+    pixels, padded = workload.pixels, padded_pixels(workload, decision)
+    data = te.placeholder((pixels, workload.inputs), workload.dtype, name="data")
+    # The last tile computes its last pixel several times, and stores it once.
+    weight, operands, result = stages(
+        workload, decision, lambda m, k: data[nearest(m, pixels, 0, padded), k]
+    )
+    sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
+    schedule(sch, workload, decision, HALVES)
+    return sch.mod["main"]
+
+
+def padded_pixels(workload: Pointwise, decision: Decision) -> int:
+    """Return the pixels of all tiles, the last one's beyond the picture included."""
+    return -(-workload.pixels // decision.high) * decision.high
+
+
+def padded_inputs(workload: Pointwise, decision: Decision) -> int:
+    """Return the inputs of all steps, those that are filled up with zeros included."""
+    step = decision.split_k * decision.step_k
+    return -(-workload.inputs // step) * step
+
+
+def stages(
+    workload: Pointwise, decision: Decision, element: Callable[[Any, Any], Any]
+) -> tuple[te.Tensor, list[te.Tensor], te.Tensor]:
+    """Return the packed weights, what the epilogue reads, and the result.
+
+    Parameters
+    ----------
+    workload : Pointwise
+        The layer.
+    decision : Decision
+        How it is computed.
+    element : callable
+        Gives the input of a pixel and a channel, also of pixels beyond the last.
+    """
     pixels, inputs, outputs = workload.pixels, workload.inputs, workload.outputs
-    rows, deep = -(-pixels // decision.high) * decision.high, padded_inputs(workload, decision)
+    rows, deep = padded_pixels(workload, decision), padded_inputs(workload, decision)
     columns = -(-outputs // decision.wide) * decision.wide
-    data = te.placeholder((pixels, inputs), workload.dtype, name="data")
     weight = te.placeholder((deep, columns), workload.dtype, name="weight")
     lanes = math.gcd(inputs, HALVES)
 
-    def staged(m: Any, k: Any) -> Any:
-        # The last tile computes its last pixel several times, and stores it once.
-        value = data[nearest(m, pixels, 0, rows), k]
+    def filled(m: Any, k: Any) -> Any:
         if deep == inputs:
-            return value
+            return element(m, k)
+        # Of a vector, all values are inside or none.
         inside = k // lanes < inputs // lanes
-        return tirx.if_then_else(inside, value, tirx.const(0, workload.dtype))
+        return tirx.if_then_else(inside, element(m, k), tirx.const(0, workload.dtype))
 
-    padded = te.compute((rows, deep), staged, name="rows")
+    staged = te.compute((rows, deep), filled, name="rows")
     step = te.reduce_axis((0, deep // (decision.split_k * decision.step_k)), name="step")
     k = te.reduce_axis((0, decision.step_k), name="k")
 
     def products(s: Any, m: Any, n: Any) -> Any:
         # The parts take turns, so that what all of them need at a time lies side by side.
         place = (step * decision.split_k + s) * decision.step_k + k
-        factors = [padded[m, place].astype("float32"), weight[place, n].astype("float32")]
-        return te.sum(factors[0] * factors[1], axis=[step, k])
+        left, right = staged[m, place].astype("float32"), weight[place, n].astype("float32")
+        return te.sum(left * right, axis=[step, k])
 
     partial = te.compute((decision.split_k, rows, columns), products, name="partial")
     s = te.reduce_axis((0, decision.split_k), name="s")
@@ -231,18 +265,12 @@ def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimF
     operands, result = epilogue_stage(
         workload.epilogue, (pixels, outputs), lambda m, n: product[m, n], dtype=workload.dtype
     )
-    sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
-    _schedule(sch, decision, lanes, outputs)
-    return sch.mod["main"]
+    return weight, operands, result
 
 
-def padded_inputs(workload: Pointwise, decision: Decision) -> int:
-    """Return the inputs of all steps, those that are filled up with zeros included."""
-    step = decision.split_k * decision.step_k
-    return -(-workload.inputs // step) * step
-
-
-def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int, outputs: int) -> None:
+def schedule(sch: s_tir.Schedule, workload: Pointwise, decision: Decision, fetched: int) -> None:
+    """Schedule the stages; a thread fetches, or computes, so many inputs of a pixel at once."""
+    tensor_cores.register()
     product, result = sch.get_sblock("pointwise"), sch.get_sblock("epilogue")
     sums = sch.get_sblock("partial")
     partial = sch.cache_write(sums, 0, tensor_cores.SUMS)
@@ -260,7 +288,7 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int, outputs: int)
     sch.unroll(addend)
     sch.vectorize(lane)
     sch.reverse_compute_at(result, threads, preserve_unit_loops=True)
-    store(sch, [], sch.get_loops(result)[-1], outputs % LANES == 0)
+    store(sch, [], sch.get_loops(result)[-1], workload.outputs % LANES == 0)
 
     # The sums: part after part of a tile, in fragments; then they go to shared memory.
     sch.compute_at(partial, tile, preserve_unit_loops=True)
@@ -287,7 +315,7 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int, outputs: int)
         fragments = sch.cache_read(sums, index, scope)
         sch.compute_at(fragments, k_matrix, preserve_unit_loops=True)
         _by_matrix(sch, fragments, intrinsic)
-    _fetch(sch, rows, steps, decision, lanes)
+    _fetch(sch, rows, steps, decision, math.gcd(workload.inputs, fetched))
     _fetch(sch, weights, steps, decision, HALVES)
     init = sch.decompose_reduction(product, addend)
     sch.vectorize(sch.get_loops(init)[-1])
