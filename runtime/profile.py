@@ -58,7 +58,8 @@ def profile(model: Model, rounds: int = 30, warmup: int = 5) -> list[CallTime]:
     -------
     list of CallTime
         In the order in which the network makes the calls. Each holds about a microsecond of
-        the timer's own; a GPU's are the times of its kernels, without their start.
+        the timer's own; a GPU's are the times of its kernels, without their start. Those of a CUDA
+        graph are started one by one here.
     """
     started: list[Callable[[], float]] = []
     times: list[tuple[str, float]] = []

@@ -93,3 +93,12 @@ def test_networks_and_replays_equal_onnx_runtime(
                 result = np.from_dlpack(machine[name](tvm_ffi.from_dlpack(picture)))
                 assert np.abs(result - expected).max() < tolerance * np.ptp(expected)
     assert events == ["record", "replay", "replay"]
+
+
+def test_models_on_one_gpu_take_turns() -> None:
+    # What records a graph fails if another thread allocates.
+    first, second = Device("cuda").turn(), Device("cuda", 1).turn()
+    with first:
+        assert not second.acquire(blocking=False)  # type: ignore[attr-defined]
+    with Device("opencl").turn(), Device("opencl").turn(), Device().turn(), Device().turn():
+        pass
