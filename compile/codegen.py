@@ -36,8 +36,8 @@ def pass_config(target: Target) -> dict[str, Any]:
     """Return what a target's schedules count on when their loops are lowered."""
     if target.gpu is None:
         return PASS_CONFIG
-    # Threads are not split off: their tiles are whole.
-    return {"tirx.disable_assert": True}
+    # Threads are not split off: their tiles are whole. Schedules say what CUDA copies meanwhile.
+    return {"tirx.disable_assert": True, "tirx.use_async_copy": target.kind == "cuda"}
 
 
 def prepare_output(path: Path) -> None:

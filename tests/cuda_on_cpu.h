@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <numeric>
 #include <random>
@@ -67,10 +68,14 @@ namespace cpu {
 
 enum class State { ready, at_block_barrier, at_warp_barrier, finished, failed };
 
+struct Copy { void* target; const void* source; size_t bytes; };
+
 struct Thread {
   ucontext_t context;
   uint3 index;
   State state;
+  // Asynchronous copies, by group; the last is not complete. They are made when waited for.
+  std::deque<std::vector<Copy>> copies;
 };
 
 constexpr size_t kWarp = 32;
@@ -88,10 +93,26 @@ static void wait(State state) {
   swapcontext(&current->context, &scheduler);
 }
 
+static void commit_copies() { current->copies.emplace_back(); }
+
+// Waits for all groups but the last so many.
+static void wait_for_copies(size_t but) {
+  for (auto& copies = current->copies; copies.size() > but + 1; copies.pop_front()) {
+    for (const Copy& copy : copies.front()) std::memcpy(copy.target, copy.source, copy.bytes);
+  }
+}
+
 // Ends a thread before it does what it should not.
 static void fail(const char* message) {
   error = message;
   wait(State::failed);
+}
+
+static void copy_later(void* target, const void* source, size_t bytes) {
+  if (reinterpret_cast<uintptr_t>(target) % bytes || reinterpret_cast<uintptr_t>(source) % bytes) {
+    fail("a copy beside its alignment");
+  }
+  current->copies.back().push_back({target, source, bytes});
 }
 
 static void run_thread() {
@@ -188,6 +209,7 @@ static void start_block(uint3 size) {
     Thread& thread = threads[i];
     thread.index = {i % size.x, i / size.x % size.y, i / size.x / size.y};
     thread.state = State::ready;
+    thread.copies.assign(1, {});
     getcontext(&thread.context);
     thread.context.uc_stack.ss_sp = &stacks[i * kStack];
     thread.context.uc_stack.ss_size = kStack;

@@ -29,6 +29,18 @@ _GRAPH = "vm.builtin.cuda_graph"
 _AXES = [f"{what}.{axis}" for what in ("blockIdx", "threadIdx") for axis in "xyz"]
 _TAGS = [*_AXES, "tirx.use_dyn_shared_memory"]
 _HEADER = Path(__file__).with_name("cuda_on_cpu.h")
+#: What TVM writes as PTX, or cannot be C++ here, and what it becomes.
+_REWRITES = (
+    (r"^\s*#include .*$", ""),
+    (r"extern __shared__ .*?(\w+)\[\];", r"auto* \1 = shared_memory;"),
+    (r"unsigned int dst_addr = .*;", ""),
+    (
+        r'asm volatile\("cp\.async\.c[ag][^;]*;"[^;]*"n"\((\d+)\)\);',
+        r"cpu::copy_later(dst_p, src_p, \1);",
+    ),
+    (r'asm volatile\("cp\.async\.commit_group;"[^;]*;', "cpu::commit_copies();"),
+    (r'asm volatile\("cp\.async\.wait_group (\d+);"[^;]*;', r"cpu::wait_for_copies(\1);"),
+)
 _CHECKS = ("-fsanitize=alignment,bounds,object-size",)
 
 
@@ -94,9 +106,9 @@ def graphs_on_cpu() -> Iterator[list[str]]:
 
 def _compiled(source: str, tags: dict[str, list[str]]) -> Any:
     """Compile kernels whose extents have those tags, and load them."""
-    body = re.sub(r"^\s*#include .*$", "", source, flags=re.MULTILINE)
-    body = re.sub(r"extern __shared__ .*?(\w+)\[\];", r"auto* \1 = shared_memory;", body)
-    lines = [f'#include "{_HEADER}"', body]
+    for pattern, replacement in _REWRITES:
+        source = re.sub(pattern, replacement, source, flags=re.MULTILINE)
+    lines = [f'#include "{_HEADER}"', source]
     for name, axes in tags.items():
         lines.append(f"EXPORT({', '.join([name, *(str(_TAGS.index(axis)) for axis in axes)])})")
     with TemporaryDirectory() as folder:

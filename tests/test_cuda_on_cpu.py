@@ -42,6 +42,25 @@ def test_a_missing_barrier_shows(barrier: str) -> None:
     assert not np.array_equal(run(REVERSE.replace("BARRIER", barrier)), expected)
 
 
+@pytest.mark.parametrize(("groups", "arrived"), [(0, 2), (1, 1), (2, 0)])
+def test_copies_arrive_when_they_are_waited_for(groups: int, arrived: int) -> None:
+    body = """
+    __shared__ alignas(64) float copy[8];
+    if (threadIdx.x || blockIdx.x) return;
+    for (int i = 0; i < 8; ++i) copy[i] = -1;
+    for (int i = 0; i < 2; ++i) {
+      float *dst_p = copy + 4 * i, *src_p = x + 4 * i;
+      asm volatile("cp.async.cg.shared.global [%0], [%1], %2;"
+        :: "r"(dst_addr), "l"(src_p), "n"(16));
+      asm volatile("cp.async.commit_group;" :  : );
+    }
+    asm volatile("cp.async.wait_group GROUPS;" :  :  : "memory");
+    for (int i = 0; i < 8; ++i) x[i] = copy[i];
+    """
+    expected = [*range(4 * arrived), *[-1] * (8 - 4 * arrived)]
+    np.testing.assert_array_equal(run(body.replace("GROUPS", str(groups)))[:8], expected)
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [

@@ -68,12 +68,13 @@ def test_pointwise_by_default(pixels: int, inputs: int, outputs: int, epilogue: 
         Decision(64, 32, 1, 2, 1, 64),  # higher than the picture
         Decision(16, 64, 1, 1, 4, 32),  # most inputs are zeros
         Decision(32, 32, 4, 1, 1, 32),
+        Decision(16, 16, 2, 1, 1, 16),  # operands of the next of several steps are on their way
     ],
     ids=str,
 )
 @pytest.mark.usefixtures("gcc")
 def test_pointwise_by_other_decisions(decision: Decision) -> None:
-    workload = Pointwise(52, 72, 48, (BIAS, CLIP), "float16")
+    workload = Pointwise(52, 80, 48, (BIAS, CLIP), "float16")
     assert tensor_core_pointwise.valid(workload, decision, H100)
     check(workload, decision, H100)
 
@@ -134,7 +135,7 @@ def test_default_decision_is_in_the_space(name: str) -> None:
     assert operators.decision(LAYER, vars(default), target) == default
     assert len(others) == len({*others, default}) - 1
     for decision in (default, *others):
-        assert tensor_core_pointwise.shared_bytes(decision) <= gpu(name).shared_bytes
+        assert tensor_core_pointwise.shared_bytes(LAYER, decision) <= gpu(name).shared_bytes
 
 
 def test_weights_are_filled_up_with_zeros() -> None:
@@ -145,18 +146,28 @@ def test_weights_are_filled_up_with_zeros() -> None:
     assert packed[20:].sum() == packed[:, 11:].sum() == 0
 
 
-def test_structure() -> None:
-    decision = Decision(32, 32, 2, 2, 1, 32)
+@pytest.mark.parametrize(
+    ("step_k", "ahead"),
+    [
+        (32, 2),  # the operands of the next step are on their way
+        (64, 0),  # zeros fill up the last step
+    ],
+)
+def test_structure(step_k: int, ahead: int) -> None:
+    decision = Decision(32, 32, 2, 2, 1, step_k)
     code = source(operators.build(LAYER, decision, H100), H100)
-    # Two steps of 16 inputs for 2 x 2 matrices, from 2 + 2 that are loaded.
-    assert len(re.findall(r"wmma::mma_sync\(", code)) == 2 * 4
-    assert len(re.findall(r"wmma::load_matrix_sync\(", code)) == 2 * (2 + 2)
+    # A step, and the last one apart, multiplies 2 x 2 matrices for each 16 inputs.
+    steps = 1 + bool(ahead)
+    assert len(re.findall(r"wmma::mma_sync\(", code)) == steps * step_k // 16 * 4
+    assert len(re.findall(r"wmma::load_matrix_sync\(", code)) == steps * step_k // 16 * (2 + 2)
     assert len(re.findall(r"wmma::store_matrix_sync\(", code)) == 4
-    # Operands come in 16 bytes at a time.
-    assert len(re.findall(r"\*\(uint4\*\)\(buf|\*\(uint4\*\)\(\(\(half\*\)buf", code)) == 2
+    # Both operands come in 16 bytes at a time.
+    assert len(re.findall(r"ptx_cp_async_legacy_cg_16_2_2\(buf", code)) == 2 * ahead
+    waited = re.findall(r"\*\(uint4\*\)\(\(\(half\*\)buf", code)
+    assert len(waited) == (0 if ahead else 2)
     # Each row is 16 bytes longer than what it holds, one of float32 sums as well.
     distances = set(re.findall(r"matrix_sync\(.*, (\d+)(?:, nvcuda.*)?\);", code))
-    assert distances == {"40", "72", "68"}
+    assert distances == {str(step_k + 8), str(64 + 8), str(64 + 4)}
 
 
 @needs_nvrtc

@@ -1,7 +1,8 @@
 """Pointwise convolution in float16 on NVIDIA's tensor cores, with sums in float32.
 
 As `shared_pointwise`, but warps multiply matrices of 16x16. Rows in shared memory are 16 bytes
-longer than what they hold, so that those of a matrix are in banks of their own.
+longer than what they hold, so that those of a matrix are in banks of their own. Where there are
+several steps, the next one's operands are copied there while a step is computed.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ def valid(workload: Pointwise, decision: Decision, target: Target) -> bool:
         and decision.step_k in parts["step_k"]
         and decision.warps * WARP <= min(gpu.group_threads, 512)
         and decision.high * decision.wide % (decision.warps * WARP * LANES) == 0
-        and shared_bytes(decision) <= gpu.shared_bytes
+        and shared_bytes(workload, decision) <= gpu.shared_bytes
     )
 
 
@@ -218,6 +219,13 @@ def padded_inputs(workload: Pointwise, decision: Decision) -> int:
     """Return the inputs of all steps, those that are filled up with zeros included."""
     step = decision.split_k * decision.step_k
     return -(-workload.inputs // step) * step
+
+
+def is_pipelined(workload: Pointwise, decision: Decision) -> bool:
+    """Tell whether a step's operands are copied during the step before: in whole vectors."""
+    deep = padded_inputs(workload, decision)
+    several = deep > decision.split_k * decision.step_k
+    return several and deep == workload.inputs and deep % HALVES == 0
 
 
 def stages(
@@ -327,6 +335,11 @@ def schedule(sch: s_tir.Schedule, workload: Pointwise, decision: Decision, fetch
     stored = sch.blockize(m_in)
     sch.tensorize(stored, tensor_cores.STORE)
     sch.storage_align(stored, 0, axis=-2, factor=2 * LANES, offset=LANES)
+    if fetched == HALVES and is_pipelined(workload, decision):
+        # Both copies belong to the first stage, which runs ahead by itself; TVM waits for it.
+        sch.annotate(steps, "software_pipeline_stage", [0, 0, 1])
+        sch.annotate(steps, "software_pipeline_order", [0, 1, 2])
+        sch.annotate(steps, "software_pipeline_async_stages", [0])
 
 
 def _bind(sch: s_tir.Schedule, loop: LoopRV, decision: Decision) -> LoopRV:
@@ -364,11 +377,12 @@ def registers(workload: Pointwise, decision: Decision, gpu: Gpu) -> int:  # noqa
     return tile // WARP + (decision.tile_m + decision.tile_n) // 2 + 4 * ADDRESS_REGISTERS
 
 
-def shared_bytes(decision: Decision) -> int:
-    """Return what a group keeps in shared memory: a step of both operands, all parts' sums."""
+def shared_bytes(workload: Pointwise, decision: Decision) -> int:
+    """Return what a group keeps in shared memory: a step or two of operands, all parts' sums."""
     step = decision.split_k * decision.step_k
     operands = decision.high * (step + HALVES) + step * (decision.wide + HALVES)
-    return 2 * operands + 4 * decision.split_k * decision.high * (decision.wide + LANES)
+    stages = 2 if is_pipelined(workload, decision) else 1
+    return 2 * stages * operands + 4 * decision.split_k * decision.high * (decision.wide + LANES)
 
 
 def cycles(workload: Pointwise, decision: Decision, gpu: Gpu) -> float:
@@ -390,7 +404,7 @@ def cycles(workload: Pointwise, decision: Decision, gpu: Gpu) -> float:
         min(
             gpu.threads // (decision.warps * WARP),
             65536 // (registers(workload, decision, gpu) * decision.warps * WARP),
-            4 * gpu.shared_bytes // shared_bytes(decision),
+            4 * gpu.shared_bytes // shared_bytes(workload, decision),
         ),
     )
     # What a unit has to do for all groups of its, and how long one group takes by itself.
@@ -403,6 +417,7 @@ def cycles(workload: Pointwise, decision: Decision, gpu: Gpu) -> float:
     add += 2 * high * wide / gpu.load_bytes_per_cycle
     busy = -(-groups // gpu.units) * overlapped(multiply, load + fetch + add)
     steps = deep // (decision.split_k * decision.step_k)
-    alone = (steps + 1) * 2 * gpu.load_latency + overlapped(multiply, load)
+    waits = steps + 2 if is_pipelined(workload, decision) else 2 * steps + 2
+    alone = waits * gpu.load_latency + overlapped(multiply, load)
     rounds = -(-groups // (gpu.units * resident))
     return overlapped(busy, rounds * alone)
