@@ -144,6 +144,7 @@ def compile_command(
     if as_json:
         print_json(result)
         return
+    half = "" if dtype == "float32" else f", {dtype}"
     print_facts(
         {
             "wrote": f"{artifact.path} ({artifact.size_bytes / 1e6:.1f} MB)",
@@ -152,8 +153,7 @@ def compile_command(
             "target": f"{metadata.target['name']} ({metadata.target['cpu']}, "
             f"{metadata.target['triple']})",
             "weights": metadata.weights,
-            "layers": f"{metadata.layers} in {metadata.extra['functions']} functions, "
-            f"{metadata.extra['dtype']}",
+            "layers": f"{metadata.layers} in {metadata.extra['functions']} functions{half}",
             "tuned": _tuned(metadata),
             "memory": f"{metadata.extra['activation_bytes'] / 1e6:.1f} MB between layers, "
             f"{sum(call['bytes'] for call in metadata.extra['calls']) / 1e6:.1f} MB moved",
