@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from opencl_kernels import source
+from test_compile import DATA, ODD
 from test_float16 import HALF
 from test_gpu_schedules import LAYERS
 
@@ -46,6 +47,16 @@ def test_layers_become_a_cubin(workload: Workload, name: str) -> None:
     assert code.startswith(ELF)
     assert int.from_bytes(code[18:20], "little") == EM_CUDA
     assert b"main_kernel" in code
+
+
+@pytest.mark.parametrize(
+    "model", [ODD["clip_one_sided"](), DATA / "qdq_v2_opset13.onnx"], ids=["infinity", "int8"]
+)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@needs_nvrtc
+def test_what_needs_more_of_cudas_headers(model: Any, dtype: str, tmp_path: Path) -> None:
+    artifact = compile_model(model, "cuda:sm_90", tmp_path / "m.so", tuning_log="none", dtype=dtype)
+    assert as_source(b"").encode() in artifact.path.read_bytes()
 
 
 @needs_nvrtc
