@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -22,6 +21,7 @@ from mobilenet_tvm.schedules.gpu import (
     tensor_core_pointwise,
 )
 from mobilenet_tvm.schedules.gpu import stem as gpu_stem
+from mobilenet_tvm.schedules.gpu.threads import gpu_of
 from mobilenet_tvm.schedules.workload import (
     Block,
     Convolution,
@@ -33,7 +33,8 @@ from mobilenet_tvm.schedules.workload import (
 )
 from mobilenet_tvm.targets.target import Target
 
-_CPU: dict[type, ModuleType] = {
+# A schedule is a file's functions, or an object that has the same ones as methods.
+_CPU: dict[type, Any] = {
     Block: block,
     Convolution: stem,
     Depthwise: depthwise,
@@ -41,20 +42,20 @@ _CPU: dict[type, ModuleType] = {
     GlobalPool: pooling,
     Pointwise: pointwise,
 }
-_GPU: dict[type, ModuleType] = {
+_GPU: dict[type, Any] = {
     Convolution: gpu_stem,
     Depthwise: gpu_depthwise,
-    DepthwisePointwise: gpu_depthwise_pointwise,
+    DepthwisePointwise: gpu_depthwise_pointwise.SCHEDULE,
     GlobalPool: gpu_pooling,
     Pointwise: gpu_pointwise,
 }
-_CUDA: dict[type, ModuleType] = {
+_CUDA: dict[type, Any] = {
     **_GPU,
-    DepthwisePointwise: shared_depthwise_pointwise,
+    DepthwisePointwise: shared_depthwise_pointwise.SCHEDULE,
     Pointwise: shared_pointwise,
 }
-_TENSOR_CORES: dict[type, ModuleType] = {
-    DepthwisePointwise: tensor_core_depthwise_pointwise,
+_TENSOR_CORES: dict[type, Any] = {
+    DepthwisePointwise: tensor_core_depthwise_pointwise.SCHEDULE,
     Pointwise: tensor_core_pointwise,
 }
 #: By the kind of a target.
@@ -75,13 +76,13 @@ def _on_tensor_cores(workload: Workload, target: Target) -> bool:
     if not tensor_core_pointwise.pays(workload.pointwise, target):
         return False
     cores, others = (
-        module.cycles(workload, module.default(workload, target), target.gpu)
-        for module in (tensor_core_depthwise_pointwise, shared_depthwise_pointwise)
+        schedule.cycles(workload, schedule.default(workload, target), gpu_of(target))
+        for schedule in (_TENSOR_CORES[DepthwisePointwise], _CUDA[DepthwisePointwise])
     )
     return bool(cores < others)
 
 
-def _module(workload: Workload, target: Target) -> ModuleType:
+def _module(workload: Workload, target: Target) -> Any:
     if _on_tensor_cores(workload, target):
         return _TENSOR_CORES[type(workload)]
     return _MODULES[target.kind][type(workload)]
