@@ -2,9 +2,8 @@
 //
 // The threads of a block are coroutines: one runs until it waits for others, and a warp until it
 // waits for other warps. They take turns in an order of chance, so that results differ where a
-// barrier is missing. What a GPU would not do
-// (a wide access beside its alignment, a place beyond an array, a barrier that not all threads
-// reach) is an error.
+// barrier is missing. What a GPU would not do (a wide access beside its alignment, a place beyond
+// an array, a barrier that not all threads reach) is an error.
 #include <ucontext.h>
 
 #include <algorithm>

@@ -41,12 +41,18 @@ _REWRITES = (
     (r'asm volatile\("cp\.async\.commit_group;"[^;]*;', "cpu::commit_copies();"),
     (r'asm volatile\("cp\.async\.wait_group (\d+);"[^;]*;', r"cpu::wait_for_copies(\1);"),
 )
+#: Bytes beside each tensor, and what they are: not-a-number in any type.
+_MARGIN, _NAN = 4096, 0xFF
 _CHECKS = ("-fsanitize=alignment,bounds,object-size",)
 
 
 def reason() -> str | None:
     """Return why CUDA code cannot run on this CPU; None if it can."""
-    return None if shutil.which("g++") else "CUDA code runs on a CPU by g++, which is not here"
+    if shutil.which("g++") is None:
+        return "CUDA code runs on a CPU by g++, which is not here"
+    command = ["g++", "-fsyntax-only", "-x", "c++", "-"]
+    tried = subprocess.run(command, input=b"_Float16 x;", capture_output=True, check=False)
+    return "this g++ has no _Float16, which CUDA code needs" if tried.returncode else None
 
 
 @contextmanager
@@ -72,9 +78,11 @@ def call_on_cpu(
     context = tvm.transform.PassContext(opt_level=3, config=pass_config(target))
     with context, cuda_on_cpu():
         module = tvm.tirx.build(func, target=tvm_target(target))
-    result = _aligned(np.full(output, np.nan, dtype))
-    module["main"](*[tvm_ffi.from_dlpack(_aligned(array)) for array in arrays], result)
-    return np.from_dlpack(result)
+    rooms = [_room(array) for array in (*arrays, np.full(output, np.nan, dtype))]
+    module["main"](*[tvm_ffi.from_dlpack(inner) for inner, _ in rooms])
+    for _, margins in rooms:
+        assert all((margin == _NAN).all() for margin in margins), "a kernel wrote beside a tensor"
+    return rooms[-1][0]
 
 
 @contextmanager
@@ -132,10 +140,11 @@ def _registered(name: str, function: Callable[..., Any]) -> Iterator[None]:
             tvm_ffi.register_global_func(name, original, override=True)
 
 
-def _aligned(array: Array) -> Any:
-    """Return an array's copy with an alignment that TVM takes for granted."""
-    room = np.empty(array.nbytes + 64, np.uint8)
-    start = -room.ctypes.data % 64
-    copy = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    return tvm_ffi.from_dlpack(copy)
+def _room(array: Array) -> tuple[Array, tuple[Array, Array]]:
+    """Return an array's copy, aligned as TVM takes it for granted, and bytes that are beside it."""
+    room = np.full(array.nbytes + 3 * _MARGIN, _NAN, np.uint8)
+    start = _MARGIN + -room.ctypes.data % _MARGIN
+    end = start + array.nbytes
+    inner = room[start:end].view(array.dtype).reshape(array.shape)
+    inner[...] = array
+    return inner, (room[:start], room[end:])
