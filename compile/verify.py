@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +71,34 @@ def verify(model: BaseModel, reference: onnx.ModelProto, inputs: int = 5) -> lis
     UserError
         If ONNX Runtime is not installed, or the model's inputs or outputs are not the reference's.
     """
+    feeds = (random_inputs(model, seed) for seed in range(inputs))
+    return compare(model, reference, feeds)
+
+
+def compare(
+    model: BaseModel, reference: onnx.ModelProto, feeds: Iterable[Mapping[str, Array]]
+) -> list[Comparison]:
+    """Run a compiled model beside ONNX Runtime on given inputs.
+
+    Parameters
+    ----------
+    model : BaseModel
+        The compiled model.
+    reference : onnx.ModelProto
+        What it was compiled from, with static inputs.
+    feeds : iterable of mapping
+        Inputs by name.
+
+    Returns
+    -------
+    list of Comparison
+        One per input and output.
+
+    Raises
+    ------
+    UserError
+        As of `verify`.
+    """
     try:
         import onnxruntime
     except ImportError:
@@ -85,23 +114,22 @@ def verify(model: BaseModel, reference: onnx.ModelProto, inputs: int = 5) -> lis
     _check_same("inputs", model.inputs, session.get_inputs())
     _check_same("outputs", model.outputs, session.get_outputs())
     results = []
-    for seed in range(inputs):
-        feed = random_inputs(model, seed)
+    for number, feed in enumerate(feeds):
         compiled = model(*feed.values())
         ours = compiled if isinstance(compiled, dict) else {model.outputs[0].name: compiled}
         for name, theirs in zip(ours, session.run(None, feed), strict=True):
-            results.append(_compare(seed, name, ours[name], theirs))
+            results.append(_compare(number, name, ours[name], theirs))
     return results
 
 
-def _compare(seed: int, name: str, ours: Array, theirs: Array) -> Comparison:
+def _compare(number: int, name: str, ours: Array, theirs: Array) -> Comparison:
     ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
     difference = np.abs(ours - theirs).max(initial=0.0)
     spread = float(np.ptp(theirs)) if theirs.size else 0.0
     error = float(difference / spread) if spread else float(difference)
     rows = (ours.shape[0], -1) if ours.ndim > 1 else (1, -1)
     same = bool((ours.reshape(rows).argmax(1) == theirs.reshape(rows).argmax(1)).all())
-    return Comparison(seed, name, error if np.isfinite(ours).all() else float("inf"), same)
+    return Comparison(number, name, error if np.isfinite(ours).all() else float("inf"), same)
 
 
 def _check_same(what: str, ours: Any, theirs: Any) -> None:

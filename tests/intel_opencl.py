@@ -88,6 +88,8 @@ class IntelOpenCL:
         make_once(self.folder, "Intel's OpenCL driver", "pip, 270 MB", self._make, say)
         mend = f"remove {self.folder} and run `{COMMAND}`"
         say(f"it answers: {opencl_platform(self.environment(), mend)}")
+        found_by = " ".join(f"{name}={value}" for name, value in self.environment().items())
+        say(f"programs find it by {found_by}")
 
     def _make(self, scratch: Path) -> Path:
         pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
