@@ -269,11 +269,12 @@ def cycles(workload: Pointwise, decision: Decision, gpu: Gpu) -> float:
     if workload.dtype != _SUMS:
         rate += 1 / gpu.fma_per_cycle / decision.unroll_k
     multiply = decision.tile_m * decision.tile_n * gpu.lockstep * rate
-    # A warp reads a vector of so many pixels, for as many inputs as it has lanes, and weights that
-    # lie side by side.
+    # A warp reads weights that lie side by side, and a vector of so many pixels: one access each,
+    # for as many inputs as an iteration has, or a load.
     across, lanes = min(gpu.lockstep, columns), lanes_of(workload.dtype)
     line = gpu.load_bytes_per_cycle
-    load_data = decision.tile_m * -(-gpu.lockstep // across) / lanes
+    ahead = min(lanes, decision.unroll_k)
+    load_data = decision.tile_m * -(-gpu.lockstep // across) / ahead
     load_weights = decision.tile_n / lanes * max(1.0, WIDEST * across / line)
     issue = overlapped(multiply, load_data + load_weights)
     # A last tile of fewer pixels asks before it stores each.
