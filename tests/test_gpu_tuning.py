@@ -162,14 +162,16 @@ def test_a_tuned_log_is_used_and_reported(tmp_path: Path) -> None:
 
 def test_float16_is_tuned_here_and_on_a_board(intel: IntelOpenCL, tmp_path: Path) -> None:
     log, library, there = tmp_path / "log.jsonl", tmp_path / "v1.so", intel.environment()
-    given = ("--target", "mali:x86", "--dtype", "float16", *SMALL)
-    here = run("tune", *given, "--trials", "20", "--log", log, **there)
+    # Three random answers may all be close to each other.
+    many = ("--model", "v1", "--alpha", "0.25", "--resolution", "32", "--classes", "100")
+    given = ("--target", "mali:x86", "--dtype", "float16", *many)
+    here = run("tune", *given, "--trials", "12", "--log", log, **there)
     assert here.returncode == 0, here.stderr
     assert "failed" not in here.stdout
     serve = [*SERVE, "--port", "0", "--name", "half-board"]
     with running(serve, tmp_path / "serve.log", env=os.environ | there) as server:
         device = ("--device", f"rpc://{server.address}")
-        elsewhere = run("tune", *given, *device, "--trials", "30", "--log", log)
+        elsewhere = run("tune", *given, *device, "--trials", "20", "--log", log)
         assert elsewhere.returncode == 0, elsewhere.stderr
         assert "measured on half-board" in elsewhere.stdout
         assert "failed" not in elsewhere.stdout
@@ -180,8 +182,7 @@ def test_float16_is_tuned_here_and_on_a_board(intel: IntelOpenCL, tmp_path: Path
         }
         compiled = run("compile", *given, "--tuning-log", log, "-o", library)
         assert compiled.returncode == 0, compiled.stderr
-        # Three random answers lie close to each other.
-        verify = run("verify", library, *SMALL, *device, "--tolerance", "0.2")
+        verify = run("verify", library, *many, *device)
         assert verify.returncode == 0, verify.stdout
 
 
