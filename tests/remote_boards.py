@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +77,7 @@ def running(
             stdout=file,
             stderr=subprocess.STDOUT,
             env=os.environ if env is None else env,
+            start_new_session=True,
         )
     try:
         end = time.monotonic() + 120
@@ -86,7 +87,9 @@ def running(
             time.sleep(0.02)
         yield Server(process, log, int(found[1]))
     finally:
-        process.kill()
+        # With what it has started, as TVM's own server does.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
