@@ -47,6 +47,9 @@ _LONGEST, _AT_MOST = 0.2, 1.0
 #: some microseconds is hardly longer than the clock's own steps.
 _TOGETHER = 10
 
+#: Seconds beside which the start of a call is nothing.
+_LONG = 0.001
+
 _COOL = "mobilenet_tvm.tuning.cool"
 
 
@@ -280,25 +283,30 @@ def shortest_run(
     kind : str
         TVM's name of what its code is.
     runs : int
-        How many are timed.
+        How many times are taken, each of as many calls as last longer than their start.
 
     Returns
     -------
     float
-        Seconds of the shortest one, the start and the end of a GPU's kernel included.
+        Seconds of a call, by the shortest of them.
     """
     device = open_device(kind)
     module = load_artifact(library, own_copy=not device.is_cpu)
     ones = [_tensor(_aligned(np.ones(shape, dtype)), device) for shape, dtype in tensors]
-    main, seconds = module["main"], []
-    for _ in range(runs + 1):
+    main = module["main"]
+
+    def seconds(calls: int) -> float:
         device.synchronize()
         start = time.perf_counter()
-        main(*ones)
+        for _ in range(calls):
+            main(*ones)
         device.synchronize()
-        seconds.append(time.perf_counter() - start)
-    # The first one finds nothing in its place.
-    return min(seconds[1:])
+        return (time.perf_counter() - start) / calls
+
+    # The first call finds nothing in its place.
+    seconds(1)
+    calls = int(np.clip(_LONG / seconds(1), 1, _MOST_RUNS))
+    return min(seconds(calls) for _ in range(runs))
 
 
 def pinned_threads(count: int, kind: str) -> Threads:
