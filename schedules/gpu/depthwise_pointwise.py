@@ -14,7 +14,6 @@ from mobilenet_tvm.schedules.gpu.pointwise import Decision as PointwiseDecision
 from mobilenet_tvm.schedules.gpu.threads import (
     arithmetic,
     fma_per_cycle,
-    gpu_of,
     guarded,
     lanes_of,
     overlapped,
@@ -30,13 +29,11 @@ class Decision(PointwiseDecision):
 
 
 class _PerThread(Fused):
-    def valid(
-        self, workload: DepthwisePointwise, decision: PointwiseDecision, target: Target
-    ) -> bool:
+    def fits(self, workload: DepthwisePointwise, decision: PointwiseDecision, gpu: Gpu) -> bool:
+        """Tell whether a thread has registers left for the depthwise half."""
         return (
-            super().valid(workload, decision, target)
-            and decision.unroll_k <= lanes_of(workload.dtype)
-            and self.registers(workload, decision, gpu_of(target)) <= gpu_of(target).registers
+            decision.unroll_k <= lanes_of(workload.dtype)
+            and self.registers(workload, decision, gpu) <= gpu.registers
         )
 
     def scheduled(

@@ -90,12 +90,18 @@ class Fused(ABC):
 
     def valid(self, workload: DepthwisePointwise, decision: Any, target: Target) -> bool:
         """Tell whether `build` takes a decision."""
-        return bool(self.half.valid(workload.pointwise, decision, target))
+        half = bool(self.half.valid(workload.pointwise, decision, target))
+        return half and self.fits(workload, decision, gpu_of(target))
+
+    def fits(self, workload: DepthwisePointwise, decision: Any, gpu: Gpu) -> bool:  # noqa: ARG002
+        """Tell whether there is room for the depthwise half in a valid pointwise one."""
+        return True
 
     def decisions(self, workload: DepthwisePointwise, target: Target) -> list[Any]:
         """Return the valid decisions of the space, each once."""
         found = self.half.decisions(workload.pointwise, target)
-        return [self.Decision(**vars(d)) for d in found if self.valid(workload, d, target)]
+        gpu = gpu_of(target)
+        return [self.Decision(**vars(d)) for d in found if self.fits(workload, d, gpu)]
 
     def pack(
         self, taps: np.ndarray[Any, Any], matrix: np.ndarray[Any, Any], decision: Any

@@ -99,13 +99,20 @@ def space(workload: Pointwise, target: Target) -> dict[str, list[Any]]:  # noqa:
 
 def valid(workload: Pointwise, decision: Decision, target: Target) -> bool:
     """Tell whether `build` takes a decision."""
-    gpu, parts = gpu_of(target), space(workload, target)
+    parts = space(workload, target)
     return (
         (decision.tile_m, decision.tile_n) in parts["tile"]
         and (decision.threads_m, decision.threads_n) in parts["threads"]
         and decision.split_k in parts["split_k"]
         and decision.step_k in parts["step_k"]
-        and decision.tile_m * decision.tile_n % decision.split_k == 0
+        and _fits(workload, decision, gpu_of(target))
+    )
+
+
+def _fits(workload: Pointwise, decision: Decision, gpu: Gpu) -> bool:
+    """Tell whether parts of the space go together."""
+    return (
+        decision.tile_m * decision.tile_n % decision.split_k == 0
         and workload.inputs // decision.split_k % decision.step_k == 0
         and gpu.lockstep <= decision.threads <= min(gpu.group_threads, 512)
         and registers(workload, decision, gpu) <= gpu.registers // 2
@@ -115,6 +122,7 @@ def valid(workload: Pointwise, decision: Decision, target: Target) -> bool:
 
 def decisions(workload: Pointwise, target: Target) -> list[Decision]:
     """Return the valid decisions of the space, each once."""
+    gpu = gpu_of(target)
     every = (
         Decision(tile_m, tile_n, threads_m, threads_n, split_k, step_k)
         for (tile_m, tile_n), (threads_m, threads_n), split_k, step_k in itertools.product(
@@ -126,7 +134,7 @@ def decisions(workload: Pointwise, target: Target) -> list[Decision]:
         for decision in every
         # Short steps are for inputs that longer ones do not divide.
         if (decision.step_k >= 8 or workload.inputs // decision.split_k % 8)
-        and valid(workload, decision, target)
+        and _fits(workload, decision, gpu)
     ]
 
 

@@ -128,13 +128,20 @@ def space(workload: Pointwise, target: Target) -> dict[str, list[Any]]:  # noqa:
 
 def valid(workload: Pointwise, decision: Decision, target: Target) -> bool:
     """Tell whether `build` takes a decision."""
-    gpu, parts = gpu_of(target), space(workload, target)
+    parts = space(workload, target)
     return (
         (decision.tile_m, decision.tile_n) in parts["tile"]
         and (decision.warps_m, decision.warps_n) in parts["warps"]
         and decision.split_k in parts["split_k"]
         and decision.step_k in parts["step_k"]
-        and decision.warps * WARP <= min(gpu.group_threads, 512)
+        and _fits(workload, decision, gpu_of(target))
+    )
+
+
+def _fits(workload: Pointwise, decision: Decision, gpu: Gpu) -> bool:
+    """Tell whether parts of the space go together."""
+    return (
+        decision.warps * WARP <= min(gpu.group_threads, 512)
         and decision.high * decision.wide % (decision.warps * WARP * LANES) == 0
         and shared_bytes(workload, decision) <= gpu.shared_bytes
     )
@@ -142,6 +149,7 @@ def valid(workload: Pointwise, decision: Decision, target: Target) -> bool:
 
 def decisions(workload: Pointwise, target: Target) -> list[Decision]:
     """Return the valid decisions of the space that do not mostly fill up with zeros."""
+    gpu = gpu_of(target)
     every = (
         Decision(tile_m, tile_n, warps_m, warps_n, split_k, step_k)
         for (tile_m, tile_n), (warps_m, warps_n), split_k, step_k in itertools.product(
@@ -155,7 +163,7 @@ def decisions(workload: Pointwise, target: Target) -> list[Decision]:
         if decision.tile_m < workload.pixels + SIZE
         and decision.tile_n < workload.outputs + SIZE
         and padded_inputs(workload, decision) < 1.5 * least
-        and valid(workload, decision, target)
+        and _fits(workload, decision, gpu)
     ]
 
 
