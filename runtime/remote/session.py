@@ -452,20 +452,22 @@ def _connect(host: str, port: int, match_key: str, timeout: float, wait: float) 
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
         thread.join(wait)
+        # A copy: what comes after the wait is no answer, least of all to the shutdown below.
+        answers = tuple(result)
         found = _sockets(host, port)
         new = [socket.socket(fileno=os.dup(found[key])) for key in found.keys() - others]
-    if result and not isinstance(result[0], Exception):
+    if answers and not isinstance(answers[0], Exception):
         (connection,) = new
     else:
         for connection in new:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
             connection.close()
-        if result:
-            raise _why_not(result[0], where)
-        raise NoBoard(f"the board at {where} did not answer in {wait:.0f} s; busy, or hanging")
+        if answers:
+            raise _why_not(answers[0], where)
+        raise NoBoard(f"the board at {where} did not answer in {wait:g} s; busy, or hanging")
     try:
-        return Session(result[0], connection, where, timeout)
+        return Session(answers[0], connection, where, timeout)
     except (BoardLost, BoardTimeout, BoardCrashed, BoardError) as error:
         raise NoBoard(f"the board at {where} does not work: {error}") from None
 
