@@ -28,8 +28,8 @@ from set_up import (
     complaint,
     execute,
     only_one,
-    print_line,
     program,
+    set_up_or_say_why,
     unpacked_packages,
 )
 
@@ -309,11 +309,8 @@ def main() -> int:
     parser.add_argument("command", nargs=argparse.REMAINDER, help="a Python script for the board")
     given = parser.parse_args()
     board = Board()
-    try:
-        board.set_up(print_line)
-    except (SetUpError, OSError) as error:
-        sys.stderr.write(f"{COMMAND}: {error}\n")
-        return 1
+    if status := set_up_or_say_why(COMMAND, board.set_up):
+        return status
     if given.command:
         python = board.python_wrapper(given.cpu)
         # What is said of this machine's Python does not hold for the board's.

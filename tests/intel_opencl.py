@@ -16,12 +16,11 @@ from pathlib import Path, PurePosixPath
 
 from set_up import (
     Say,
-    SetUpError,
     cache_folder,
     execute,
     make_once,
     opencl_platform,
-    print_line,
+    set_up_or_say_why,
 )
 
 COMMAND = "python tests/intel_opencl.py"
@@ -110,15 +109,5 @@ class IntelOpenCL:
         return made
 
 
-def main() -> int:
-    """Set the driver up; return the exit status."""
-    try:
-        IntelOpenCL().set_up(print_line)
-    except (SetUpError, OSError) as error:
-        sys.stderr.write(f"{COMMAND}: {error}\n")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(set_up_or_say_why(COMMAND, IntelOpenCL().set_up))

@@ -22,8 +22,8 @@ from set_up import (
     execute,
     make_once,
     opencl_platform,
-    print_line,
     program,
+    set_up_or_say_why,
     unpacked_packages,
 )
 
@@ -144,15 +144,5 @@ class Pocl:
         listed.write_text(f"{self.root / driver.relative_to(root)}\n")
 
 
-def main() -> int:
-    """Set PoCL up; return the exit status."""
-    try:
-        Pocl().set_up(print_line)
-    except (SetUpError, OSError) as error:
-        sys.stderr.write(f"{COMMAND}: {error}\n")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(set_up_or_say_why(COMMAND, Pocl().set_up))

@@ -173,7 +173,17 @@ Dir::Cache::archives "{archives}";
     return root
 
 
-def print_line(line: str) -> None:
+def set_up_or_say_why(command: str, set_up: Callable[[Say], None]) -> int:
+    """Set a part up for a command, which prints what is done; return its exit status."""
+    try:
+        set_up(_print_line)
+    except (SetUpError, OSError) as error:
+        sys.stderr.write(f"{command}: {error}\n")
+        return 1
+    return 0
+
+
+def _print_line(line: str) -> None:
     """Print a line at once, though the output may be a pipe."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
