@@ -12,14 +12,15 @@ from tvm import tirx
 from mobilenet_tvm.schedules import block, depthwise, depthwise_pointwise, pointwise, pooling, stem
 from mobilenet_tvm.schedules.gpu import depthwise as gpu_depthwise
 from mobilenet_tvm.schedules.gpu import depthwise_pointwise as gpu_depthwise_pointwise
-from mobilenet_tvm.schedules.gpu import pointwise as gpu_pointwise
-from mobilenet_tvm.schedules.gpu import pooling as gpu_pooling
 from mobilenet_tvm.schedules.gpu import (
+    gates,
     shared_depthwise_pointwise,
     shared_pointwise,
     tensor_core_depthwise_pointwise,
     tensor_core_pointwise,
 )
+from mobilenet_tvm.schedules.gpu import pointwise as gpu_pointwise
+from mobilenet_tvm.schedules.gpu import pooling as gpu_pooling
 from mobilenet_tvm.schedules.gpu import stem as gpu_stem
 from mobilenet_tvm.schedules.gpu.threads import gpu_of
 from mobilenet_tvm.schedules.workload import (
@@ -96,9 +97,10 @@ def operator(workload: Workload) -> str:
 def supports(workload: Workload, target: Target) -> bool:
     """Tell whether a target has a schedule for an operator: GPUs have none for some fused ones.
 
-    CPUs have none for float16.
+    CPUs have none for float16, and none for gates.
     """
-    takes = target.gpu is not None or workload.dtype == "float32"
+    gated = isinstance(workload, Pointwise) and workload.gates > 0
+    takes = target.gpu is not None or (workload.dtype == "float32" and not gated)
     return takes and type(workload) in _MODULES[target.kind]
 
 
@@ -113,9 +115,14 @@ def space(workload: Workload, target: Target) -> dict[str, list[Any]]:
     return candidates
 
 
-def pays(workload: Block | DepthwisePointwise, target: Target) -> bool:
-    """Tell whether a fused layer is faster than its parts apart."""
-    return supports(workload, target) and bool(_module(workload, target).pays(workload, target))
+def pays(workload: Block | DepthwisePointwise | Pointwise, target: Target) -> bool:
+    """Tell whether a fused layer, or one with gates, is faster than its parts apart."""
+    if not supports(workload, target):
+        return False
+    module = _module(workload, target)
+    if isinstance(workload, Pointwise):
+        return gates.pay(workload, module, target)
+    return bool(module.pays(workload, target))
 
 
 def decision(workload: Workload, values: Mapping[str, Any], target: Target) -> Any:

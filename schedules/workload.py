@@ -88,6 +88,8 @@ class Pointwise:
     """A 1x1 convolution or a dense layer: [pixels, inputs] times [inputs, outputs].
 
     As in all layers, `dtype` is the type of data, weights, the epilogue's tensors and the output.
+    Where there are `gates`, one for each picture, the data are multiplied by them first: a factor
+    per input, as squeeze-and-excitation has it (source: Hu and others, 2018, arXiv 1709.01507).
     """
 
     pixels: int
@@ -95,6 +97,7 @@ class Pointwise:
     outputs: int
     epilogue: Epilogue = ()
     dtype: str = "float32"
+    gates: int = 0
 
     @property
     def weights(self) -> tuple[tuple[int, ...], ...]:
@@ -104,18 +107,20 @@ class Pointwise:
     @property
     def flops(self) -> int:
         """Floating-point operations, a multiply-add counting as two."""
-        return 2 * self.pixels * self.inputs * self.outputs
+        gated = self.pixels * self.inputs if self.gates else 0
+        return 2 * self.pixels * self.inputs * self.outputs + gated
 
     @property
     def bytes(self) -> int:
         """Bytes of data, weights and output, each counted once."""
-        matrices = self.pixels * self.inputs + self.inputs * self.outputs
+        matrices = (self.pixels + self.outputs + self.gates) * self.inputs
         return _size(self.dtype) * matrices + self.pixels * self.outputs * _output_bytes(self)
 
     def __str__(self) -> str:
         """Return the workload as logs write it."""
         size = f"pointwise {self.pixels}x{self.inputs}x{self.outputs}"
-        return _name(size, self.epilogue, self.dtype)
+        gates = f" gates({self.gates})" if self.gates else ""
+        return _name(size + gates, self.epilogue, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -334,7 +339,7 @@ _EXTENT = "([1-9][0-9]{0,8})"
 _WINDOW = f"k{_EXTENT}x{_EXTENT} s{_EXTENT}x{_EXTENT} p([0-9]+),([0-9]+),([0-9]+),([0-9]+)"
 #: What stands between an operator's name and the epilogue.
 _SIZES = {
-    "pointwise": f"{_EXTENT}x{_EXTENT}x{_EXTENT}",
+    "pointwise": rf"{_EXTENT}x{_EXTENT}x{_EXTENT}(?: gates\({_EXTENT}\))?",
     "depthwise": f"{_EXTENT}x{_EXTENT}x{_EXTENT}x{_EXTENT} {_WINDOW}",
     "depthwise_pointwise": f"(depthwise .+) -> {_EXTENT}",
     "conv2d": f"{_EXTENT}x{_EXTENT}x{_EXTENT}x{_EXTENT}->{_EXTENT} {_WINDOW} (nchw|nhwc)",
@@ -371,12 +376,14 @@ def parse(text: str) -> Workload:
     *parts, half, steps = match.groups()
     dtype = "float16" if half else "float32"
     epilogue = tuple(map(_parse_step, steps.split()))
-    sizes = [int(part) for part in parts if part.isdecimal()]
+    sizes = [int(part) for part in parts if part and part.isdecimal()]
     workload: Workload
     match name:
         case "pointwise":
-            pixels, inputs, outputs = sizes
-            workload = Pointwise(pixels, inputs, outputs, epilogue, dtype)
+            pixels, inputs, outputs, *gates = sizes
+            workload = Pointwise(pixels, inputs, outputs, epilogue, dtype, *gates)
+            if workload.gates and pixels % workload.gates:
+                raise ValueError("a pointwise whose pixels are not those of whole pictures")
         case "global_pool":
             batch, pixels, channels = sizes
             workload = GlobalPool(batch, pixels, channels, epilogue, dtype)

@@ -20,6 +20,7 @@ from mobilenet_tvm.schedules.workload import (
     DepthwisePointwise,
     GlobalPool,
     Pointwise,
+    Step,
     Workload,
     output_dtype,
 )
@@ -29,6 +30,13 @@ from mobilenet_tvm.targets.target import Target
 Array = np.ndarray[Any, Any]
 
 MALI = get_target("mali:x86")
+
+#: Layers whose data gates multiply.
+GATED = (
+    Pointwise(49, 64, 24, (Step("add_channel"), Step("add")), gates=1),
+    Pointwise(26, 6, 11, (), gates=2),  # tiles with pixels of two pictures, no whole vector
+    Pointwise(3, 80, 16, (Step("add_channel"),), gates=3),  # pictures of one pixel
+)
 
 #: Roundings of results of a layer in float16: of products, of sums of some, of what is stored.
 ROUNDINGS = 4
@@ -63,10 +71,15 @@ def _reference(workload: Workload, weights: list[Array]) -> tuple[Array, Array, 
     """Return data, the result, and what the epilogue of each half reads."""
     dtype = workload.dtype
     between: list[list[Array]] = []
+    gates: list[Array] = []
     match workload:
         case Pointwise():
             data = normal(workload.pixels, workload.inputs).astype(dtype)
-            sums = data.astype(np.float64) @ weights[0].astype(np.float64)
+            gated = data.astype(np.float64)
+            if workload.gates:
+                gates = [normal(workload.gates, workload.inputs, seed=7).astype(dtype)]
+                gated *= gates[0].repeat(workload.pixels // workload.gates, 0)
+            sums = gated @ weights[0].astype(np.float64)
         case Depthwise():
             data = _picture(workload, workload.channels).astype(dtype)
             sums = window_sums(data, weights[0], workload)
@@ -84,7 +97,7 @@ def _reference(workload: Workload, weights: list[Array]) -> tuple[Array, Array, 
         case _:
             raise TypeError(workload)
     expected, operands = with_epilogue(sums, workload.epilogue, dtype)
-    return data, expected, [*between, operands]
+    return data, expected, [*between, [*gates, *operands]]
 
 
 def _picture(workload: Depthwise | Convolution, channels: int) -> Array:

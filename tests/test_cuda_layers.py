@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from gpu_layers import check
+from gpu_layers import GATED, check
 from test_schedules import BIAS, CLIP
 
 from mobilenet_tvm.schedules.gpu import shared_pointwise
@@ -38,6 +38,7 @@ LAYERS: list[Workload] = [
     Pointwise(1, 40, 16, (BIAS,)),  # dense
     Pointwise(13, 6, 11, (BIAS, Step("add"))),
     Pointwise(2, 5, 1),
+    *GATED,
 ]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from gpu_layers import MALI, check
+from gpu_layers import GATED, MALI, check
 from opencl_kernels import source
 from test_gpu_schedules import H100, LAYERS
 from test_schedules import BIAS, CLIP, RELU
@@ -28,6 +28,9 @@ from mobilenet_tvm.schedules.workload import (
 from mobilenet_tvm.targets.target import Target
 
 OnIntel = Callable[..., Any]
+
+#: Those of NVIDIA's kernels that need it are parameters of tests of both.
+pytestmark = pytest.mark.usefixtures("gcc")
 
 BOTH = pytest.mark.parametrize("target", [MALI, H100], ids=lambda target: target.name)
 HALF = [dataclasses.replace(workload, dtype="float16") for workload in LAYERS]
@@ -54,6 +57,12 @@ def test_pointwise_by_default(
     on_intel: OnIntel, pixels: int, inputs: int, outputs: int, epilogue: Epilogue, target: Target
 ) -> None:
     on_intel(check, Pointwise(pixels, inputs, outputs, epilogue, "float16"), None, target)
+
+
+@pytest.mark.parametrize("workload", GATED, ids=str)
+@BOTH
+def test_pointwise_with_gates(on_intel: OnIntel, workload: Pointwise, target: Target) -> None:
+    on_intel(check, dataclasses.replace(workload, dtype="float16"), None, target)
 
 
 @pytest.mark.parametrize(

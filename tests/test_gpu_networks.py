@@ -59,6 +59,8 @@ def test_other_sizes_equal_onnx_runtime(name: str, options: dict[str, Any], tmp_
         "head_average_pool",
         "pad_value",
         "pixels_uint8",
+        "se_conv",
+        "se_swapped",
         "constant_output",
         "tensorflow_v1",
     ],

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpu_layers import MALI, check
+from gpu_layers import GATED, MALI, check
 from opencl_kernels import call, source
 from test_schedules import BIAS, CLIP, RELU, close, window_sums
 
@@ -33,7 +33,7 @@ Array = np.ndarray[Any, Any]
 
 H100 = get_target("cuda:sm_90")
 
-on_device = pytest.mark.usefixtures("pocl")
+on_device = pytest.mark.usefixtures("pocl", "gcc")
 
 
 @pytest.mark.parametrize(
@@ -87,6 +87,23 @@ def test_shared_pointwise_by_other_decisions(decision: shared_pointwise.Decision
     workload = Pointwise(52, 16, 48, (BIAS, CLIP))
     assert shared_pointwise.valid(workload, decision, H100)
     check(workload, decision, H100)
+
+
+@pytest.mark.parametrize("target", [MALI, H100], ids=lambda target: target.name)
+@pytest.mark.parametrize("workload", GATED, ids=str)
+@on_device
+def test_pointwise_with_gates(workload: Pointwise, target: Target) -> None:
+    check(workload, target=target)
+
+
+def test_gates_pay_where_they_save_a_kernel() -> None:
+    for target in (MALI, H100):
+        assert operators.pays(Pointwise(784, 72, 40, (BIAS,), gates=1), target)
+    # Each tile of outputs multiplies anew; a thread of Mali's shares its product with no other.
+    long = Pointwise(49, 960, 160, (BIAS,), gates=1)
+    assert operators.pays(long, H100)
+    assert not operators.pays(long, MALI)
+    assert not operators.pays(long, get_target("x86"))
 
 
 @pytest.mark.parametrize("kernel", [3, 5])

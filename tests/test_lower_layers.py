@@ -55,6 +55,60 @@ def lowered(body: Callable[..., Any], *shapes: tuple[int, ...]) -> list[str]:
     return [str(layer.workload) for layer in lowering.calls]
 
 
+def gated(x: Any, swapped: bool = False) -> Any:
+    """Multiply pictures of 16 channels by gates that depend on them."""
+    gate = emit(op.sigmoid(conv(emit(op.mean(x, [1, 2], keepdims=True)), 16, 16)))
+    return emit(op.multiply(gate, x) if swapped else op.multiply(x, gate))
+
+
+def lowered_for_mali(body: Callable[..., Any], *shapes: tuple[int, ...]) -> list[str]:
+    """Return the workloads of the layers that gates may go into."""
+    lowering = LowerLayers(module(body, *shapes), PRESETS["mali"], schedules.default)
+    lowering.run()
+    return [str(layer.workload) for layer in lowering.calls if "16x24" in str(layer.workload)]
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_gates_go_into_the_pointwise_after_them_on_a_gpu(swapped: bool) -> None:
+    def body(x: Any) -> Any:
+        return op.nn.relu(bias(conv(gated(x, swapped), 16, 24), 24))
+
+    shape = (2, 6, 5, 16)
+    assert lowered_for_mali(body, shape) == ["pointwise 60x16x24 gates(2) add_channel relu"]
+    assert "pointwise 60x16x24 add_channel relu" in lowered(body, shape)  # on a CPU
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda x: op.add(conv(product := gated(x), 16, 24), conv(product, 16, 24)),
+        lambda x: op.concat([conv(product := gated(x), 16, 24), product], 3),
+    ],
+    ids=["two", "result"],
+)
+def test_gates_whose_product_is_read_twice_stay_apart(body: Callable[[Any], Any]) -> None:
+    assert {"gates" in name for name in lowered_for_mali(body, (1, 6, 6, 16))} == {False}
+
+
+def test_a_product_with_what_is_no_gate_is_stored() -> None:
+    def body(x: Any, y: Any) -> Any:
+        return conv(emit(op.multiply(x, y)), 16, 24)
+
+    plain = ["pointwise 36x16x24"]
+    assert lowered_for_mali(body, (1, 6, 6, 16), (1, 6, 6, 1)) == plain
+    assert lowered_for_mali(body, (1, 6, 6, 16), (1, 1, 6, 16)) == plain
+    assert lowered_for_mali(body, (1, 1, 1, 16), (1, 6, 6, 16)) == ["pointwise 36x16x24 gates(1)"]
+
+
+def test_pictures_of_one_pixel_are_multiplied_once() -> None:
+    def body(x: Any) -> Any:
+        first = conv(x, 8, 16)
+        gate = emit(op.sigmoid(conv(first, 16, 16)))
+        return conv(emit(op.multiply(first, gate)), 16, 24)
+
+    assert lowered_for_mali(body, (1, 1, 1, 8)) == ["pointwise 1x16x24"]
+
+
 def test_inverted_residual_is_three_functions() -> None:
     def body(x: Any) -> Any:
         expanded = op.clip(bias(conv(x, 8, 24), 24), 0.0, 6.0)

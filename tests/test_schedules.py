@@ -517,6 +517,12 @@ def test_small_layers_start_no_threads() -> None:
             4 * (49 * 160 + 160 * 960 + 2 * 49 * 960),
         ),
         (
+            Pointwise(98, 160, 24, (BIAS,), gates=2),
+            "pointwise 98x160x24 gates(2) add_channel",
+            2 * 98 * 160 * 24 + 98 * 160,
+            4 * (98 * 160 + 160 * 24 + 98 * 24 + 2 * 160),
+        ),
+        (
             Depthwise(2, 9, 8, 24, (3, 3), (2, 2), (0, 0, 1, 1)),
             "depthwise 2x9x8x24 k3x3 s2x2 p0,0,1,1",
             2 * 2 * 4 * 4 * 24 * 9,
@@ -582,3 +588,17 @@ def test_workloads_are_named_and_counted(
 ) -> None:
     assert (str(workload), workload.flops, workload.bytes) == (text, flops, moved)
     assert parse(text) == workload
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("pointwise 49x16x8 gates(0)", "step 'gates"),
+        ("pointwise 49x16x8 add_channel gates(1)", "step 'gates"),
+        ("pointwise 49x16x8 gates(2)", "whole pictures"),
+        ("depthwise 1x7x7x16 gates(1)", "unknown form"),
+    ],
+)
+def test_text_of_no_workload_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        parse(text)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mobilenet_tvm.compile.tuning.board_files import in_float32
+from mobilenet_tvm.compile.tuning.board_files import compute_reference, in_float32
 from mobilenet_tvm.compile.tuning.features import features, matrix
 from mobilenet_tvm.compile.tuning.measure import (
     check,
@@ -131,6 +131,19 @@ def test_arguments_are_the_same_for_all_decisions() -> None:
         inputs.append(random_arguments(workload, decision, parameters)[0])
     np.testing.assert_array_equal(inputs[0][0], inputs[1][0])
     np.testing.assert_array_equal(inputs[0][3], inputs[1][3])
+
+
+def test_the_reference_of_a_layer_with_gates_is_its_own(tmp_path: Path) -> None:
+    workload, target = Pointwise(50, 16, 24, (BIAS, ADD), gates=2), PRESETS["mali-x86"]
+    decision = operators.default(workload, target)
+    parameters = parameters_of(operators.build(workload, decision, target))
+    arrays, weights = random_arguments(workload, decision, parameters)
+    assert [parameters[index][0] for index in weights] == ["weight", "add_channel_0"]
+    data, packed, gates, bias, residual, _ = arrays
+    weight = packed.transpose(1, 2, 0, 3).reshape(16, 24)
+    compute_reference(workload, tmp_path / "reference.npy")
+    expected = (data * gates.repeat(25, axis=0)) @ weight + bias + residual
+    np.testing.assert_allclose(np.load(tmp_path / "reference.npy"), expected, atol=1e-5)
 
 
 def test_arguments_of_float16_are_the_same_numbers_in_the_float32_reference() -> None:

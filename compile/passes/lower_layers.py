@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,8 @@ class _Chain:
     """A convolution, and the element-wise operators that its function applies as well."""
 
     head: relax.Var
+    #: Gates that multiply what it reads, one for each picture; they are its first operand.
+    gates: int = 0
     steps: list[Step] = field(default_factory=list)
     operands: list[relax.Expr | Array] = field(default_factory=list)
     #: The layer before, which is fused into this one and may itself have another before it.
@@ -105,10 +108,13 @@ class LowerLayers(GraphRewriter):
         #: Last variable of each chain, and the variables that a chain swallows.
         self._chains: dict[relax.Var, _Chain] = {}
         self._inside: set[relax.Var] = set()
+        #: What gates multiply, by the variable of the product, which chains swallow.
+        self._gated: dict[relax.Var, relax.Var] = {}
         for binding in bindings:
             if has_schedule(binding.value):
                 self._grow(binding.var)
         for chain in list(self._chains.values()):
+            self._gate(chain)
             self._fuse(chain)
 
     def visit_binding(self, var: relax.Var, value: relax.Expr) -> relax.Expr | None:
@@ -116,6 +122,8 @@ class LowerLayers(GraphRewriter):
         if var in self._chains:
             return self._lower(var, self._chains[var])
         # Nobody reads what is inside a chain, so its input stands for it.
+        if var in self._gated:
+            return self.substitute(self._gated[var])
         return value.args[0] if var in self._inside else None
 
     def _grow(self, head: relax.Var) -> None:
@@ -134,6 +142,22 @@ class LowerLayers(GraphRewriter):
             if step[0].op == "float32":
                 break
         self._chains[last] = chain
+
+    def _gate(self, chain: _Chain) -> None:
+        """Let a pointwise layer multiply what it reads by a factor per channel, where that pays."""
+        workload, data = self._workload(chain), self._values[chain.head].args[0]
+        swallowed = data in self._inside or data in self._chains
+        if not isinstance(workload, Pointwise) or swallowed or self._uses[data] > 1:
+            return
+        factors = _pictures_and_gates(self._values.get(data))
+        if factors is None:
+            return
+        pictures, gate = factors
+        gates = shape_of(gate)[0]
+        if operators.pays(replace(workload, gates=gates), self._target):
+            self._gated[data] = pictures
+            chain.gates = gates
+            chain.operands.insert(0, gate)
 
     def _fuse(self, chain: _Chain) -> None:
         """Let a pointwise layer compute the one or two layers before it, where that pays."""
@@ -167,7 +191,7 @@ class LowerLayers(GraphRewriter):
         return self._chains.get(data) if self._uses[data] == 1 else None
 
     def _workload(self, chain: _Chain) -> Workload:
-        return self._describe(self._values[chain.head], tuple(chain.steps))[0]
+        return self._describe(self._values[chain.head], chain)[0]
 
     def _lower(self, last: relax.Var, chain: _Chain) -> relax.Expr:
         chains = [chain]
@@ -176,10 +200,7 @@ class LowerLayers(GraphRewriter):
         # The layers after the first read what the new function does not hold.
         heads = [self._values[link.head] for link in chains]
         heads[0] = self.substitute(heads[0])
-        described = [
-            self._describe(head, tuple(link.steps))
-            for head, link in zip(heads, chains, strict=True)
-        ]
+        described = [self._describe(head, link) for head, link in zip(heads, chains, strict=True)]
         workload = _fused([part for part, _ in described])
         assert workload is not None  # noqa: S101
         *earlier, workload = operators.stages(workload, self._target)
@@ -236,12 +257,10 @@ class LowerLayers(GraphRewriter):
             return None
         return call.args[0] if full and tuple(shape_of(head.args[1])[:2]) != (1, 1) else None
 
-    def _describe(
-        self, head: relax.Call, epilogue: tuple[Step, ...]
-    ) -> tuple[Workload, Array | None]:
+    def _describe(self, head: relax.Call, chain: _Chain) -> tuple[Workload, Array | None]:
         """Return what a layer computes, and its weights."""
         shape = shape_of(head.args[0])
-        rest = (epilogue, str(head.args[0].ty.dtype))
+        rest = (tuple(chain.steps), str(head.args[0].ty.dtype))
         if op_name(head) == "mean":
             batch, height, width, channels = shape
             return GlobalPool(batch, height * width, channels, *rest), None
@@ -260,7 +279,8 @@ class LowerLayers(GraphRewriter):
         outputs = weight.shape[3]
         if kernel == (1, 1) and _is_dense(attrs):
             matrix = weight.reshape(inputs, outputs)
-            return Pointwise(batch * height * width, inputs, outputs, *rest), matrix
+            pixels = batch * height * width
+            return Pointwise(pixels, inputs, outputs, *rest, chain.gates), matrix
         nchw = self._nchw_picture(head) is not None
         return Convolution(batch, height, width, inputs, outputs, *window, nchw, *rest), weight
 
@@ -309,7 +329,7 @@ def _fused(workloads: Sequence[Workload]) -> Workload | None:
             return DepthwisePointwise(first, last.outputs, last.epilogue)
         case [Convolution() as first, Depthwise() as second, Pointwise() as last]:
             return Block(first, DepthwisePointwise(second, last.outputs, last.epilogue))
-        case [Pointwise() as first, Depthwise() as second, Pointwise() as last]:
+        case [Pointwise(gates=0) as first, Depthwise() as second, Pointwise() as last]:
             size = (second.batch, second.height, second.width, first.inputs, first.outputs)
             window = ((1, 1), (1, 1), (0, 0, 0, 0))
             convolution = Convolution(*size, *window, epilogue=first.epilogue)
@@ -350,6 +370,18 @@ def _step(call: relax.Expr, data: relax.Var) -> tuple[Step, relax.Expr | Array |
     if same and floats and name in ("add", "multiply"):
         return Step("add" if name == "add" else "mul"), other
     return None
+
+
+def _pictures_and_gates(product: relax.Expr | None) -> tuple[relax.Var, relax.Var] | None:
+    """Return pictures and their gates, one factor per channel, if a product is of these."""
+    if not isinstance(product, relax.Call) or op_name(product) != "multiply":
+        return None
+    pictures, gates = sorted(product.args, key=lambda factor: -math.prod(shape_of(factor)))
+    if not (isinstance(pictures, relax.Var) and isinstance(gates, relax.Var)):
+        return None
+    shape = shape_of(pictures)
+    fit = len(shape) == 4 and shape_of(gates) == (shape[0], 1, 1, shape[3])
+    return (pictures, gates) if fit and shape == shape_of(product) else None
 
 
 def _channels(value: Array | None, shape: tuple[int, ...], result: tuple[int, ...]) -> Array | None:

@@ -12,13 +12,14 @@ import numpy as np
 import tvm
 
 from mobilenet_tvm.compile.tuning.builder import Build, Compiled, compile_candidate
-from mobilenet_tvm.compile.tuning.measure import random_arguments
+from mobilenet_tvm.compile.tuning.measure import random_arguments, random_gates
 from mobilenet_tvm.runtime.measure import Array
 from mobilenet_tvm.schedules import operators
 from mobilenet_tvm.schedules.workload import (
     Block,
     Depthwise,
     DepthwisePointwise,
+    Pointwise,
     Workload,
     output_dtype,
 )
@@ -59,10 +60,16 @@ def compute_reference(workload: Workload, path: Path) -> None:
     """
     target = native()
     plain = in_float32(workload)
+    gates = 0
+    if isinstance(plain, Pointwise):
+        gates, plain = plain.gates, replace(plain, gates=0)
     decision = operators.default(plain, target)
     library = str(path.with_suffix(".so"))
     compiled = compile_candidate(operators.build, plain, decision, target, library)
     arrays, _ = random_arguments(workload, decision, compiled.parameters)
+    if gates:
+        factors = random_gates((gates, arrays[0].shape[-1]), workload.dtype)
+        arrays[0] *= np.repeat(factors, len(arrays[0]) // gates, axis=0)
     tensors = [tvm.runtime.tensor(array) for array in arrays]
     tvm.runtime.load_module(library)["main"](*tensors)
     np.save(path, tensors[-1].numpy().astype(output_dtype(workload.epilogue, workload.dtype)))

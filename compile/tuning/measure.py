@@ -19,6 +19,7 @@ from mobilenet_tvm.runtime.measure import (
     time_until_stable,
 )
 from mobilenet_tvm.schedules import operators
+from mobilenet_tvm.schedules.gpu.gates import GATE
 from mobilenet_tvm.schedules.workload import CHANNEL_STEPS, TENSOR_STEPS, Workload
 from mobilenet_tvm.targets.target import Target
 
@@ -31,6 +32,7 @@ __all__ = [
     "parameters_of",
     "place_of",
     "random_arguments",
+    "random_gates",
     "time_until_stable",
     "tolerance",
 ]
@@ -84,13 +86,20 @@ def random_arguments(
         step = name.rpartition("_")[0]
         if index == last:
             arrays.append(np.full(shape, np.nan, dtype))
+        elif name == GATE:
+            arrays.append(random_gates(shape, dtype))
         elif index == 0 or step in CHANNEL_STEPS | TENSOR_STEPS:
             arrays.append(normal(shape).astype(dtype))
         else:
             arrays.append(next(remaining).astype(dtype))
-        if 0 < index < last and step not in TENSOR_STEPS:
+        if 0 < index < last and name != GATE and step not in TENSOR_STEPS:
             weights.append(index)
     return arrays, weights
+
+
+def random_gates(shape: tuple[int, ...], dtype: str) -> Array:
+    """Return gates [pictures, inputs], drawn apart: all else is as in a layer without gates."""
+    return np.random.default_rng(1).random(shape, np.float32).astype(dtype)
 
 
 def tolerance(workload: Workload, outputs: int) -> float:

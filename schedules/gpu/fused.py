@@ -10,13 +10,10 @@ import numpy as np
 from tvm import s_tir, te, tirx
 
 from mobilenet_tvm.schedules.gpu import depthwise
-from mobilenet_tvm.schedules.gpu.threads import arithmetic, gpu_of, overlapped
+from mobilenet_tvm.schedules.gpu.threads import WORTH_IT, arithmetic, gpu_of, with_traffic
 from mobilenet_tvm.schedules.workload import DepthwisePointwise, Pointwise
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
-
-#: A model is no measurement: fused layers have to save a tenth.
-WORTH_IT = 0.9
 
 
 class Fused(ABC):
@@ -56,9 +53,9 @@ class Fused(ABC):
         together = self.cycles(workload, self.default(workload, target), gpu)
         filter_ = depthwise.cycles(first, depthwise.default(first, target), gpu)
         multiply = half.cycles(second, half.default(second, target), gpu)
-        apart = _with_traffic(filter_, first.bytes, gpu)
-        apart += _with_traffic(multiply, second.bytes, gpu) + gpu.launch_cycles
-        return _with_traffic(together, workload.bytes, gpu) < WORTH_IT * apart
+        apart = with_traffic(filter_, first.bytes, gpu)
+        apart += with_traffic(multiply, second.bytes, gpu) + gpu.launch_cycles
+        return with_traffic(together, workload.bytes, gpu) < WORTH_IT * apart
 
     def alone(self, second: Pointwise, target: Target) -> ModuleType:  # noqa: ARG002
         """Return the schedule that the pointwise half has where it is not fused."""
@@ -174,11 +171,3 @@ class Fused(ABC):
     @abstractmethod
     def filtering(self, workload: DepthwisePointwise, decision: Any, gpu: Gpu) -> float:
         """Estimate the cycles of the depthwise half; parameters as of `cycles`."""
-
-
-def _with_traffic(cycles: float, moved: float, gpu: Gpu) -> float:
-    """Return the cycles of a kernel, the slower of its arithmetic and its traffic."""
-    # Units together take half of what their caches give from the one that they share.
-    cached = gpu.units * gpu.load_bytes_per_cycle / 2
-    memory = gpu.memory_gb_per_s / gpu.clock_ghz
-    return overlapped(cycles, moved / (cached if moved < gpu.l2_bytes else memory))

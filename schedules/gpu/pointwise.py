@@ -18,6 +18,7 @@ from tvm import s_tir, te, tirx
 from tvm.s_tir.schedule import LoopRV
 
 from mobilenet_tvm.schedules.base import epilogue_stage
+from mobilenet_tvm.schedules.gpu.gates import unscheduled
 from mobilenet_tvm.schedules.gpu.threads import (
     ADDRESS_REGISTERS,
     GROUPS,
@@ -28,7 +29,6 @@ from mobilenet_tvm.schedules.gpu.threads import (
     gpu_of,
     guarded,
     lanes_of,
-    nearest,
     overlapped,
     resident_threads,
     store,
@@ -150,16 +150,11 @@ def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimF
     Returns
     -------
     PrimFunc
-        Takes data [pixels, inputs], packed weights, the epilogue's tensors, and the output
-        [pixels, outputs].
+        Takes data [pixels, inputs], packed weights, gates [pictures, inputs] where there are any,
+        the epilogue's tensors, and the output [pixels, outputs].
     """
-    pixels, padded = workload.pixels, padded_pixels(workload, decision)
-    data = te.placeholder((pixels, workload.inputs), workload.dtype, name="data")
-    # The last tile computes its last pixel several times, and stores it once.
-    weight, operands, result = stages(
-        workload, decision, lambda m, k: data[nearest(m, pixels, 0, padded), k]
-    )
-    sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
+    rows = padded_pixels(workload, decision)
+    sch = unscheduled(workload, rows, functools.partial(stages, workload, decision))
     threads = schedule(sch, workload, decision)
     return guarded(sch, threads, thread_count(workload, decision))
 
@@ -245,9 +240,10 @@ def schedule(sch: s_tir.Schedule, workload: Pointwise, decision: Decision) -> Lo
 
 
 def registers(workload: Pointwise, decision: Decision, gpu: Gpu) -> int:  # noqa: ARG001
-    """Return what a thread holds: sums, its pixels' inputs, a chunk's weights, addresses."""
+    """Return what a thread holds: sums, inputs of its pixels and a gate, weights, addresses."""
     sums = words(_SUMS, decision.tile_m * decision.tile_n)
-    inputs = decision.tile_m * decision.unroll_k + decision.tile_n * _chunk(workload, decision)
+    pixels = decision.tile_m + (1 if workload.gates else 0)
+    inputs = pixels * decision.unroll_k + decision.tile_n * _chunk(workload, decision)
     return sums + words(workload.dtype, inputs) + ADDRESS_REGISTERS
 
 
@@ -269,12 +265,15 @@ def cycles(workload: Pointwise, decision: Decision, gpu: Gpu) -> float:
     if workload.dtype != _SUMS:
         rate += 1 / gpu.fma_per_cycle / decision.unroll_k
     multiply = decision.tile_m * decision.tile_n * gpu.lockstep * rate
+    if workload.gates:
+        multiply += decision.tile_m * gpu.lockstep / fma_per_cycle(workload.dtype, gpu)
     # A warp reads weights that lie side by side, and a vector of so many pixels: one access each,
     # for as many inputs as an iteration has, or a load.
     across, lanes = min(gpu.lockstep, columns), lanes_of(workload.dtype)
     line = gpu.load_bytes_per_cycle
     ahead = min(lanes, decision.unroll_k)
-    load_data = decision.tile_m * -(-gpu.lockstep // across) / ahead
+    pixels = decision.tile_m * -(-gpu.lockstep // across)
+    load_data = (pixels + (1 if workload.gates else 0)) / ahead
     load_weights = decision.tile_n / lanes * max(1.0, WIDEST * across / line)
     issue = overlapped(multiply, load_data + load_weights)
     # A last tile of fewer pixels asks before it stores each.

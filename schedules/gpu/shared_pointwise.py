@@ -6,6 +6,7 @@ the inputs among them, and add their sums up in shared memory: so all units have
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -17,11 +18,12 @@ from tvm import s_tir, te, tirx
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from mobilenet_tvm.schedules.base import epilogue_stage, extent
+from mobilenet_tvm.schedules.gpu.gates import unscheduled
 from mobilenet_tvm.schedules.gpu.threads import (
     ADDRESS_REGISTERS,
+    arithmetic,
     gpu_of,
     lanes_of,
-    nearest,
     overlapped,
     store,
     unroll,
@@ -157,7 +159,7 @@ def pack(weight: np.ndarray[Any, Any], decision: Decision) -> np.ndarray[Any, An
     return np.ascontiguousarray(np.pad(weight, ((0, 0), (0, -weight.shape[1] % wide))))
 
 
-def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimFunc:  # noqa: ARG001
+def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimFunc:
     """Return the scheduled function.
 
     Parameters
@@ -167,22 +169,18 @@ def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimF
     decision : Decision
         How to compute it.
     target : Target
-        The same code serves all.
+        Its GPU.
 
     Returns
     -------
     PrimFunc
-        Takes data [pixels, inputs], packed weights, the epilogue's tensors, and the output
-        [pixels, outputs].
+        Takes data [pixels, inputs], packed weights, gates [pictures, inputs] where there are any,
+        the epilogue's tensors, and the output [pixels, outputs].
     """
-    pixels, padded = workload.pixels, padded_pixels(workload, decision)
-    data = te.placeholder((pixels, workload.inputs), workload.dtype, name="data")
-    # The last tile computes its last pixel several times, and stores it once.
-    weight, operands, result = stages(
-        workload, decision, lambda m, k: data[nearest(m, pixels, 0, padded), k]
-    )
-    sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
-    schedule(sch, workload, decision, lanes_of(workload.dtype))
+    rows = padded_pixels(workload, decision)
+    sch = unscheduled(workload, rows, functools.partial(stages, workload, decision))
+    computed = arithmetic(workload.dtype, gpu_of(target)) if workload.gates else workload.dtype
+    schedule(sch, workload, decision, lanes_of(computed))
     return sch.mod["main"]
 
 
@@ -343,7 +341,8 @@ def cycles(workload: Pointwise, decision: Decision, gpu: Gpu) -> float:
     multiply = high * wide * workload.inputs / gpu.fma_per_cycle
     operands = decision.threads * (decision.tile_m + decision.tile_n) * part
     load = words(workload.dtype, operands) / gpu.load_bytes_per_cycle
-    fetched = 4 * words(workload.dtype, (high + wide) * workload.inputs)
+    read = high * (2 if workload.gates else 1) + wide
+    fetched = 4 * words(workload.dtype, read * workload.inputs)
     fetch = fetched / gpu.load_bytes_per_cycle
     add = 4 * decision.split_k * high * wide / gpu.load_bytes_per_cycle
     busy = -(-groups // gpu.units) * overlapped(multiply, load + fetch + add)

@@ -7,6 +7,7 @@ several steps, the next one's operands are copied there while a step is computed
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -19,11 +20,11 @@ from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from mobilenet_tvm.schedules.base import epilogue_stage
 from mobilenet_tvm.schedules.gpu import tensor_cores
+from mobilenet_tvm.schedules.gpu.gates import unscheduled
 from mobilenet_tvm.schedules.gpu.tensor_cores import SIZE
 from mobilenet_tvm.schedules.gpu.threads import (
     ADDRESS_REGISTERS,
     gpu_of,
-    nearest,
     overlapped,
     store,
     unroll,
@@ -204,17 +205,12 @@ def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimF
     Returns
     -------
     PrimFunc
-        Takes data [pixels, inputs], packed weights, the epilogue's tensors, and the output
-        [pixels, outputs].
+        Takes data [pixels, inputs], packed weights, gates [pictures, inputs] where there are any,
+        the epilogue's tensors, and the output [pixels, outputs].
     """
-    pixels, padded = workload.pixels, padded_pixels(workload, decision)
-    data = te.placeholder((pixels, workload.inputs), workload.dtype, name="data")
-    # The last tile computes its last pixel several times, and stores it once.
-    weight, operands, result = stages(
-        workload, decision, lambda m, k: data[nearest(m, pixels, 0, padded), k]
-    )
-    sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
-    schedule(sch, workload, decision, HALVES)
+    rows = padded_pixels(workload, decision)
+    sch = unscheduled(workload, rows, functools.partial(stages, workload, decision))
+    schedule(sch, workload, decision, LANES if workload.gates else HALVES)
     return sch.mod["main"]
 
 
@@ -230,10 +226,10 @@ def padded_inputs(workload: Pointwise, decision: Decision) -> int:
 
 
 def is_pipelined(workload: Pointwise, decision: Decision) -> bool:
-    """Tell whether a step's operands are copied during the step before: in whole vectors."""
+    """Tell whether a step's operands are copied during the step before: as they are, in vectors."""
     deep = padded_inputs(workload, decision)
     several = deep > decision.split_k * decision.step_k
-    return several and deep == workload.inputs and deep % HALVES == 0
+    return several and not workload.gates and deep == workload.inputs and deep % HALVES == 0
 
 
 def stages(
@@ -420,7 +416,8 @@ def cycles(workload: Pointwise, decision: Decision, gpu: Gpu) -> float:
     multiply = high * wide * deep / gpu.tensor_fma_per_cycle
     operands = decision.warps_m * decision.warps_n * (decision.tile_m + decision.tile_n) * deep
     load = 2 * operands / gpu.load_bytes_per_cycle
-    fetch = 2 * 2 * (high + wide) * deep / gpu.load_bytes_per_cycle
+    read = high * (2 if workload.gates else 1) + wide
+    fetch = 2 * 2 * read * deep / gpu.load_bytes_per_cycle
     add = 2 * 4 * decision.split_k * high * wide / gpu.load_bytes_per_cycle
     add += 2 * high * wide / gpu.load_bytes_per_cycle
     busy = -(-groups // gpu.units) * overlapped(multiply, load + fetch + add)

@@ -20,6 +20,9 @@ WIDEST = 16
 #: Work-groups that a space offers; Arm's guide wants 64 to 256.
 GROUPS = (64, 128, 256)
 
+#: A model is no measurement: fused layers have to save a tenth.
+WORTH_IT = 0.9
+
 #: Registers for addresses and counters.
 ADDRESS_REGISTERS = 6
 
@@ -62,6 +65,14 @@ def resident_threads(gpu: Gpu, registers: int) -> float:
 def overlapped(*cycles: float) -> float:
     """Return how long works take that mostly hide each other: the longest, and a quarter more."""
     return max(cycles) + 0.25 * (sum(cycles) - max(cycles))
+
+
+def with_traffic(cycles: float, moved: float, gpu: Gpu) -> float:
+    """Return the cycles of a kernel, the slower of its arithmetic and its traffic."""
+    # Units together take half of what their caches give from the one that they share.
+    cached = gpu.units * gpu.load_bytes_per_cycle / 2
+    memory = gpu.memory_gb_per_s / gpu.clock_ghz
+    return overlapped(cycles, moved / (cached if moved < gpu.l2_bytes else memory))
 
 
 def bind_threads(sch: s_tir.Schedule, loops: Sequence[LoopRV], group: int) -> LoopRV:
