@@ -104,6 +104,7 @@ def supports(workload: Workload, target: Target) -> bool:
     return takes and type(workload) in _MODULES[target.kind]
 
 
+@functools.cache
 def default(workload: Workload, target: Target) -> Any:
     """Return the decision that follows from the target's description alone."""
     return _module(workload, target).default(workload, target)
@@ -119,10 +120,13 @@ def pays(workload: Block | DepthwisePointwise | Pointwise, target: Target) -> bo
     """Tell whether a fused layer, or one with gates, is faster than its parts apart."""
     if not supports(workload, target):
         return False
-    module = _module(workload, target)
     if isinstance(workload, Pointwise):
-        return gates.pay(workload, module, target)
-    return bool(module.pays(workload, target))
+        return gates.pay(workload, functools.partial(_default_cycles, target=target), target)
+    return bool(_module(workload, target).pays(workload, target))
+
+
+def _default_cycles(workload: Workload, target: Target) -> float:
+    return estimate(workload, default(workload, target), target)["cycles"]
 
 
 def decision(workload: Workload, values: Mapping[str, Any], target: Target) -> Any:

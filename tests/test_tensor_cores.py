@@ -91,19 +91,13 @@ def test_pointwise_by_other_decisions(decision: Decision) -> None:
 )
 @pytest.mark.usefixtures("gcc")
 def test_fused_layers(
-    size: tuple[int, int, int, int],
-    outputs: int,
-    kernel: int,
-    stride: int,
-    monkeypatch: pytest.MonkeyPatch,
+    size: tuple[int, int, int, int], outputs: int, kernel: int, stride: int
 ) -> None:
     window = ((kernel, kernel), (stride, stride), (kernel // 2,) * 4)
     first = Depthwise(*size, *window, (BIAS, CLIP), "float16")  # type: ignore[arg-type]
     workload = DepthwisePointwise(first, outputs, (BIAS, Step("add")))
     # Whatever the model says of layers as small as these.
-    monkeypatch.setattr(operators, "_on_tensor_cores", lambda *_: True)
-    decision = operators.default(workload, H100)
-    assert type(decision) is tensor_core_depthwise_pointwise.Decision
+    decision = tensor_core_depthwise_pointwise.SCHEDULE.default(workload, H100)
     check(workload, decision, H100)
 
 

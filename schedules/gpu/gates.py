@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -57,7 +56,7 @@ def unscheduled(workload: Pointwise, rows: int, stages: Stages) -> s_tir.Schedul
     return s_tir.Schedule(te.create_prim_func([data, weight, *gates, *operands, result]))
 
 
-def pay(workload: Pointwise, half: ModuleType, target: Target) -> bool:
+def pay(workload: Pointwise, cycles: Callable[[Pointwise], float], target: Target) -> bool:
     """Tell whether a layer multiplies by its gates faster than a kernel before it would.
 
     That one has to be started, and reads and writes all data. This one multiplies anew for each
@@ -67,15 +66,14 @@ def pay(workload: Pointwise, half: ModuleType, target: Target) -> bool:
     ----------
     workload : Pointwise
         The layer, with its gates.
-    half : module
-        Its schedule.
+    cycles : callable
+        What a layer takes by its schedule's model.
     target : Target
         Its GPU.
     """
     gpu, plain = gpu_of(target), replace(workload, gates=0)
     together, multiply = (
-        with_traffic(half.cycles(layer, half.default(layer, target), gpu), layer.bytes, gpu)
-        for layer in (workload, plain)
+        with_traffic(cycles(layer), layer.bytes, gpu) for layer in (workload, plain)
     )
     moved = np.dtype(workload.dtype).itemsize * workload.inputs * 2 * workload.pixels
     apart = multiply + with_traffic(0, moved, gpu) + gpu.launch_cycles
