@@ -60,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.Abort:
         _fail("interrupted", 1)
     except UserError as error:
+        if interrupts:
+            # An error on the way out takes its place, as of a temporary file removed twice.
+            _fail("interrupted", 1)
         if debug:
             traceback.print_exc()
         _fail(str(error), 2 if isinstance(error, WrongUseError) else 1)

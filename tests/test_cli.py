@@ -417,3 +417,24 @@ def test_an_interrupted_compile_leaves_the_old_file(
     assert "error: interrupted\n" in error
     assert "Traceback" not in error
     assert list(output.parent.iterdir()) == [output]
+
+
+def test_an_interrupt_that_ends_in_another_error_is_said_all_the_same() -> None:
+    code = """
+import os, signal
+from mobilenet_tvm.compile import cli
+from mobilenet_tvm.targets.errors import UserError
+
+def run(*_, **__):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.pause()
+    except KeyboardInterrupt:
+        raise UserError("out.so: cannot be written (No such file or directory)") from None
+
+cli.cli.main = run
+cli.main([])
+"""
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (1, "error: interrupted\n")
