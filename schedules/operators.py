@@ -172,10 +172,8 @@ def decision(workload: Workload, values: Mapping[str, Any], target: Target) -> A
 
 def decisions(workload: Workload, target: Target) -> list[Any]:
     """Return the valid decisions of a workload's space, the default first, each once."""
-    module = _module(workload, target)
-    return list(
-        dict.fromkeys([module.default(workload, target), *module.decisions(workload, target)])
-    )
+    others = _module(workload, target).decisions(workload, target)
+    return list(dict.fromkeys([default(workload, target), *others]))
 
 
 def pack(

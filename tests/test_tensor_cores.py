@@ -98,6 +98,7 @@ def test_fused_layers(
     workload = DepthwisePointwise(first, outputs, (BIAS, Step("add")))
     # Whatever the model says of layers as small as these.
     decision = tensor_core_depthwise_pointwise.SCHEDULE.default(workload, H100)
+    assert type(decision) is tensor_core_depthwise_pointwise.Decision
     check(workload, decision, H100)
 
 
