@@ -15,13 +15,13 @@ import click
 import numpy as np
 from measuring import measure
 
+from mobilenet_tvm.compile.logs.log import TuningLog, shipped_log
 from mobilenet_tvm.compile.tuning.cost_model import CostModel
 from mobilenet_tvm.compile.tuning.prior import Known
 from mobilenet_tvm.compile.tuning.records import known_trials
 from mobilenet_tvm.compile.tuning.search import BATCH, predicted_best
 from mobilenet_tvm.compile.tuning.space import Space
-from mobilenet_tvm.compile.tuning_log import TuningLog, shipped_log
-from mobilenet_tvm.schedules.workload import Depthwise, Pointwise, Step, Workload
+from mobilenet_tvm.schedules.workloads import Depthwise, Pointwise, Step, Workload
 from mobilenet_tvm.targets.presets import get_target
 from mobilenet_tvm.targets.target import Target
 

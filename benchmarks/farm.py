@@ -29,11 +29,11 @@ import psutil
 from tvm.s_tir.meta_schedule.builder import BuilderInput
 from tvm.s_tir.meta_schedule.runner import RunnerInput
 
-from mobilenet_tvm.compile.pipeline import llvm_target
-from mobilenet_tvm.compile.tuning.board_files import compile_with_arguments
-from mobilenet_tvm.compile.tuning.board_runner import BoardRunner
-from mobilenet_tvm.compile.tuning.builder import Artifact, Builder
-from mobilenet_tvm.compile.tuning.farm import Farm
+from mobilenet_tvm.compile.codegen.tvm_target import llvm_target
+from mobilenet_tvm.compile.tuning.boards.farm import Farm
+from mobilenet_tvm.compile.tuning.boards.files import compile_with_arguments
+from mobilenet_tvm.compile.tuning.boards.runner import BoardRunner
+from mobilenet_tvm.compile.tuning.local.builder import Artifact, Builder
 from mobilenet_tvm.compile.tuning.measure import Measurement
 from mobilenet_tvm.compile.tuning.space import Space
 from mobilenet_tvm.compile.tuning.task import Task
@@ -42,8 +42,8 @@ from mobilenet_tvm.runtime.address import Address
 from mobilenet_tvm.runtime.remote import measuring
 from mobilenet_tvm.runtime.remote.serve import ServeOptions, serve
 from mobilenet_tvm.runtime.remote.wire import TrackerLink
-from mobilenet_tvm.schedules import operators
-from mobilenet_tvm.schedules.workload import Pointwise
+from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules.workloads import Pointwise
 from mobilenet_tvm.targets.presets import native
 
 KEY = "simulated"

@@ -21,9 +21,9 @@ import numpy as np
 from PIL import Image
 
 from mobilenet_tvm.compile import compile_model
-from mobilenet_tvm.compile.models import NAMES
-from mobilenet_tvm.compile.source import ModelOptions, resolve
-from mobilenet_tvm.compile.verify import Comparison, compare, verify
+from mobilenet_tvm.compile.analysis.verify import Comparison, compare, verify
+from mobilenet_tvm.compile.models.named import NAMES
+from mobilenet_tvm.compile.models.source import ModelOptions, resolve
 from mobilenet_tvm.runtime import load
 from mobilenet_tvm.runtime.metadata import TensorInfo
 from mobilenet_tvm.targets.errors import UserError

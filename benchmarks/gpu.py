@@ -26,8 +26,8 @@ import numpy as np
 from onnx import numpy_helper
 
 from mobilenet_tvm.compile import compile_model
-from mobilenet_tvm.compile.architectures import Architecture, Convolution, Linear, evaluate
-from mobilenet_tvm.compile.models import NAMES, ModelSpec, build
+from mobilenet_tvm.compile.models.architectures import Architecture, Convolution, Linear, evaluate
+from mobilenet_tvm.compile.models.named import NAMES, ModelSpec, build
 from mobilenet_tvm.runtime import load
 from mobilenet_tvm.runtime.device import copy, open_device
 from mobilenet_tvm.runtime.library import load_artifact

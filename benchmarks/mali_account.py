@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import click
 import tvm
 
-from mobilenet_tvm.compile.codegen import pass_config
+from mobilenet_tvm.compile.codegen.build import pass_config
+from mobilenet_tvm.compile.codegen.tvm_target import tvm_target
+from mobilenet_tvm.compile.models.source import ModelOptions, resolve
 from mobilenet_tvm.compile.passes.lower_layers import DTYPES, Layer
-from mobilenet_tvm.compile.pipeline import layers, tvm_target
-from mobilenet_tvm.compile.source import ModelOptions, resolve
-from mobilenet_tvm.schedules import operators
+from mobilenet_tvm.compile.pipeline import layers
+from mobilenet_tvm.schedules import registry as operators
 from mobilenet_tvm.schedules.gpu.threads import fma_per_cycle, lanes_of
 from mobilenet_tvm.targets.presets import get_target
 from mobilenet_tvm.targets.target import Target

@@ -11,13 +11,13 @@ from typing import Any
 from tvm.s_tir.meta_schedule.builder import BuilderInput
 from tvm.s_tir.meta_schedule.runner import RunnerInput
 
-from mobilenet_tvm.compile.pipeline import llvm_target
-from mobilenet_tvm.compile.tuning.builder import Builder
+from mobilenet_tvm.compile.codegen.tvm_target import llvm_target
+from mobilenet_tvm.compile.tuning.local.builder import Builder
+from mobilenet_tvm.compile.tuning.local.runner import Runner
 from mobilenet_tvm.compile.tuning.measure import Measurement
-from mobilenet_tvm.compile.tuning.runner import Runner
 from mobilenet_tvm.compile.tuning.space import Space
 from mobilenet_tvm.compile.tuning.task import Task
-from mobilenet_tvm.schedules import operators
+from mobilenet_tvm.schedules import registry as operators
 
 BATCH = 32
 

@@ -332,9 +332,9 @@ def main(
     if child:
         serve(child, paths[0], threads[0], target, work)
         return
-    from mobilenet_tvm.compile.counts import macs
-    from mobilenet_tvm.compile.onnx_import import fix_shapes, read_onnx
-    from mobilenet_tvm.compile.peak import measure_peak
+    from mobilenet_tvm.compile.analysis.peak import measure_peak
+    from mobilenet_tvm.compile.frontend.read import fix_shapes, read_onnx
+    from mobilenet_tvm.compile.models.counts import macs
     from mobilenet_tvm.targets.presets import native
 
     flops = {path.stem: 2 * macs(fix_shapes(read_onnx(path))) for path in paths}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from mobilenet_tvm.compile.peak import measure_peak
+from mobilenet_tvm.compile.analysis.peak import measure_peak
 from mobilenet_tvm.targets.host import core_count
 from mobilenet_tvm.targets.presets import PRESETS
 from mobilenet_tvm.targets.presets import native as this_machine

@@ -18,9 +18,9 @@ import numpy as np
 from measuring import measure
 from tvm.support.popen_pool import PopenPoolExecutor
 
-from mobilenet_tvm.compile.source import ModelOptions
-from mobilenet_tvm.compile.tuning.builder import one_line
+from mobilenet_tvm.compile.models.source import ModelOptions
 from mobilenet_tvm.compile.tuning.layers import find_layers, select
+from mobilenet_tvm.compile.tuning.local.builder import one_line
 from mobilenet_tvm.compile.tuning.space import Space
 from mobilenet_tvm.compile.tuning.static.candidates import candidates
 from mobilenet_tvm.compile.tuning.static.estimate import estimate

@@ -11,13 +11,13 @@ from typing import Any
 import onnx
 from tvm import relax, tirx
 
-from mobilenet_tvm.compile.codegen import prepare_output, write_artifact
-from mobilenet_tvm.compile.decisions import Decisions, find_logs
-from mobilenet_tvm.compile.onnx_import import graph_inputs
+from mobilenet_tvm.compile.codegen.build import prepare_output, write_artifact
+from mobilenet_tvm.compile.frontend.read import graph_inputs
+from mobilenet_tvm.compile.logs.decisions import Decisions, find_logs
+from mobilenet_tvm.compile.logs.log import TuningLog
+from mobilenet_tvm.compile.models.source import ModelOptions, Source, resolve
 from mobilenet_tvm.compile.passes.lower_layers import DTYPES, Layer
 from mobilenet_tvm.compile.pipeline import Lowered, lower
-from mobilenet_tvm.compile.source import ModelOptions, Source, resolve
-from mobilenet_tvm.compile.tuning_log import TuningLog
 from mobilenet_tvm.runtime.metadata import Metadata, TensorInfo
 from mobilenet_tvm.targets.errors import WrongUseError
 from mobilenet_tvm.targets.presets import get_target

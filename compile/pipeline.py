@@ -10,7 +10,8 @@ import onnx
 import tvm
 from tvm import relax
 
-from mobilenet_tvm.compile.onnx_import import to_relax
+from mobilenet_tvm.compile.codegen.tvm_target import tvm_target
+from mobilenet_tvm.compile.frontend.importer import to_relax
 from mobilenet_tvm.compile.passes.cuda_graph import add_cuda_graph
 from mobilenet_tvm.compile.passes.fold_constants import FoldConstants
 from mobilenet_tvm.compile.passes.fold_pad import FoldPad
@@ -21,7 +22,8 @@ from mobilenet_tvm.compile.passes.recover_clip import RecoverClip
 from mobilenet_tvm.compile.passes.rewriter import GraphRewriter, op_name
 from mobilenet_tvm.compile.passes.set_dtype import SetDtype
 from mobilenet_tvm.compile.passes.to_nhwc import ToNHWC
-from mobilenet_tvm.schedules import operators, schedule_module
+from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules import schedule_module
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.target import Target
 
@@ -202,28 +204,3 @@ def _write(path: Path, text: str) -> None:
         raise UserError(
             f"{path}: cannot be written ({error.strerror}); choose another with --dump"
         ) from None
-
-
-def tvm_target(target: Target) -> tvm.target.Target:
-    """Return TVM's form of a target: a CPU, or a GPU with the CPU as its host."""
-    if target.gpu is None:
-        return llvm_target(target)
-    spec: dict[str, object] = {
-        "kind": target.gpu.kind,
-        "max_num_threads": target.gpu.group_threads,
-        "thread_warp_size": target.gpu.lockstep,
-    }
-    if target.gpu.arch:
-        spec["arch"] = target.gpu.arch
-    return tvm.target.Target(spec, host=llvm_target(target))
-
-
-def llvm_target(target: Target) -> tvm.target.Target:
-    """Return TVM's form of a target's CPU."""
-    spec: dict[str, object] = {"kind": "llvm", "mtriple": target.triple, "mcpu": target.cpu}
-    if target.features:
-        spec["mattr"] = list(target.features)
-    if target.architecture == "aarch64":
-        # Else LLVM's scheduler gathers the loads of neighbours, and runs out of registers.
-        spec["cl-opt"] = ["-misched-cluster:bool=false"]
-    return tvm.target.Target(spec)

@@ -5,9 +5,15 @@ from __future__ import annotations
 import tvm
 from tvm import tirx
 
-from mobilenet_tvm.schedules import elementwise, general_convolution, reduction
 from mobilenet_tvm.schedules.base import Rule
-from mobilenet_tvm.schedules.gpu import rules as gpu_rules
+from mobilenet_tvm.schedules.fallback import (
+    convolution as general_convolution,
+)
+from mobilenet_tvm.schedules.fallback import (
+    elementwise,
+    reduction,
+)
+from mobilenet_tvm.schedules.fallback import gpu as gpu_rules
 from mobilenet_tvm.targets.target import Target
 
 #: In order of priority, for CPUs.

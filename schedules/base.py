@@ -10,7 +10,7 @@ from tvm import s_tir, te, tirx
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 from tvm.te.tensor import TensorSlice
 
-from mobilenet_tvm.schedules.workload import CHANNEL_STEPS, TENSOR_STEPS, Epilogue, output_dtype
+from mobilenet_tvm.schedules.workloads import CHANNEL_STEPS, TENSOR_STEPS, Epilogue, output_dtype
 from mobilenet_tvm.targets.target import Target
 
 #: Starting the threads costs as much as one of them needs for about as many operations.

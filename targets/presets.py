@@ -7,12 +7,7 @@ from dataclasses import replace
 
 from mobilenet_tvm.targets.errors import UserError, WrongUseError
 from mobilenet_tvm.targets.gpu import Gpu
-from mobilenet_tvm.targets.host import (
-    architecture,
-    cache_bytes,
-    cpu_features,
-    cpu_parts,
-)
+from mobilenet_tvm.targets.host import architecture, cache_bytes, cpu_features, cpu_parts
 from mobilenet_tvm.targets.target import Target
 
 KIB = 1024

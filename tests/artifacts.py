@@ -11,8 +11,8 @@ import numpy as np
 import tvm
 from tvm import relax, te
 
-from mobilenet_tvm.compile.linker import link_shared
-from mobilenet_tvm.compile.metadata_object import write_metadata_object
+from mobilenet_tvm.compile.codegen.linker import link_shared
+from mobilenet_tvm.compile.codegen.metadata_object import write_metadata_object
 from mobilenet_tvm.runtime.metadata import Metadata, TensorInfo
 from mobilenet_tvm.targets.host import architecture
 

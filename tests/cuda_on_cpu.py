@@ -16,8 +16,8 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 
-from mobilenet_tvm.compile.codegen import pass_config
-from mobilenet_tvm.compile.pipeline import tvm_target
+from mobilenet_tvm.compile.codegen.build import pass_config
+from mobilenet_tvm.compile.codegen.tvm_target import tvm_target
 from mobilenet_tvm.targets.target import Target
 
 Array = np.ndarray[Any, Any]

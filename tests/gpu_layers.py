@@ -13,8 +13,8 @@ from cuda_on_cpu import call_on_cpu
 from opencl_kernels import call
 from test_schedules import close, normal, window_sums, with_epilogue
 
-from mobilenet_tvm.schedules import operators
-from mobilenet_tvm.schedules.workload import (
+from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules.workloads import (
     Convolution,
     Depthwise,
     DepthwisePointwise,

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mobilenet_tvm.compile.logs.log import Record, TuningLog
+from mobilenet_tvm.compile.models.source import ModelOptions, resolve
 from mobilenet_tvm.compile.pipeline import lower
-from mobilenet_tvm.compile.source import ModelOptions, resolve
-from mobilenet_tvm.compile.tuning_log import Record, TuningLog
-from mobilenet_tvm.schedules.workload import Workload
+from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.target import Target
 
 

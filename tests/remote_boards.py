@@ -16,11 +16,11 @@ from pathlib import Path
 import tvm
 from tvm import te
 
-from mobilenet_tvm.compile.linker import link_shared
-from mobilenet_tvm.compile.pipeline import llvm_target
+from mobilenet_tvm.compile.codegen.linker import link_shared
+from mobilenet_tvm.compile.codegen.tvm_target import llvm_target
 from mobilenet_tvm.targets.presets import get_target
 
-CLI = [sys.executable, "-m", "mobilenet_tvm.compile.cli"]
+CLI = [sys.executable, "-m", "mobilenet_tvm.compile.cli.main"]
 SERVE = [sys.executable, "-m", "mobilenet_tvm.runtime.remote.serve"]
 
 

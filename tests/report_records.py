@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mobilenet_tvm.compile.tuning_log import Record
-from mobilenet_tvm.schedules import operators
-from mobilenet_tvm.schedules.workload import GlobalPool, Pointwise, Workload
+from mobilenet_tvm.compile.logs.log import Record
+from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules.workloads import GlobalPool, Pointwise, Workload
 from mobilenet_tvm.targets.presets import PRESETS
 
 X86 = PRESETS["x86"]

@@ -15,13 +15,13 @@ import tvm
 from board import Board
 
 from mobilenet_tvm.compile import compile_model
-from mobilenet_tvm.compile.codegen import PASS_CONFIG
-from mobilenet_tvm.compile.linker import link_shared
-from mobilenet_tvm.compile.pipeline import llvm_target
-from mobilenet_tvm.compile.source import ModelOptions, resolve
+from mobilenet_tvm.compile.codegen.build import PASS_CONFIG
+from mobilenet_tvm.compile.codegen.linker import link_shared
+from mobilenet_tvm.compile.codegen.tvm_target import llvm_target
+from mobilenet_tvm.compile.models.source import ModelOptions, resolve
 from mobilenet_tvm.runtime.bundle import bundle
-from mobilenet_tvm.schedules import pointwise
-from mobilenet_tvm.schedules.workload import Pointwise, Step
+from mobilenet_tvm.schedules.cpu import pointwise
+from mobilenet_tvm.schedules.workloads import Pointwise, Step
 from mobilenet_tvm.targets.presets import PRESETS
 
 #: Runs a bundle's model on each array of a file, on the board.

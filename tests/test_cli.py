@@ -17,9 +17,9 @@ import onnx
 import pytest
 from log_files import workloads, write_log
 
-from mobilenet_tvm.compile.cli import main
-from mobilenet_tvm.compile.tuning_log import user_log
-from mobilenet_tvm.schedules import operators
+from mobilenet_tvm.compile.cli.main import main
+from mobilenet_tvm.compile.logs.log import user_log
+from mobilenet_tvm.schedules import registry as operators
 from mobilenet_tvm.targets.presets import PRESETS
 
 X86 = PRESETS["x86"]
@@ -365,7 +365,7 @@ def test_debug_shows_the_traceback(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_help_lists_the_commands_without_importing_tvm() -> None:
     code = (
-        "import sys; from mobilenet_tvm.compile.cli import main\n"
+        "import sys; from mobilenet_tvm.compile.cli.main import main\n"
         "try: main(['--help'])\n"
         "finally: assert not {'tvm', 'onnx', 'numpy'} & set(sys.modules)"
     )
@@ -400,7 +400,7 @@ def test_an_interrupted_compile_leaves_the_old_file(
     output = tmp_path / "out" / "m.so"
     output.parent.mkdir()
     output.write_text("the old one")
-    command = [sys.executable, "-m", "mobilenet_tvm.compile.cli", "compile", "--target", "x86"]
+    command = [sys.executable, "-m", "mobilenet_tvm.compile.cli.main", "compile", "--target", "x86"]
     process = subprocess.Popen(
         [*command, "--model", "v2", "-o", str(output)],
         stderr=subprocess.PIPE,
@@ -422,7 +422,7 @@ def test_an_interrupted_compile_leaves_the_old_file(
 def test_an_interrupt_that_ends_in_another_error_is_said_all_the_same() -> None:
     code = """
 import os, signal
-from mobilenet_tvm.compile import cli
+from mobilenet_tvm.compile.cli import main
 from mobilenet_tvm.targets.errors import UserError
 
 def run(*_, **__):
@@ -432,8 +432,8 @@ def run(*_, **__):
     except KeyboardInterrupt:
         raise UserError("out.so: cannot be written (No such file or directory)") from None
 
-cli.cli.main = run
-cli.main([])
+main.cli.main = run
+main.main([])
 """
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from mobilenet_tvm.compile.source import ModelOptions
+from mobilenet_tvm.compile.logs.log import TuningLog
+from mobilenet_tvm.compile.models.source import ModelOptions
 from mobilenet_tvm.compile.tuning.layers import find_layers, select
-from mobilenet_tvm.compile.tuning_log import TuningLog
-from mobilenet_tvm.schedules.workload import GlobalPool, Pointwise, Workload
+from mobilenet_tvm.schedules.workloads import GlobalPool, Pointwise, Workload
 from mobilenet_tvm.targets.errors import WrongUseError
 from mobilenet_tvm.targets.presets import native
 
-COMMAND = [sys.executable, "-m", "mobilenet_tvm.compile.cli", "tune", "--model", "v3-small"]
+COMMAND = [sys.executable, "-m", "mobilenet_tvm.compile.cli.main", "tune", "--model", "v3-small"]
 SMALL = ["--resolution", "32", "--alpha", "0.5"]
 
 

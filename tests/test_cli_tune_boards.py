@@ -14,9 +14,9 @@ import pytest
 from farm_parts import ServedBoard, Tracker
 from remote_boards import wait_until
 
-from mobilenet_tvm.compile.tuning_log import TuningLog
+from mobilenet_tvm.compile.logs.log import TuningLog
 
-COMMAND = [sys.executable, "-m", "mobilenet_tvm.compile.cli", "tune", "--model", "v3-small"]
+COMMAND = [sys.executable, "-m", "mobilenet_tvm.compile.cli.main", "tune", "--model", "v3-small"]
 NAMES = ("one", "two")
 SMALL = ["--resolution", "32", "--alpha", "0.5"]
 

@@ -15,11 +15,11 @@ import pytest
 from log_files import workloads, write_log
 
 from mobilenet_tvm.compile import compile_model
-from mobilenet_tvm.compile.source import ModelOptions, resolve
-from mobilenet_tvm.compile.verify import verify
+from mobilenet_tvm.compile.analysis.verify import verify
+from mobilenet_tvm.compile.models.source import ModelOptions, resolve
 from mobilenet_tvm.runtime import load
-from mobilenet_tvm.schedules import operators
-from mobilenet_tvm.schedules.workload import Workload
+from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.presets import PRESETS
 from mobilenet_tvm.targets.target import Target

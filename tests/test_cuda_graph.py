@@ -13,9 +13,9 @@ from onnxruntime import InferenceSession
 from tvm import ir, relax
 
 from mobilenet_tvm.compile import pipeline
-from mobilenet_tvm.compile.codegen import pass_config
-from mobilenet_tvm.compile.models import NAMES
-from mobilenet_tvm.compile.source import ModelOptions, resolve
+from mobilenet_tvm.compile.codegen.build import pass_config
+from mobilenet_tvm.compile.models.named import NAMES
+from mobilenet_tvm.compile.models.source import ModelOptions, resolve
 from mobilenet_tvm.runtime.device import Device
 from mobilenet_tvm.runtime.model import GRAPH
 from mobilenet_tvm.targets.presets import get_target

@@ -9,7 +9,7 @@ from gpu_layers import GATED, check
 from test_schedules import BIAS, CLIP
 
 from mobilenet_tvm.schedules.gpu import shared_pointwise
-from mobilenet_tvm.schedules.workload import (
+from mobilenet_tvm.schedules.workloads import (
     Convolution,
     Depthwise,
     DepthwisePointwise,

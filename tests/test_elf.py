@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from artifacts import ADD, write_add
 
-from mobilenet_tvm.compile.metadata_object import write_metadata_object
+from mobilenet_tvm.compile.codegen.metadata_object import write_metadata_object
 from mobilenet_tvm.runtime.elf import read_elf
 from mobilenet_tvm.runtime.library import find_runtime_library
 from mobilenet_tvm.targets.errors import UserError

@@ -13,9 +13,9 @@ from opencl_kernels import source
 from test_gpu_schedules import H100, LAYERS
 from test_schedules import BIAS, CLIP, RELU
 
-from mobilenet_tvm.schedules import operators
+from mobilenet_tvm.schedules import registry as operators
 from mobilenet_tvm.schedules.gpu import pointwise, shared_pointwise
-from mobilenet_tvm.schedules.workload import (
+from mobilenet_tvm.schedules.workloads import (
     Convolution,
     Depthwise,
     DepthwisePointwise,

@@ -20,9 +20,9 @@ from test_compile import ODD
 from test_gpu_networks import MODELS, ROOT
 
 from mobilenet_tvm.compile import compile_model
-from mobilenet_tvm.compile.cli import cli
-from mobilenet_tvm.compile.source import ModelOptions, resolve
-from mobilenet_tvm.compile.verify import TOLERANCES, Comparison, verify
+from mobilenet_tvm.compile.analysis.verify import TOLERANCES, Comparison, verify
+from mobilenet_tvm.compile.cli.main import cli
+from mobilenet_tvm.compile.models.source import ModelOptions, resolve
 from mobilenet_tvm.runtime import load
 from mobilenet_tvm.runtime.metadata import read_metadata
 from mobilenet_tvm.targets.errors import UserError, WrongUseError

@@ -12,9 +12,9 @@ from gpu_layers import GATED, MALI, check
 from opencl_kernels import call, source
 from test_schedules import BIAS, CLIP, RELU, close, window_sums
 
-from mobilenet_tvm.schedules import operators
+from mobilenet_tvm.schedules import registry as operators
 from mobilenet_tvm.schedules.gpu import depthwise, pointwise, shared_pointwise, stem
-from mobilenet_tvm.schedules.workload import (
+from mobilenet_tvm.schedules.workloads import (
     Block,
     Convolution,
     Depthwise,

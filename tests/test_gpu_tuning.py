@@ -18,15 +18,15 @@ from remote_boards import SERVE, Server, running
 from tvm import te, tirx
 
 from mobilenet_tvm.compile import compile_model
+from mobilenet_tvm.compile.logs.log import TuningLog
+from mobilenet_tvm.compile.tuning.local.runner import require_native
 from mobilenet_tvm.compile.tuning.measure import place_of
-from mobilenet_tvm.compile.tuning.runner import require_native
 from mobilenet_tvm.compile.tuning.tune import tune
-from mobilenet_tvm.compile.tuning_log import TuningLog
 from mobilenet_tvm.runtime.device import open_device
 from mobilenet_tvm.runtime.measure import Measurement, Place
-from mobilenet_tvm.schedules import operators
-from mobilenet_tvm.schedules.gpu import rules
-from mobilenet_tvm.schedules.workload import (
+from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules.fallback import gpu as rules
+from mobilenet_tvm.schedules.workloads import (
     Convolution,
     Depthwise,
     GlobalPool,
@@ -51,7 +51,7 @@ LAYERS: dict[Workload, int] = {
 without_cuda = pytest.mark.skipif(
     Path("/proc/driver/nvidia").exists(), reason="this machine has an NVIDIA GPU"
 )
-COMMAND = [sys.executable, "-m", "mobilenet_tvm.compile.cli"]
+COMMAND = [sys.executable, "-m", "mobilenet_tvm.compile.cli.main"]
 SMALL = ["--model", "v1", "--alpha", "0.25", "--resolution", "32", "--classes", "3"]
 
 

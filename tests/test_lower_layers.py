@@ -11,10 +11,11 @@ import tvm
 from relax_helpers import module, normal, operators, run
 from tvm import relax
 
-from mobilenet_tvm.compile.codegen import PASS_CONFIG
+from mobilenet_tvm.compile.codegen.build import PASS_CONFIG
+from mobilenet_tvm.compile.codegen.tvm_target import llvm_target
 from mobilenet_tvm.compile.passes.lower_layers import LowerLayers
-from mobilenet_tvm.compile.pipeline import fusion_passes, llvm_target
-from mobilenet_tvm.schedules import operators as schedules
+from mobilenet_tvm.compile.pipeline import fusion_passes
+from mobilenet_tvm.schedules import registry as schedules
 from mobilenet_tvm.targets.presets import PRESETS
 
 X86 = PRESETS["x86"]

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from mobilenet_tvm.compile.architectures import make_divisible
-from mobilenet_tvm.compile.models import (
+from mobilenet_tvm.compile.models.architectures import make_divisible
+from mobilenet_tvm.compile.models.named import (
     NAMES,
     PUBLISHED,
     ModelSpec,

@@ -12,11 +12,12 @@ from test_compile import DATA, ODD
 from test_float16 import HALF
 from test_gpu_schedules import LAYERS
 
-from mobilenet_tvm.compile import compile_model, nvrtc
-from mobilenet_tvm.compile.nvrtc import compile_cuda
+from mobilenet_tvm.compile import compile_model
+from mobilenet_tvm.compile.codegen import nvrtc
+from mobilenet_tvm.compile.codegen.nvrtc import compile_cuda
 from mobilenet_tvm.runtime.cuda_code import as_source, from_source
-from mobilenet_tvm.schedules import operators
-from mobilenet_tvm.schedules.workload import Workload
+from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.presets import get_target

@@ -13,7 +13,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from relax_helpers import normal, operators, run
 
-from mobilenet_tvm.compile.onnx_import import fix_shapes, read_onnx, to_relax
+from mobilenet_tvm.compile.frontend.importer import to_relax
+from mobilenet_tvm.compile.frontend.read import fix_shapes, read_onnx
 from mobilenet_tvm.targets.errors import UserError
 
 

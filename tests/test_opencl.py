@@ -520,7 +520,7 @@ def test_a_damaged_plug_in_is_refused_with_the_mend(tmp_path: Path) -> None:
 
 def test_the_command_lists_devices_and_an_error_is_one_line(pocl: Pocl) -> None:
     code = """
-        from mobilenet_tvm.compile.cli import main
+        from mobilenet_tvm.compile.cli.main import main
         main(["opencl", "devices"])
     """
     listed = run_python(code, pocl)

@@ -1,6 +1,6 @@
 """OpenCL C is shortened, and nothing that is used goes."""
 
-from mobilenet_tvm.compile.opencl_source import shorten
+from mobilenet_tvm.compile.codegen.opencl_source import shorten
 
 SOURCE = """#pragma head
 __kernel void one_kernel(__global float* restrict x_ptr);

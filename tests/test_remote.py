@@ -21,8 +21,8 @@ from artifacts import scale_and_add, write_add
 from click.testing import CliRunner
 from remote_boards import Server, board, running, tracker, wait_until, write_call
 
-from mobilenet_tvm.compile.check_board import check_boards
-from mobilenet_tvm.compile.cli import cli
+from mobilenet_tvm.compile.analysis.check_board import check_boards
+from mobilenet_tvm.compile.cli.main import cli
 from mobilenet_tvm.runtime import connect, load
 from mobilenet_tvm.runtime.remote import session as session_module
 from mobilenet_tvm.runtime.remote.devices import list_boards
@@ -404,7 +404,7 @@ def test_an_address_that_others_reach_comes_with_a_warning(
     [["--key", "x"], ["--tracker", "127.0.0.1:1"], ["--tracker", "here", "--key", "x"]],
 )
 def test_wrong_use_of_serve_is_one_line(options: list[str]) -> None:
-    command = [sys.executable, "-m", "mobilenet_tvm.compile.cli", "serve", *options]
+    command = [sys.executable, "-m", "mobilenet_tvm.compile.cli.main", "serve", *options]
     finished = subprocess.run(command, capture_output=True, text=True)
     assert finished.returncode == 2
     assert len(finished.stderr.splitlines()) == 1

@@ -15,7 +15,7 @@ from board import Board
 from click.testing import CliRunner
 from remote_boards import CLI, Server, running, wait_until, write_call
 
-from mobilenet_tvm.compile.cli import cli
+from mobilenet_tvm.compile.cli.main import cli
 from mobilenet_tvm.runtime import connect
 from mobilenet_tvm.runtime.remote.devices import list_boards
 from mobilenet_tvm.runtime.remote.errors import BoardCrashed

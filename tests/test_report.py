@@ -12,15 +12,15 @@ from xml.etree import ElementTree
 import pytest
 from report_records import LOG, TRIALS, profile
 
-from mobilenet_tvm.compile.cli import main
+from mobilenet_tvm.compile.cli.main import main
+from mobilenet_tvm.compile.logs.log import Record, user_log
+from mobilenet_tvm.compile.models.source import ModelOptions
 from mobilenet_tvm.compile.report import page as page_module
 from mobilenet_tvm.compile.report.data import OTHER
 from mobilenet_tvm.compile.report.page import OPERATORS
-from mobilenet_tvm.compile.source import ModelOptions
 from mobilenet_tvm.compile.tuning.layers import find_layers
-from mobilenet_tvm.compile.tuning_log import Record, user_log
-from mobilenet_tvm.schedules import operators
-from mobilenet_tvm.schedules.workload import Workload
+from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.presets import native
 
 SMALL = ["--resolution", "32", "--alpha", "0.35"]

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from report_records import DENSE, LOG, POOL, POOLED, SECOND, TRIALS, profile, record
 
+from mobilenet_tvm.compile.logs.log import Record
 from mobilenet_tvm.compile.report.data import OTHER, Layer, Report, choose_setting, gather
 from mobilenet_tvm.compile.report.json_files import read_peers, read_profile
 from mobilenet_tvm.compile.report.markup import percent, short_name, tag, text
 from mobilenet_tvm.compile.report.scales import Linear, Logarithmic
-from mobilenet_tvm.compile.tuning_log import Record
-from mobilenet_tvm.schedules.workload import GlobalPool
+from mobilenet_tvm.schedules.workloads import GlobalPool
 from mobilenet_tvm.targets.errors import UserError
 
 

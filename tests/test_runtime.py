@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 from artifacts import ADD, Array, scale_and_add, write_add, write_thread_ids
 
-from mobilenet_tvm.compile.linker import linker_command
-from mobilenet_tvm.compile.metadata_object import write_metadata_object
+from mobilenet_tvm.compile.codegen.linker import linker_command
+from mobilenet_tvm.compile.codegen.metadata_object import write_metadata_object
 from mobilenet_tvm.runtime import Metadata, Model, load, read_metadata
 from mobilenet_tvm.runtime.bench import measure, random_inputs
 from mobilenet_tvm.runtime.library import find_runtime_library

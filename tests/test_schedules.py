@@ -11,18 +11,18 @@ import pytest
 import tvm
 from tvm import tirx
 
-from mobilenet_tvm.compile.codegen import PASS_CONFIG
-from mobilenet_tvm.compile.pipeline import llvm_target
-from mobilenet_tvm.schedules import (
+from mobilenet_tvm.compile.codegen.build import PASS_CONFIG
+from mobilenet_tvm.compile.codegen.tvm_target import llvm_target
+from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules.cpu import (
     block,
     depthwise,
     depthwise_pointwise,
-    operators,
     pointwise,
     pooling,
     stem,
 )
-from mobilenet_tvm.schedules.workload import (
+from mobilenet_tvm.schedules.workloads import (
     CHANNEL_STEPS,
     TENSOR_STEPS,
     Block,

@@ -13,10 +13,10 @@ from test_lower_layers import bias, conv, emit
 from tvm import relax
 from tvm.relax import op
 
+from mobilenet_tvm.compile.codegen.tvm_target import tvm_target
 from mobilenet_tvm.compile.passes.lower_layers import LowerLayers
 from mobilenet_tvm.compile.passes.set_dtype import SetDtype
-from mobilenet_tvm.compile.pipeline import tvm_target
-from mobilenet_tvm.schedules import operators
+from mobilenet_tvm.schedules import registry as operators
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.presets import get_target
 

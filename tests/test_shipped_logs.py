@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mobilenet_tvm.compile.source import ModelOptions
+from mobilenet_tvm.compile.logs.log import TuningLog, shipped_log
+from mobilenet_tvm.compile.models.source import ModelOptions
 from mobilenet_tvm.compile.tuning.layers import find_layers
-from mobilenet_tvm.compile.tuning_log import TuningLog, shipped_log
 from mobilenet_tvm.targets.presets import PRESETS
 
 FILES = sorted(shipped_log(PRESETS["x86"]).parent.glob("*.jsonl"))

@@ -13,8 +13,8 @@ from opencl_kernels import source
 from test_nvrtc import gpu, needs_nvrtc
 from test_schedules import BIAS, CLIP, RELU
 
-from mobilenet_tvm.compile.nvrtc import compile_cuda
-from mobilenet_tvm.schedules import operators
+from mobilenet_tvm.compile.codegen.nvrtc import compile_cuda
+from mobilenet_tvm.schedules import registry as operators
 from mobilenet_tvm.schedules.gpu import (
     shared_depthwise_pointwise,
     shared_pointwise,
@@ -22,7 +22,7 @@ from mobilenet_tvm.schedules.gpu import (
     tensor_core_pointwise,
 )
 from mobilenet_tvm.schedules.gpu.tensor_core_pointwise import Decision
-from mobilenet_tvm.schedules.workload import (
+from mobilenet_tvm.schedules.workloads import (
     Depthwise,
     DepthwisePointwise,
     Epilogue,

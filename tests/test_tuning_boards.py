@@ -29,11 +29,11 @@ from tvm import tirx
 from tvm.s_tir.meta_schedule.builder import BuilderInput
 from tvm.s_tir.meta_schedule.runner import RunnerInput
 
-from mobilenet_tvm.compile.pipeline import llvm_target
-from mobilenet_tvm.compile.tuning.board_files import compile_with_arguments
-from mobilenet_tvm.compile.tuning.board_runner import BoardRunner
-from mobilenet_tvm.compile.tuning.builder import Builder
-from mobilenet_tvm.compile.tuning.farm import Farm, misfit, require_fitting, survey
+from mobilenet_tvm.compile.codegen.tvm_target import llvm_target
+from mobilenet_tvm.compile.tuning.boards.farm import Farm, misfit, require_fitting, survey
+from mobilenet_tvm.compile.tuning.boards.files import compile_with_arguments
+from mobilenet_tvm.compile.tuning.boards.runner import BoardRunner
+from mobilenet_tvm.compile.tuning.local.builder import Builder
 from mobilenet_tvm.compile.tuning.measure import Measurement
 from mobilenet_tvm.compile.tuning.progress import Event
 from mobilenet_tvm.compile.tuning.space import Space
@@ -42,8 +42,8 @@ from mobilenet_tvm.compile.tuning.tune import Tuned, tune
 from mobilenet_tvm.runtime.address import Address
 from mobilenet_tvm.runtime.remote.devices import ListedBoard
 from mobilenet_tvm.runtime.remote.info import BoardInfo
-from mobilenet_tvm.schedules import operators
-from mobilenet_tvm.schedules.workload import Depthwise, GlobalPool, Pointwise, Step, Workload
+from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules.workloads import Depthwise, GlobalPool, Pointwise, Step, Workload
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.presets import get_target, native
 from mobilenet_tvm.targets.target import Target
@@ -553,7 +553,7 @@ def test_runs_of_one_priority_take_turns(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mobilenet_tvm.compile.tuning.board_runner.LEASE", 0.3)
+    monkeypatch.setattr("mobilenet_tvm.compile.tuning.boards.runner.LEASE", 0.3)
     start("one")
     tracker.wait_for("x86", 1)
     loads = Loads(tracker.address("x86"), tmp_path)

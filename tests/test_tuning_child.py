@@ -13,7 +13,7 @@ import psutil
 import pytest
 from remote_boards import wait_until
 
-from mobilenet_tvm.compile.tuning.child import Child
+from mobilenet_tvm.compile.tuning.boards.child import Child
 from mobilenet_tvm.runtime.address import Address
 from mobilenet_tvm.targets.errors import WrongUseError
 

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from mobilenet_tvm.compile.decisions import Decisions, find_logs
-from mobilenet_tvm.compile.tuning_log import Record, TuningLog, shipped_log, user_log
-from mobilenet_tvm.compile.tuning_record import UnusableLineError, read_record
-from mobilenet_tvm.schedules import operators
-from mobilenet_tvm.schedules.workload import (
+from mobilenet_tvm.compile.logs.decisions import Decisions, find_logs
+from mobilenet_tvm.compile.logs.log import Record, TuningLog, shipped_log, user_log
+from mobilenet_tvm.compile.logs.record import UnusableLineError, read_record
+from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules.workloads import (
     Block,
     Convolution,
     Depthwise,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mobilenet_tvm.compile.tuning.board_files import compute_reference, in_float32
+from mobilenet_tvm.compile.tuning.boards.files import compute_reference, in_float32
 from mobilenet_tvm.compile.tuning.features import features, matrix
 from mobilenet_tvm.compile.tuning.measure import (
     check,
@@ -19,8 +19,8 @@ from mobilenet_tvm.compile.tuning.measure import (
     tolerance,
 )
 from mobilenet_tvm.compile.tuning.space import Space, key_of, number_in, number_of
-from mobilenet_tvm.schedules import operators
-from mobilenet_tvm.schedules.workload import (
+from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules.workloads import (
     Convolution,
     Depthwise,
     DepthwisePointwise,

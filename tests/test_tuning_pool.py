@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mobilenet_tvm.compile.tuning.pool import (
-    FIRST_PAUSE,
-    LONGEST_PAUSE,
-    SLOW,
-    Pool,
-    State,
-)
+from mobilenet_tvm.compile.tuning.boards.health import FIRST_PAUSE, LONGEST_PAUSE, SLOW, Pool, State
 
 
 class Clock:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from mobilenet_tvm.compile.logs.log import TuningLog
 from mobilenet_tvm.compile.tuning.measure import Measurement
 from mobilenet_tvm.compile.tuning.records import Records
-from mobilenet_tvm.compile.tuning_log import TuningLog
-from mobilenet_tvm.schedules import operators
-from mobilenet_tvm.schedules.workload import GlobalPool, Pointwise, Step, Workload
+from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules.workloads import GlobalPool, Pointwise, Step, Workload
 from mobilenet_tvm.targets.presets import PRESETS
 
 X86, AVX512 = PRESETS["x86"], PRESETS["x86-avx512"]

@@ -14,8 +14,8 @@ from mobilenet_tvm.compile.tuning.measure import Failure, Measurement
 from mobilenet_tvm.compile.tuning.search import BATCH, predicted_best, search
 from mobilenet_tvm.compile.tuning.space import Space, key_of, number_in
 from mobilenet_tvm.compile.tuning.task import Task
-from mobilenet_tvm.schedules import operators
-from mobilenet_tvm.schedules.workload import Depthwise, GlobalPool, Pointwise, Step, Workload
+from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules.workloads import Depthwise, GlobalPool, Pointwise, Step, Workload
 from mobilenet_tvm.targets.presets import PRESETS
 
 X86 = PRESETS["x86"]

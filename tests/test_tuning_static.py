@@ -14,17 +14,18 @@ from pathlib import Path
 import pytest
 from log_files import workloads, write_log
 
-from mobilenet_tvm.compile.tuning.static.assembly import functions
+from mobilenet_tvm.compile.analysis.assembly import functions
+from mobilenet_tvm.compile.analysis.llvm_mca import cycles
+from mobilenet_tvm.compile.logs.log import Record, TuningLog
 from mobilenet_tvm.compile.tuning.static.caches import Caches
 from mobilenet_tvm.compile.tuning.static.candidates import candidates
 from mobilenet_tvm.compile.tuning.static.estimate import assembly, estimate
-from mobilenet_tvm.compile.tuning.static.llvm_mca import cycles
 from mobilenet_tvm.compile.tuning.static.rank import LEAST_GAIN, rank, records, require_model
 from mobilenet_tvm.compile.tuning.static.statements import LINE_BYTES, UnknownInstructionError
 from mobilenet_tvm.compile.tuning.static.trace import address_of, trace
-from mobilenet_tvm.compile.tuning_log import Record, TuningLog
-from mobilenet_tvm.schedules import operators, pointwise
-from mobilenet_tvm.schedules.workload import (
+from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules.cpu import pointwise
+from mobilenet_tvm.schedules.workloads import (
     Block,
     Convolution,
     Depthwise,
@@ -216,7 +217,7 @@ def test_a_measured_record_goes_before_an_estimate(tmp_path: Path) -> None:
 
 
 def test_without_llvm_mca_it_says_what_to_install(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mobilenet_tvm.compile.cli", "tune", "--static"]
+    command = [sys.executable, "-m", "mobilenet_tvm.compile.cli.main", "tune", "--static"]
     arguments = ["--model", "v3-small", "--resolution", "32", "--target", "cortex-a72"]
     result = subprocess.run(
         [*command, *arguments, "--log", str(tmp_path / "log.jsonl")],
@@ -243,7 +244,7 @@ def test_the_command_writes_a_log_that_can_be_used(tmp_path: Path) -> None:
     layer = workloads("v3-small", A72, resolution=32)[-1]
     path = tmp_path / "cortex-a72.jsonl"
     write_log(path, A72, {layer: operators.default(layer, A72)}, source="static")
-    command = [sys.executable, "-m", "mobilenet_tvm.compile.cli", "tune", "--static"]
+    command = [sys.executable, "-m", "mobilenet_tvm.compile.cli.main", "tune", "--static"]
     arguments = ["--model", "v3-small", "--resolution", "32", "--layers", str(layer)]
     options = ["--target", "cortex-a72", "--trials", "9", "--log", str(path), "--json"]
     result = subprocess.run(

@@ -15,8 +15,8 @@ from tvm import te, tirx
 from mobilenet_tvm.compile.tuning.measure import Measurement
 from mobilenet_tvm.compile.tuning.progress import Event
 from mobilenet_tvm.compile.tuning.tune import plan, seconds_needed, tune
-from mobilenet_tvm.schedules import operators
-from mobilenet_tvm.schedules.workload import Depthwise, GlobalPool, Pointwise, Step, Workload
+from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules.workloads import Depthwise, GlobalPool, Pointwise, Step, Workload
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.presets import get_target, native
 from mobilenet_tvm.targets.target import Target

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from safetensors.numpy import save_file
 
-from mobilenet_tvm.compile import pretrained, weight_files
-from mobilenet_tvm.compile.models import NAMES, ModelSpec, build, weights_origin
-from mobilenet_tvm.compile.pretrained import PRETRAINED, PretrainedFile
-from mobilenet_tvm.compile.timm_names import timm_names
+from mobilenet_tvm.compile.models import pretrained, weight_files
+from mobilenet_tvm.compile.models.named import NAMES, ModelSpec, build, weights_origin
+from mobilenet_tvm.compile.models.pretrained import PRETRAINED, PretrainedFile
+from mobilenet_tvm.compile.models.timm_names import timm_names
 from mobilenet_tvm.targets.errors import UserError
 
 SHARED = Path(__file__).parents[2] / "shared"

@@ -23,8 +23,8 @@ from mobilenet_tvm.compile.passes.rewriter import (
     straight_line,
 )
 from mobilenet_tvm.compile.passes.to_nhwc import TO_NHWC
-from mobilenet_tvm.schedules import operators
-from mobilenet_tvm.schedules.workload import (
+from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules.workloads import (
     Block,
     Convolution,
     Depthwise,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from mobilenet_tvm.compile.peak import Peak
+from mobilenet_tvm.compile.analysis.peak import Peak
 from mobilenet_tvm.compile.report.data import Layer, Timing
 from mobilenet_tvm.compile.report.json_files import PeerRow
 from mobilenet_tvm.compile.report.markup import (

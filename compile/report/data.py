@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from statistics import fmean
 
-from mobilenet_tvm.compile.peak import Peak
+from mobilenet_tvm.compile.analysis.peak import Peak
+from mobilenet_tvm.compile.logs.log import Record
 from mobilenet_tvm.compile.report.json_files import PeerRow, Profile, ProfiledCall
-from mobilenet_tvm.compile.tuning_log import Record
-from mobilenet_tvm.schedules.operators import operator
-from mobilenet_tvm.schedules.workload import Workload, parse
+from mobilenet_tvm.schedules.registry import operator
+from mobilenet_tvm.schedules.workloads import Workload, parse
 from mobilenet_tvm.targets.errors import UserError
 
 #: The operator of functions without a schedule of ours.

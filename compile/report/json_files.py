@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mobilenet_tvm.compile.peak import Peak
+from mobilenet_tvm.compile.analysis.peak import Peak
 from mobilenet_tvm.targets.errors import UserError
 
 T = TypeVar("T")

@@ -8,17 +8,11 @@ from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 
-from mobilenet_tvm.compile.locked_file import locked, replace_text
+from mobilenet_tvm.compile.logs.locked_file import locked, replace_text
 from mobilenet_tvm.compile.report import charts
 from mobilenet_tvm.compile.report.data import OTHER, Layer, Report
 from mobilenet_tvm.compile.report.json_files import PeerRow
-from mobilenet_tvm.compile.report.markup import (
-    microseconds,
-    milliseconds,
-    percent,
-    tag,
-    text,
-)
+from mobilenet_tvm.compile.report.markup import microseconds, milliseconds, percent, tag, text
 from mobilenet_tvm.targets.errors import UserError
 
 #: In the order in which they are shown; each has a colour in page.css.

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from mobilenet_tvm.compile.tuning.space import Space
-from mobilenet_tvm.schedules import block, depthwise, operators, pointwise, stem
-from mobilenet_tvm.schedules.workload import (
+from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules.cpu import block, depthwise, pointwise, stem
+from mobilenet_tvm.schedules.workloads import (
     TENSOR_STEPS,
     Block,
     Convolution,

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from mobilenet_tvm.compile.models.source import ModelOptions, resolve
 from mobilenet_tvm.compile.pipeline import layers
-from mobilenet_tvm.compile.source import ModelOptions, resolve
-from mobilenet_tvm.schedules.workload import Workload
+from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.errors import UserError, WrongUseError
 from mobilenet_tvm.targets.target import Target
 

@@ -18,9 +18,9 @@ from mobilenet_tvm.runtime.measure import (
     check,
     time_until_stable,
 )
-from mobilenet_tvm.schedules import operators
+from mobilenet_tvm.schedules import registry as operators
 from mobilenet_tvm.schedules.gpu.gates import GATE
-from mobilenet_tvm.schedules.workload import CHANNEL_STEPS, TENSOR_STEPS, Workload
+from mobilenet_tvm.schedules.workloads import CHANNEL_STEPS, TENSOR_STEPS, Workload
 from mobilenet_tvm.targets.target import Target
 
 __all__ = [

@@ -9,7 +9,7 @@ import numpy as np
 import xgboost
 
 from mobilenet_tvm.compile.tuning.features import Table, features, table
-from mobilenet_tvm.schedules.workload import Workload
+from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.target import Target
 
 #: Earlier measurements of layers: decisions and their seconds.

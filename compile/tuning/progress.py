@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from mobilenet_tvm.compile.tuning.measure import Failure, Measurement
-from mobilenet_tvm.schedules.workload import Workload
+from mobilenet_tvm.schedules.workloads import Workload
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mobilenet_tvm.compile.logs.log import Record, TuningLog, shipped_log
 from mobilenet_tvm.compile.tuning.measure import Measurement
 from mobilenet_tvm.compile.tuning.prior import Known
-from mobilenet_tvm.compile.tuning_log import Record, TuningLog, shipped_log
-from mobilenet_tvm.schedules import operators
-from mobilenet_tvm.schedules.workload import Workload, parse
+from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules.workloads import Workload, parse
 from mobilenet_tvm.targets.presets import PRESETS
 from mobilenet_tvm.targets.target import Target
 

@@ -10,7 +10,7 @@ import numpy as np
 from tvm.ir.utils import derived_object
 from tvm.s_tir import meta_schedule
 
-from mobilenet_tvm.compile.pipeline import llvm_target
+from mobilenet_tvm.compile.codegen.tvm_target import llvm_target
 from mobilenet_tvm.compile.tuning.cost_model import CostModel
 from mobilenet_tvm.compile.tuning.features import Table
 from mobilenet_tvm.compile.tuning.metaschedule import tune_context

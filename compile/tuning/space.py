@@ -10,8 +10,8 @@ import tvm
 from tvm import te, tirx
 from tvm.s_tir import Schedule, meta_schedule
 
-from mobilenet_tvm.schedules import operators
-from mobilenet_tvm.schedules.workload import Workload
+from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.target import Target
 
 _BLOCK = "layer"

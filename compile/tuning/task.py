@@ -9,7 +9,7 @@ from typing import Any
 
 from mobilenet_tvm.compile.tuning.measure import Failure, Measurement
 from mobilenet_tvm.compile.tuning.space import Space
-from mobilenet_tvm.schedules.workload import Workload
+from mobilenet_tvm.schedules.workloads import Workload
 
 
 @dataclass

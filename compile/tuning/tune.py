@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mobilenet_tvm.compile.tuning.board_files import compile_with_arguments
-from mobilenet_tvm.compile.tuning.board_runner import BoardRunner
-from mobilenet_tvm.compile.tuning.builder import Build, Builder, compile_candidate
+from mobilenet_tvm.compile.tuning.boards.farm import Farm
+from mobilenet_tvm.compile.tuning.boards.files import compile_with_arguments
+from mobilenet_tvm.compile.tuning.boards.runner import BoardRunner
 from mobilenet_tvm.compile.tuning.cost_model import CostModel
-from mobilenet_tvm.compile.tuning.farm import Farm
+from mobilenet_tvm.compile.tuning.local.builder import Build, Builder, compile_candidate
+from mobilenet_tvm.compile.tuning.local.runner import TIMEOUT, Runner, require_native
 from mobilenet_tvm.compile.tuning.measure import Failure, Measurement
 from mobilenet_tvm.compile.tuning.prior import Known
 from mobilenet_tvm.compile.tuning.progress import Event
-from mobilenet_tvm.compile.tuning.runner import TIMEOUT, Runner, require_native
 from mobilenet_tvm.compile.tuning.scheduler import OverlappingScheduler
 from mobilenet_tvm.compile.tuning.search import BATCH, search
 from mobilenet_tvm.compile.tuning.space import Space
 from mobilenet_tvm.compile.tuning.task import Task
-from mobilenet_tvm.schedules import operators
-from mobilenet_tvm.schedules.workload import Workload
+from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.target import Target
 
 #: Gets each measured candidate, as soon as it is measured.

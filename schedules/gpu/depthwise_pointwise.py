@@ -19,7 +19,7 @@ from mobilenet_tvm.schedules.gpu.threads import (
     overlapped,
     words,
 )
-from mobilenet_tvm.schedules.workload import DepthwisePointwise
+from mobilenet_tvm.schedules.workloads import DepthwisePointwise
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
 

@@ -11,7 +11,7 @@ from tvm import s_tir, te, tirx
 
 from mobilenet_tvm.schedules.gpu import depthwise
 from mobilenet_tvm.schedules.gpu.threads import WORTH_IT, arithmetic, gpu_of, with_traffic
-from mobilenet_tvm.schedules.workload import DepthwisePointwise, Pointwise
+from mobilenet_tvm.schedules.workloads import DepthwisePointwise, Pointwise
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
 

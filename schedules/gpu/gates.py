@@ -10,7 +10,7 @@ import numpy as np
 from tvm import s_tir, te
 
 from mobilenet_tvm.schedules.gpu.threads import WORTH_IT, gpu_of, nearest, with_traffic
-from mobilenet_tvm.schedules.workload import Pointwise
+from mobilenet_tvm.schedules.workloads import Pointwise
 from mobilenet_tvm.targets.target import Target
 
 #: The parameter's name.

@@ -35,7 +35,7 @@ from mobilenet_tvm.schedules.gpu.threads import (
     unroll,
     words,
 )
-from mobilenet_tvm.schedules.workload import Pointwise
+from mobilenet_tvm.schedules.workloads import Pointwise
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
 

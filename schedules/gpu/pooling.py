@@ -22,7 +22,7 @@ from mobilenet_tvm.schedules.gpu.threads import (
     unroll,
     words,
 )
-from mobilenet_tvm.schedules.workload import GlobalPool
+from mobilenet_tvm.schedules.workloads import GlobalPool
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
 

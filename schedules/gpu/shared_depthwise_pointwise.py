@@ -13,7 +13,7 @@ from mobilenet_tvm.schedules.gpu import shared_pointwise, tensor_core_pointwise
 from mobilenet_tvm.schedules.gpu.fused import Fused
 from mobilenet_tvm.schedules.gpu.shared_pointwise import Decision as PointwiseDecision
 from mobilenet_tvm.schedules.gpu.threads import arithmetic, gpu_of, lanes_of, words
-from mobilenet_tvm.schedules.workload import DepthwisePointwise, Pointwise
+from mobilenet_tvm.schedules.workloads import DepthwisePointwise, Pointwise
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
 

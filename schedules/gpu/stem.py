@@ -28,7 +28,7 @@ from mobilenet_tvm.schedules.gpu.threads import (
     store,
     unroll,
 )
-from mobilenet_tvm.schedules.workload import Convolution
+from mobilenet_tvm.schedules.workloads import Convolution
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
 

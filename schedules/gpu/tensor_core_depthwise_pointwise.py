@@ -12,7 +12,7 @@ from mobilenet_tvm.schedules.gpu.fused import Fused
 from mobilenet_tvm.schedules.gpu.shared_depthwise_pointwise import filtering
 from mobilenet_tvm.schedules.gpu.tensor_core_pointwise import LANES
 from mobilenet_tvm.schedules.gpu.tensor_core_pointwise import Decision as PointwiseDecision
-from mobilenet_tvm.schedules.workload import DepthwisePointwise
+from mobilenet_tvm.schedules.workloads import DepthwisePointwise
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
 

@@ -22,14 +22,8 @@ from mobilenet_tvm.schedules.base import epilogue_stage
 from mobilenet_tvm.schedules.gpu import tensor_cores
 from mobilenet_tvm.schedules.gpu.gates import unscheduled
 from mobilenet_tvm.schedules.gpu.tensor_cores import SIZE
-from mobilenet_tvm.schedules.gpu.threads import (
-    ADDRESS_REGISTERS,
-    gpu_of,
-    overlapped,
-    store,
-    unroll,
-)
-from mobilenet_tvm.schedules.workload import Pointwise
+from mobilenet_tvm.schedules.gpu.threads import ADDRESS_REGISTERS, gpu_of, overlapped, store, unroll
+from mobilenet_tvm.schedules.workloads import Pointwise
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mobilenet_tvm.schedules import operators, pointwise
-from mobilenet_tvm.schedules.workload import (
+from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules.cpu import pointwise
+from mobilenet_tvm.schedules.workloads import (
     Block,
     Convolution,
     Depthwise,

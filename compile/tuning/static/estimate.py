@@ -14,14 +14,14 @@ from typing import Any
 
 import tvm
 
-from mobilenet_tvm.compile.codegen import PASS_CONFIG
-from mobilenet_tvm.compile.pipeline import llvm_target
+from mobilenet_tvm.compile.analysis.llvm_mca import cycles
+from mobilenet_tvm.compile.codegen.build import PASS_CONFIG
+from mobilenet_tvm.compile.codegen.tvm_target import llvm_target
 from mobilenet_tvm.compile.tuning.static.caches import Caches
-from mobilenet_tvm.compile.tuning.static.llvm_mca import cycles
 from mobilenet_tvm.compile.tuning.static.statements import LINE_BYTES
 from mobilenet_tvm.compile.tuning.static.trace import Path, address_of, trace
-from mobilenet_tvm.schedules import operators
-from mobilenet_tvm.schedules.workload import TENSOR_STEPS, Workload
+from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules.workloads import TENSOR_STEPS, Workload
 from mobilenet_tvm.targets.target import Target
 
 #: Paths are judged until they make up this share of all instructions; the rest takes as long per

@@ -8,16 +8,16 @@ from typing import Any
 
 from tvm.support.popen_pool import PopenPoolExecutor
 
-from mobilenet_tvm.compile.tuning.builder import ignore_interrupts, one_line
+from mobilenet_tvm.compile.analysis.llvm_mca import find_llvm_mca
+from mobilenet_tvm.compile.logs.log import Record, TuningLog
+from mobilenet_tvm.compile.tuning.local.builder import ignore_interrupts, one_line
 from mobilenet_tvm.compile.tuning.measure import Failure, Measurement
 from mobilenet_tvm.compile.tuning.space import Space
 from mobilenet_tvm.compile.tuning.static.candidates import candidates
 from mobilenet_tvm.compile.tuning.static.estimate import estimate
-from mobilenet_tvm.compile.tuning.static.llvm_mca import find_llvm_mca
 from mobilenet_tvm.compile.tuning.task import Task
 from mobilenet_tvm.compile.tuning.tune import Tuned
-from mobilenet_tvm.compile.tuning_log import Record, TuningLog
-from mobilenet_tvm.schedules.workload import Depthwise, GlobalPool, Workload
+from mobilenet_tvm.schedules.workloads import Depthwise, GlobalPool, Workload
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.host import core_count
 from mobilenet_tvm.targets.presets import PRESETS

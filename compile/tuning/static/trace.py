@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
+from mobilenet_tvm.compile.analysis.assembly import Block, Instruction, functions
 from mobilenet_tvm.compile.tuning.static import arm64, x86
-from mobilenet_tvm.compile.tuning.static.assembly import Block, Instruction, functions
 from mobilenet_tvm.compile.tuning.static.statements import LINE_BYTES, UnknownInstructionError
 
 #: Instructions that run one after the other, from one jump backwards to the next.

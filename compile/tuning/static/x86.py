@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mobilenet_tvm.compile.tuning.static.assembly import Instruction
+from mobilenet_tvm.compile.analysis.assembly import Instruction
 from mobilenet_tvm.compile.tuning.static.statements import (
     UnknownInstructionError,
     condition,

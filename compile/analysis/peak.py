@@ -1,0 +1,201 @@
+"""Measures what a machine can do: multiply-adds and memory bandwidth, of its cores or its GPU."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tvm import te
+from tvm.s_tir import Schedule
+
+from mobilenet_tvm.compile.codegen.build import write_library
+from mobilenet_tvm.runtime.measure import shortest_run
+from mobilenet_tvm.runtime.remote.marks import PREFIX
+from mobilenet_tvm.runtime.remote.session import Session
+from mobilenet_tvm.runtime.threads import Threads
+from mobilenet_tvm.schedules.cpu import pointwise
+from mobilenet_tvm.schedules.gpu import tensor_core_pointwise
+from mobilenet_tvm.schedules.gpu.threads import (
+    arithmetic,
+    bind_threads,
+    copy_in_vectors,
+    fma_per_cycle,
+    gpu_of,
+    lanes_of,
+)
+from mobilenet_tvm.schedules.workloads import Pointwise
+from mobilenet_tvm.targets.presets import PRESETS, get_target, native
+from mobilenet_tvm.targets.target import Target
+
+#: Times a function of arrays of some shapes and one type: the shortest of some runs, in seconds.
+_Timer = Callable[[Schedule, Sequence[Sequence[int]], str], float]
+
+#: How long a GPU is to multiply, in seconds: far longer than the start of a kernel takes.
+_LONG = 0.01
+
+
+@dataclass(frozen=True)
+class Peak:
+    """What a number of threads, or a GPU, can do together.
+
+    Parameters
+    ----------
+    gflops : float
+        Multiply-adds on registers, in 1e9 operations per second (two each).
+    gbytes : float
+        Bytes read from memory per second, in 1e9; on a GPU, read and written.
+    """
+
+    gflops: float
+    gbytes: float
+
+
+def target_of(facts: Mapping[str, Any]) -> Target:
+    """Return the target that an artifact's metadata tell of, as far as its peak depends on it."""
+    if facts.get("kind", "llvm") != "llvm":
+        return get_target(facts["name"])
+    return next((t for t in PRESETS.values() if t.cpu == facts["cpu"]), None) or native()
+
+
+def measure_peak(
+    target: Target, threads: int = 1, board: Session | None = None, dtype: str = "float32"
+) -> Peak:
+    """Measure this machine or a board.
+
+    Parameters
+    ----------
+    target : Target
+        Whose instructions are used, or whose GPU.
+    threads : int
+        How many threads run, on a CPU.
+    board : Session, optional
+        Where to measure; here by default.
+    dtype : str
+        Of the multiply-adds; a CPU's are float32.
+
+    Returns
+    -------
+    Peak
+        The best of several short runs.
+    """
+    if board is None:
+        threads = Threads(threads).count
+    best = _timer(target, threads, board)
+    if target.gpu is not None:
+        return Peak(_gpu_multiply_adds(target, dtype, best), _gpu_bandwidth(target, best))
+    return Peak(_multiply_adds(threads, target, best), _bandwidth(threads, target, best))
+
+
+def _multiply_adds(threads: int, target: Target, best: _Timer) -> float:
+    """Time a matrix product whose data and weights stay in the caches.
+
+    Sums in registers alone are no faster: 118 against 117 GFLOP/s on a Zen 4 core.
+    """
+    workload = Pointwise(280 * threads, 512, 48)
+    decision = pointwise.default(workload, target)
+    sch = Schedule(pointwise.build(workload, decision, target))
+    panels = workload.outputs // decision.tile_n
+    shapes = ((280 * threads, 512), (panels, 512, decision.tile_n), (280 * threads, 48))
+    return 1e-9 * workload.flops / best(sch, shapes, "float32")
+
+
+def _bandwidth(threads: int, target: Target, best: _Timer) -> float:
+    """Sum an array that is larger than the caches."""
+    columns = 16 * target.lanes
+    rows = (1 << 27) // (4 * columns * threads)
+    data = te.placeholder((threads, rows, columns), name="data")
+    row = te.reduce_axis((0, rows), name="row")
+    total = te.compute(
+        (threads, columns), lambda t, c: te.sum(data[t, row, c], axis=row), name="total"
+    )
+    sch = Schedule(te.create_prim_func([data, total]))
+    block = sch.get_sblock("total")
+    t, c, r = sch.get_loops(block)
+    sch.parallel(t)
+    outer, lane = sch.split(c, [None, target.lanes])
+    sch.reorder(r, outer, lane)
+    sch.unroll(outer)
+    sch.vectorize(lane)
+    sch.decompose_reduction(block, r)
+    shapes = ((threads, rows, columns), (threads, columns))
+    return 1e-9 * 4 * threads * rows * columns / best(sch, shapes, "float32")
+
+
+def _gpu_multiply_adds(target: Target, dtype: str, best: _Timer) -> float:
+    """Let each thread add to sums in registers; all load the same factors, from a cache.
+
+    Eight vectors of sums that do not wait for each other, for drivers that let a core work on one
+    thread at a time: those for CPUs. Where there are tensor cores, time a large product on them.
+    """
+    product = Pointwise(1 << 16, 1024, 1024, dtype=dtype)
+    if tensor_core_pointwise.pays(product, target):
+        return _tensor_multiply_adds(product, target, best)
+    gpu, vectors, steps = gpu_of(target), 8, 1024
+    type_ = arithmetic(dtype, gpu)
+    lanes, group = lanes_of(type_), 4 * gpu.lockstep
+    per_second = 1e9 * gpu.units * fma_per_cycle(dtype, gpu) * gpu.clock_ghz
+    groups = max(1, round(_LONG * per_second / (vectors * lanes * steps * group)))
+    shapes = ((groups * group, lanes), (steps, vectors), (groups * group, vectors, lanes))
+    data, factors = (te.placeholder(shape, type_) for shape in shapes[:2])
+    k = te.reduce_axis((0, steps), name="k")
+    total = te.compute(
+        shapes[2], lambda t, v, lane: te.sum(data[t, lane] * factors[k, v], axis=k), name="total"
+    )
+    sch = Schedule(te.create_prim_func([data, factors, total]))
+    block = sch.get_sblock("total")
+    stored = sch.cache_write(block, 0, "local")
+    loop, _, lane = sch.get_loops(stored)
+    thread = bind_threads(sch, [loop], group)
+    sch.vectorize(lane)
+    sch.compute_at(block, thread)
+    copy_in_vectors(sch, sch.cache_read(block, 0, "local"), thread, lanes)
+    vector, lane, step = sch.get_loops(block)[-3:]
+    sch.reorder(step, vector, lane)
+    copy_in_vectors(sch, sch.cache_read(block, 1, "local"), step, lanes)
+    sch.unroll(vector)
+    sch.vectorize(lane)
+    *_, vector, lane = sch.get_loops(sch.decompose_reduction(block, step))
+    sch.unroll(vector)
+    sch.vectorize(lane)
+    flops = 2 * groups * group * vectors * lanes * steps
+    return 1e-9 * flops / best(sch, shapes, type_)
+
+
+def _tensor_multiply_adds(product: Pointwise, target: Target, best: _Timer) -> float:
+    decision = tensor_core_pointwise.default(product, target)
+    sch = Schedule(tensor_core_pointwise.build(product, decision, target))
+    shapes = [tuple(map(int, param.ty.shape)) for param in sch.mod["main"].params]
+    return 1e-9 * product.flops / best(sch, shapes, product.dtype)
+
+
+def _gpu_bandwidth(target: Target, best: _Timer) -> float:
+    """Add to each element of an array that is larger than the caches."""
+    gpu = gpu_of(target)
+    size = max(1 << 24, 2 * gpu.l2_bytes)
+    data = te.placeholder((size,), name="data")
+    result = te.compute((size,), lambda i: data[i] + 1.0, name="result")
+    sch = Schedule(te.create_prim_func([data, result]))
+    (loop,) = sch.get_loops(sch.get_sblock("result"))
+    vector, lane = sch.split(loop, [None, lanes_of("float32")])
+    bind_threads(sch, [vector], 4 * gpu.lockstep)
+    sch.vectorize(lane)
+    return 1e-9 * 2 * 4 * size / best(sch, [(size,), (size,)], "float32")
+
+
+def _timer(target: Target, threads: int, board: Session | None) -> _Timer:
+    def best(sch: Schedule, shapes: Sequence[Sequence[int]], dtype: str) -> float:
+        tensors = [(tuple(shape), dtype) for shape in shapes]
+        with tempfile.TemporaryDirectory() as folder:
+            library = Path(folder) / "peak.so"
+            write_library(sch.mod, target, library)
+            if board is None:
+                return float(Threads(threads).call(shortest_run, library, tensors, target.kind))
+            name = board.upload(library)
+        given = (name, json.dumps(tensors), threads, target.kind)
+        return float(board.call(f"{PREFIX}time", *given))
+
+    return best

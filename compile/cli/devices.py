@@ -1,0 +1,105 @@
+"""The commands `tracker`, `serve` and `devices`: boards that are somewhere else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from mobilenet_tvm.compile.cli.output import json_option, print_json
+
+_tracker_option = click.option(
+    "--tracker",
+    metavar="HOST:PORT",
+    default="127.0.0.1:9190",
+    show_default=True,
+    help="The tracker to ask.",
+)
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--port", type=click.IntRange(0, 65535), default=9190, show_default=True)
+def tracker(host: str, port: int) -> None:
+    """Run TVM's tracker: the queue at which boards register and clients wait."""
+    from mobilenet_tvm.runtime.remote.tracker import run_tracker
+
+    run_tracker(host, port)
+
+
+@click.command()
+@click.option("--tracker", metavar="HOST:PORT", help="The tracker to register at; needs --key.")
+@click.option("--key", default="", help="What kind of board this is, for the tracker.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="0 for any free one.  [default: the first free one from 9090 on]",
+)
+@click.option("--name", help="The board's own name.  [default: the host name]")
+@click.option(
+    "--session-limit",
+    type=click.FloatRange(0, min_open=True),
+    default=3600.0,
+    show_default=True,
+    help="The most seconds that a client may have it.",
+)
+def serve(tracker: str | None, **options: Any) -> None:
+    """Make this machine a board, for `--device` of other commands."""
+    from mobilenet_tvm.runtime.address import split_host_port
+    from mobilenet_tvm.runtime.remote.serve import ServeOptions
+    from mobilenet_tvm.runtime.remote.serve import serve as run
+
+    run(ServeOptions(tracker=split_host_port(tracker) if tracker else None, **options))
+
+
+@click.command()
+@_tracker_option
+@click.option("--check", "checked", is_flag=True, help="Run a small module on each free board.")
+@json_option
+def devices(tracker: str, checked: bool, as_json: bool) -> int:
+    """List the boards that a tracker knows."""
+    from mobilenet_tvm.runtime.remote.devices import list_boards
+    from mobilenet_tvm.targets.presets import RELEVANT_FEATURES
+
+    boards = list_boards(tracker)
+    problems: dict[str, str] = {}
+    if checked:
+        from mobilenet_tvm.compile.analysis.check_board import check_boards
+
+        problems = check_boards(tracker, boards)
+    if as_json:
+        rows = [
+            {
+                "key": board.key,
+                "address": board.address,
+                "busy": board.busy,
+                **board.info.to_dict(),
+                **({"problem": problems.get(board.address)} if checked else {}),
+            }
+            for board in boards
+        ]
+        print_json({"tracker": tracker, "boards": rows})
+        return 1 if problems else 0
+    if not boards:
+        click.echo(f"tracker {tracker} has no boards; register one with 'mobilenet-tvm serve'")
+    else:
+        click.echo(
+            f"{'key':<12} {'board':<16} {'state':<6} {'target':<12} {'cores':>5} {'memory':>8}  "
+            "address and machine"
+        )
+    for board in boards:
+        info = board.info
+        state = {True: "busy", False: "free", None: "?"}[board.busy]
+        memory = f"{info.memory_bytes / 1e9:.1f} GB" if info.memory_bytes else ""
+        click.echo(
+            f"{board.key:<12} {info.name:<16} {state:<6} {info.target or '?':<12} "
+            f"{info.cores or '?':>5} {memory:>8}  {board.address}  {info.machine}"
+        )
+        told = sorted(RELEVANT_FEATURES & (info.features or set()))
+        if told:
+            click.echo(f"{'':<12} {' '.join(told)}")
+        if checked:
+            problem = problems.get(board.address)
+            click.echo(f"{'':<12} {'works' if problem is None else f'FAILS: {problem}'}")
+    return 1 if problems else 0

@@ -1,0 +1,106 @@
+"""Turns a checked ONNX model into a Relax module."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from typing import Any
+
+import onnx
+import tvm
+from tvm import relax
+from tvm.relax.frontend.onnx import onnx_frontend
+
+from mobilenet_tvm.compile.frontend.converters import (
+    AUTO_PADDED,
+    CONVERTERS,
+    DYNAMIC,
+    explicit_padding,
+)
+from mobilenet_tvm.compile.frontend.fold import fold_constants
+from mobilenet_tvm.compile.frontend.read import first_line, opset_of, unsupported
+from mobilenet_tvm.targets.errors import UserError
+
+
+def to_relax(model: onnx.ModelProto) -> tvm.IRModule:
+    """Turn a checked, static model into a Relax module with one function, `main`.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        The model, with static input shapes.
+
+    Returns
+    -------
+    tvm.IRModule
+        NCHW convolutions as in the file, weights as constants.
+
+    Raises
+    ------
+    UserError
+        Naming the node, its operator and what to do, if a node cannot be compiled.
+    """
+    model = fold_constants(model)
+    importer = _Importer(None, None)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        # TVM warns of renamed inputs and prints failed nodes; the error below says it all.
+        warnings.simplefilter("ignore")
+        try:
+            return importer.from_onnx(model.graph, opset_of(model))
+        except UserError:
+            # A builder that dies with an open block says so on stderr, beside the real error.
+            with contextlib.suppress(Exception):
+                importer.bb._end_block()
+            raise
+
+
+class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
+    """TVM's importer with this project's conversions, and errors that name the node."""
+
+    def _check_for_unsupported_ops(self, graph: onnx.GraphProto) -> None:
+        known = onnx_frontend._get_convert_map().keys() | {"Constant"}
+        for node in graph.node:
+            name = node.name or node.output[0]
+            if node.op_type in DYNAMIC:
+                raise unsupported(node.op_type, name, "its shape depends on the input's values")
+            # Up to opset 13 it is the number of outputs that tells training from inference.
+            trains = node.op_type == "BatchNormalization" and sum(map(bool, node.output)) > 3
+            if trains:
+                raise unsupported(node.op_type, name, "it trains; call model.eval() and export")
+            if node.op_type not in known:
+                raise unsupported(node.op_type, name)
+
+    def _construct_nodes(self, graph: onnx.GraphProto) -> None:
+        for node in graph.node:
+            # The base class hands over the name alone, and many exporters leave it empty.
+            node.name = node.name or node.output[0]
+        super()._construct_nodes(graph)
+
+    def _convert_operator(
+        self, op_name: str, inputs: list[Any], attrs: dict[str, Any], opset: int
+    ) -> relax.Expr:
+        try:
+            if op_name in AUTO_PADDED:
+                attrs = explicit_padding(inputs, attrs)
+            if op_name in CONVERTERS:
+                result = self.bb.normalize(CONVERTERS[op_name](inputs, attrs, opset))
+            else:
+                result = super()._convert_operator(op_name, inputs, attrs, opset)
+            if isinstance(result, relax.Expr) and not _is_static(result.ty):
+                raise NotImplementedError("its shape depends on the input's values")
+            return result
+        except Exception as error:
+            node = attrs.get("tvm_custom", {}).get("name", "")
+            raise unsupported(op_name, node, first_line(error)) from error
+
+
+def _is_static(type_: Any) -> bool:
+    """Tell whether all extents of a tensor's type, or of each in a tuple's, are numbers."""
+    if isinstance(type_, relax.TupleType):
+        return all(map(_is_static, type_.fields))
+    if not isinstance(type_, relax.TensorType):
+        return True
+    return isinstance(type_.shape, relax.ShapeExpr) and all(
+        isinstance(extent, tvm.tirx.IntImm) for extent in type_.shape.values
+    )

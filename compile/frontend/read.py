@@ -1,0 +1,225 @@
+"""Reads and checks an ONNX file, and gives its inputs static shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx
+import onnx.inliner
+from google.protobuf.message import DecodeError
+
+from mobilenet_tvm.targets.errors import UserError
+
+OLDEST_OPSET, NEWEST_OPSET = 9, 21
+
+
+def read_onnx(path: str | Path) -> onnx.ModelProto:
+    """Read and check an ONNX file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file; weights in external data files are looked for beside it.
+
+    Returns
+    -------
+    onnx.ModelProto
+        The model, with external data loaded.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, empty, cut off, or no valid ONNX model.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; give a model's name or an ONNX file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    if not data:
+        raise UserError(f"{path}: the file is empty; export or download the model again")
+    try:
+        model = onnx.load_model_from_string(data)
+    except DecodeError:
+        raise UserError(
+            f"{path}: not an ONNX file, or cut off ({len(data)} bytes); "
+            "export or download the model again"
+        ) from None
+    if not model.graph.node or not model.graph.output:
+        raise UserError(f"{path}: not an ONNX model: it holds no graph")
+    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except (OSError, onnx.checker.ValidationError) as error:
+        raise UserError(
+            f"{path}: its external data is missing or cut off; put the data file beside it "
+            f"({first_line(error)})"
+        ) from None
+    _sort(model.graph)
+    check_model(model, str(path))
+    return onnx.inliner.inline_local_functions(model) if model.functions else model
+
+
+def check_model(model: onnx.ModelProto, origin: str) -> None:
+    """Refuse a model that is not valid ONNX or of an unsupported version.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        The model, with its weights.
+    origin : str
+        What to call the model in an error, such as its path.
+
+    Raises
+    ------
+    UserError
+        With the reason in one line.
+    """
+    opset = opset_of(model)
+    if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
+        raise UserError(
+            f"{origin}: opset {opset} is not supported; export it with an opset "
+            f"from {OLDEST_OPSET} to {NEWEST_OPSET}"
+        )
+    for node in model.graph.node:
+        if node.domain not in {"", "ai.onnx"} | {function.domain for function in model.functions}:
+            raise unsupported(node.op_type, node.name or node.output[0], f"domain {node.domain}")
+    checked = onnx.ModelProto()
+    checked.CopyFrom(model)
+    for output in checked.graph.output:
+        # Exporters leave an output's shape out, and runtimes do not mind; the checker does.
+        output.type.tensor_type.shape.SetInParent()
+    try:
+        onnx.checker.check_model(checked)
+    except onnx.checker.ValidationError as error:
+        raise UserError(f"{origin}: not a valid ONNX model: {first_line(error)}") from None
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of the standard operator set that a model uses."""
+    return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
+
+
+def graph_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """Return the graph's real inputs: those that are not initialisers."""
+    weights = {initializer.name for initializer in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in weights]
+
+
+def fix_shapes(
+    model: onnx.ModelProto,
+    batch: int | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> onnx.ModelProto:
+    """Give every input a static shape.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        The model; it is not changed.
+    batch : int, optional
+        The extent of a free first axis. Default 1.
+    input_shapes : mapping of str to tuple of int, optional
+        Whole shapes by input name, for inputs with other free axes.
+
+    Returns
+    -------
+    onnx.ModelProto
+        A copy with static inputs.
+
+    Raises
+    ------
+    UserError
+        If a shape is missing, contradicts the file, or names no input, or if the
+        network has no 4-D input.
+    """
+    shapes = dict(input_shapes or {})
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    inputs = graph_inputs(fixed)
+    names = [value.name for value in inputs]
+    for name in shapes:
+        if name not in names:
+            raise UserError(f"the model has no input '{name}'; its inputs: {', '.join(names)}")
+    for value in inputs:
+        tensor = value.type.tensor_type
+        declared = [_extent(dim) for dim in tensor.shape.dim]
+        free_batch = bool(declared) and declared[0] is None
+        wanted: list[int | None] = list(shapes.get(value.name, declared))
+        if value.name not in shapes:
+            if free_batch:
+                wanted[0] = batch or 1
+            elif batch is not None and declared and declared[0] != batch:
+                raise UserError(
+                    f"input '{value.name}' has a fixed batch of {declared[0]}; "
+                    f"--batch {batch} needs a model exported with a dynamic batch"
+                )
+        if declared and len(wanted) != len(declared):
+            raise UserError(
+                f"input '{value.name}' has {len(declared)} axes, the given shape {len(wanted)}"
+            )
+        for axis, (given, extent) in enumerate(zip(wanted, declared, strict=False)):
+            if given is None:
+                raise UserError(
+                    f"axis {axis} of input '{value.name}' is dynamic; "
+                    f"fix it with --input-shape {value.name}=1,3,224,224"
+                )
+            if extent is not None and given != extent:
+                raise UserError(
+                    f"axis {axis} of input '{value.name}' is {extent} in the file, "
+                    f"not {given}; export the model for that shape"
+                )
+        del tensor.shape.dim[:]
+        for given in wanted:
+            tensor.shape.dim.add().dim_value = given or 0
+    if not any(len(value.type.tensor_type.shape.dim) == 4 for value in inputs):
+        raise UserError(
+            "the model has no image input (4 axes); this compiler is for MobileNets and their kin"
+        )
+    return fixed
+
+
+def _sort(graph: onnx.GraphProto) -> None:
+    """Put a graph's nodes into an order in which each follows those that it reads.
+
+    The format demands it, but some tools do not keep it, and runtimes do not mind.
+    """
+    made = {name for node in graph.node for name in node.output}
+    ready = set()
+    waiting = list(graph.node)
+    ordered: list[onnx.NodeProto] = []
+    while waiting:
+        later = []
+        for node in waiting:
+            if all(name in ready or name not in made for name in node.input):
+                ordered.append(node)
+                ready.update(node.output)
+            else:
+                later.append(node)
+        if len(later) == len(waiting):
+            return  # a cycle, which the checker reports
+        waiting = later
+    if ordered != list(graph.node):
+        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
+        del graph.node[:]
+        graph.node.extend(copies)
+
+
+def _extent(dim: onnx.TensorShapeProto.Dimension) -> int | None:
+    return dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
+
+
+def unsupported(operator: str, node: str, reason: str = "") -> UserError:
+    """Return the error that names a node which cannot be compiled."""
+    why = f" ({reason})" if reason else ""
+    return UserError(
+        f"node '{node}': operator {operator} cannot be compiled{why}; "
+        "remove it from the model or export the model without it"
+    )
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message that says something."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))

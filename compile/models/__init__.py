@@ -1,0 +1,1 @@
+"""Models: named ones with their weights, and ONNX files."""

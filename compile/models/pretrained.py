@@ -1,0 +1,157 @@
+"""Public files of trained parameters: where they are, fetched once and kept in a cache."""
+
+import hashlib
+import http.client
+import logging
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mobilenet_tvm.compile.models.weight_files import StoredWeights, load_weights
+from mobilenet_tvm.targets.errors import UserError
+
+_log = logging.getLogger(__name__)
+
+_TIMEOUT_S = 30.0  # without a byte
+
+
+@dataclass(frozen=True)
+class PretrainedFile:
+    """A file on the network, known by its content."""
+
+    url: str
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """The file's name, in the cache too."""
+        return self.url.rpartition("/")[2]
+
+
+# By model, alpha and classes; convolutions fit any resolution.
+PRETRAINED = {
+    ("v2", 1.0, 1000): PretrainedFile(
+        "https://github.com/onnx/models/raw/main/validated/vision/classification/mobilenet/"
+        "model/mobilenetv2-12.onnx",
+        "c0c3f76d93fa3fd6580652a45618618a220fced18babf65774ed169de0432ad5",
+    ),
+}
+
+
+def load_pretrained(name: str, alpha: float, classes: int) -> StoredWeights:
+    """Load a model's public parameters, over the network when the cache lacks them.
+
+    Parameters
+    ----------
+    name, alpha, classes
+        Of the model, as in `ModelSpec`.
+
+    Returns
+    -------
+    StoredWeights
+        As from `load_weights`; its origin says that it is a public file.
+
+    Raises
+    ------
+    UserError
+        If no public file is known, or if it cannot be downloaded or kept.
+    """
+    file = PRETRAINED.get((name, alpha, classes))
+    if not file:
+        known = ", ".join(f"{n} with alpha {a:g} and {c} classes" for n, a, c in PRETRAINED)
+        raise UserError(
+            f"no pretrained file is known for {name} with alpha {alpha:g} and {classes} classes "
+            f"(only for {known}): give your own with --weights FILE"
+        )
+    stored = load_weights(cached(file))
+    return replace(stored, origin=f"pretrained: {file.name} (sha256 {file.sha256[:12]})")
+
+
+def cached(file: PretrainedFile) -> Path:
+    """Return the path of a public file in the cache, downloading it where it is missing.
+
+    The cache is `mobilenet-tvm` in `$XDG_CACHE_HOME`, by default `~/.cache`.
+
+    Parameters
+    ----------
+    file
+        What to get.
+
+    Returns
+    -------
+    Path
+        A file whose sha256 has just been checked.
+
+    Raises
+    ------
+    UserError
+        If the download fails or has another content, or if the cache cannot be
+        written; nothing half-written stays.
+    """
+    folder = _cache_folder()
+    path = folder / file.name
+    try:
+        if path.is_file() and _sha256(path.read_bytes()) == file.sha256:
+            return path
+        folder.mkdir(parents=True, exist_ok=True)
+        content = _download(file.url)
+        if (digest := _sha256(content)) != file.sha256:
+            raise UserError(
+                f"{file.url} has another content than expected (sha256 {digest[:12]}, not "
+                f"{file.sha256[:12]}): try again later, or give your own with --weights FILE"
+            )
+        _write(path, content)
+    except OSError as error:
+        raise UserError(
+            f"cannot keep {file.name} in {folder}: {error.strerror or error}; "
+            "set XDG_CACHE_HOME to a folder with room that you may write"
+        ) from error
+    return path
+
+
+def _cache_folder() -> Path:
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        # A relative path is to be ignored, says the XDG Base Directory Specification.
+        return (given if given.is_absolute() else Path.home() / ".cache") / "mobilenet-tvm"
+    except RuntimeError as error:
+        raise UserError(
+            "no home folder to keep downloads in: set XDG_CACHE_HOME to a folder's absolute path"
+        ) from error
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _download(url: str) -> bytes:
+    """Return the content at a URL, all in memory: an interrupted download leaves no file."""
+    _log.info("downloading %s", url)
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:  # noqa: S310 - from our table
+            content: bytes = response.read()
+            return content
+    except urllib.error.HTTPError as error:
+        reason = f"the server answers {error.code} {error.reason}"
+    except urllib.error.URLError as error:
+        reason = str(error.reason)
+    except (OSError, http.client.HTTPException) as error:
+        reason = str(error) or type(error).__name__
+    raise UserError(
+        f"cannot download {url}: {reason}; check the network, or fetch the file elsewhere "
+        "and give it with --weights FILE"
+    )
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
+        try:
+            part.write(content)
+            part.flush()
+            Path(part.name).replace(path)
+        finally:
+            Path(part.name).unlink(missing_ok=True)

@@ -1,0 +1,169 @@
+"""Seeded parameters for a network that nobody trained, with activations of a sane scale."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilenet_tvm.compile.models.architectures import (
+    Activation,
+    Architecture,
+    Convolution,
+    Linear,
+    evaluate,
+)
+
+_Values = NDArray[np.float64]
+
+# Pixels that are a second's work: three large images or many small ones.
+_LARGEST_RESOLUTION = 224
+_PIXELS = 3 * _LARGEST_RESOLUTION**2
+
+# Means of batch norms' scales and shifts. A mean of 0 would let half of each
+# activation die, and rounding errors grow tenfold by the end of V2.
+_SCALE, _SHIFT = 2.0, 1.0
+
+
+def random_weights(
+    architecture: Architecture, resolution: int, seed: int
+) -> dict[str, NDArray[np.float32]]:
+    """Draw He-initialised weights and measure the batch norms' statistics.
+
+    Each batch norm's mean and variance are those of a forward pass of normally
+    distributed images, so that no activation fades or grows on its way, and the
+    classifier is centred on them, so that logits differ from image to image.
+    Batch norms' scales and shifts are drawn, so that a mistake in folding them
+    shows, and wide enough for activations beyond both ends of ReLU6's and
+    hard-swish's ranges, so that a mistake there shows too.
+
+    Parameters
+    ----------
+    architecture
+        The network.
+    resolution
+        Height and width in pixels of the images that the network will see; the
+        share of padding, and so the statistics, depend on it.
+    seed
+        Of the random numbers, 0 or more.
+
+    Returns
+    -------
+    dict
+        float32 arrays by parameter name, the same on every machine.
+
+    References
+    ----------
+    He and others 2015 (arXiv 1502.01852), section 2.2.
+    """
+    calibration = _Calibration(seed, architecture.epsilon)
+    side = min(resolution, _LARGEST_RESOLUTION)
+    images = calibration.random.standard_normal((_PIXELS // side**2, side, side, 3))
+    evaluate(architecture, calibration, images)
+    return {name: calibration.parameters[name] for name in architecture.parameter_shapes}
+
+
+class _Calibration:
+    """Draws a layer's parameters when a value reaches it, and computes what leaves it.
+
+    Values are NHWC in float64: what rounding errors are left then vanish when
+    the statistics are rounded, and every BLAS gives the same parameters.
+    """
+
+    def __init__(self, seed: int, epsilon: float) -> None:
+        self.random = np.random.Generator(np.random.PCG64(seed))
+        self.parameters: dict[str, NDArray[np.float32]] = {}
+        self._epsilon = epsilon
+
+    def convolution(self, layer: Convolution, value: _Values) -> _Values:
+        weight = self._weight(layer)
+        value = _convolve(value, weight, layer)
+        if layer.norm:
+            scale = self._near(_SCALE, f"{layer.norm}.weight", layer.outputs)
+            shift = self._near(_SHIFT, f"{layer.norm}.bias", layer.outputs)
+            mean = self._statistic(f"{layer.norm}.running_mean", value.mean(axis=(0, 1, 2)))
+            variance = self._statistic(f"{layer.norm}.running_var", value.var(axis=(0, 1, 2)))
+            value -= mean
+            value *= scale / np.sqrt(variance + self._epsilon)
+            value += shift
+        else:
+            value += self._near(0.0, f"{layer.name}.bias", layer.outputs)
+        return _activate(value, layer.activation)
+
+    def linear(self, layer: Linear, value: _Values) -> _Values:
+        # Images' means over all pixels differ little: spread them to unit variance.
+        weight = self._weight(layer)
+        centred = (value - value.mean(axis=0)) @ weight.T
+        scaled = (weight / _rounded(centred.std())).astype(np.float32)
+        self.parameters[f"{layer.name}.weight"] = scaled
+        value = value @ scaled.T.astype(np.float64)
+        shift = self._near(0.0, f"{layer.name}.bias", layer.outputs)
+        bias = self._statistic(f"{layer.name}.bias", shift - value.mean(axis=0))
+        return _activate(value + bias, layer.activation)
+
+    def pool(self, value: _Values) -> _Values:
+        means: _Values = value.mean(axis=(1, 2), keepdims=True)
+        return means
+
+    def flatten(self, value: _Values) -> _Values:
+        return value.reshape(len(value), -1)
+
+    def add(self, left: _Values, right: _Values) -> _Values:
+        return left + right
+
+    def multiply(self, left: _Values, right: _Values) -> _Values:
+        return left * right
+
+    def _weight(self, layer: Convolution | Linear) -> _Values:
+        shape = layer.weight_shape
+        deviation = math.sqrt(2 / math.prod(shape[1:]))
+        return self._keep(f"{layer.name}.weight", deviation * self.random.standard_normal(shape))
+
+    def _near(self, centre: float, name: str, count: int) -> _Values:
+        return self._keep(name, centre + 0.1 * self.random.standard_normal(count))
+
+    def _statistic(self, name: str, value: _Values) -> _Values:
+        return self._keep(name, _rounded(value))
+
+    def _keep(self, name: str, value: _Values) -> _Values:
+        """Store as float32 and go on with exactly what was stored."""
+        stored = value.astype(np.float32)
+        self.parameters[name] = stored
+        return stored.astype(np.float64)
+
+
+def _rounded(value: _Values) -> _Values:
+    """Keep 12 bits of the mantissa: results of another BLAS round to the same number."""
+    mantissa, exponent = np.frexp(value)
+    return np.ldexp(np.round(mantissa * 4096) / 4096, exponent)
+
+
+def _convolve(value: _Values, weight: _Values, layer: Convolution) -> _Values:
+    """Sum over the kernel's taps of a shifted image times that tap's weights."""
+    pad, stride = layer.padding, layer.stride
+    side = (value.shape[1] + 2 * pad - layer.kernel) // stride + 1
+    padded = np.pad(value, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    total = np.zeros((len(value), side, side, layer.outputs))
+    reach = stride * (side - 1) + 1
+    for y in range(layer.kernel):
+        for x in range(layer.kernel):
+            shifted = padded[:, y : y + reach : stride, x : x + reach : stride]
+            tap = weight[:, :, y, x]
+            if layer.groups > 1:
+                total += shifted * tap[:, 0]
+            else:
+                total += (shifted.reshape(-1, layer.inputs) @ tap.T).reshape(total.shape)
+    return total
+
+
+def _activate(value: _Values, activation: Activation | None) -> _Values:
+    match activation:
+        case "relu":
+            return np.maximum(value, 0)
+        case "relu6":
+            return np.clip(value, 0, 6)
+        case "hard_sigmoid":
+            return np.clip(value / 6 + 0.5, 0, 1)
+        case "hard_swish":
+            return value * np.clip(value / 6 + 0.5, 0, 1)
+        case None:
+            return value

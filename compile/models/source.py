@@ -1,0 +1,163 @@
+"""What a user may name as a model: one of the named ones, or an ONNX file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from mobilenet_tvm.compile.frontend.read import fix_shapes, read_onnx
+from mobilenet_tvm.compile.models.named import ModelSpec, build, canonical_name, weights_origin
+from mobilenet_tvm.runtime.metadata import Metadata
+from mobilenet_tvm.targets.errors import WrongUseError
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How to make a model from its name or file; None means the model's own.
+
+    Parameters
+    ----------
+    alpha : float, optional
+        Width multiplier of a named model.
+    resolution : int, optional
+        Height and width of a named model's input, in pixels.
+    classes : int, optional
+        Number of a named model's outputs.
+    weights : str, optional
+        A file, or `pretrained`, for a named model.
+    seed : int, optional
+        Of a named model's random weights.
+    batch : int, optional
+        Images per run.
+    input_shapes : mapping of str to tuple of int
+        Shapes of an ONNX file's dynamic inputs.
+    """
+
+    alpha: float | None = None
+    resolution: int | None = None
+    classes: int | None = None
+    weights: str | None = None
+    seed: int | None = None
+    batch: int | None = None
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that is ready to compile.
+
+    Parameters
+    ----------
+    name : str
+        For the output file and the metadata, such as `mobilenet_v2`.
+    model : onnx.ModelProto
+        With static input shapes.
+    weights : str
+        Where the weights come from, in a few words.
+    recipe : mapping
+        What makes a named model again: `model` and the fields of `ModelOptions`.
+        Empty for a file, whose path is nobody else's business.
+    """
+
+    name: str
+    model: onnx.ModelProto
+    weights: str
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+
+def resolve(model: str | Path | onnx.ModelProto, options: ModelOptions) -> Source:
+    """Find or build a model and fix its shapes.
+
+    Parameters
+    ----------
+    model : str, Path or onnx.ModelProto
+        A name such as `v2`, the path of an ONNX file, or a model in memory.
+    options : ModelOptions
+        Those that do not fit the kind of model are refused.
+
+    Returns
+    -------
+    Source
+        The model with static shapes.
+
+    Raises
+    ------
+    UserError
+        If there is no such model, the file is broken, or an option does not fit.
+    """
+    if isinstance(model, onnx.ModelProto):
+        return _from_onnx(model, "model", "in memory", options)
+    if _is_path(model):
+        path = Path(model)
+        loaded = read_onnx(path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        return _from_onnx(loaded, path.stem, f"file: {path.name} (sha256 {digest})", options)
+    if options.input_shapes:
+        raise WrongUseError("--input-shape is for ONNX files; a named model takes --resolution")
+    given = {"alpha": options.alpha, "resolution": options.resolution, "classes": options.classes}
+    given = {name: value for name, value in given.items() if value is not None}
+    spec = ModelSpec(str(model), batch=options.batch or 1, **given)  # type: ignore[arg-type]
+    if options.weights is not None and options.seed is not None:
+        raise WrongUseError("--seed is for random weights; give either --weights or --seed")
+    built = build(spec, options.weights, options.seed or 0)
+    recipe: dict[str, Any] = {"model": spec.name, "batch": spec.batch, **given}
+    if options.weights is None:
+        recipe["seed"] = options.seed or 0
+    elif options.weights == "pretrained":
+        recipe["weights"] = options.weights
+    return Source(spec.title, built, weights_origin(built) or "unknown", recipe)
+
+
+def resolve_again(metadata: Metadata, model: str | Path | None, options: ModelOptions) -> Source:
+    """Find or build the model that an artifact was compiled from.
+
+    Parameters
+    ----------
+    metadata : Metadata
+        The artifact's; gives the shapes, and all options of a named model.
+    model : str or Path, optional
+        Needed if the artifact was compiled from a file.
+    options : ModelOptions
+        Override what the artifact says, such as `weights`.
+
+    Returns
+    -------
+    Source
+        The model with the artifact's shapes.
+
+    Raises
+    ------
+    UserError
+        As `resolve`, or if the model is not known.
+    """
+    recipe = dict(metadata.extra.get("recipe", {}))
+    name = recipe.pop("model", None)
+    if model is None and name is None:
+        raise WrongUseError(f"{metadata.model} was compiled from a file; give it with --model")
+    given = {k: v for k, v in vars(options).items() if v is not None}
+    if model is not None and _is_path(model):
+        shapes = {tensor.name: tensor.shape for tensor in metadata.inputs}
+        return resolve(model, replace(options, input_shapes=options.input_shapes or shapes))
+    if "weights" in given:
+        recipe.pop("seed", None)
+    if name is not None and model is not None and canonical_name(str(model)) != name:
+        recipe = {}
+    return resolve(model or name, ModelOptions(**{**recipe, **given}))
+
+
+def _from_onnx(model: onnx.ModelProto, name: str, weights: str, options: ModelOptions) -> Source:
+    for option in ("alpha", "resolution", "classes", "weights", "seed"):
+        if getattr(options, option) is not None:
+            raise WrongUseError(f"--{option} is for named models; an ONNX file has its own")
+    return Source(name, fix_shapes(model, options.batch, options.input_shapes), weights)
+
+
+def _is_path(model: str | Path) -> bool:
+    """Tell a file from a name: by its suffix, a separator, or because it exists."""
+    path = Path(model)
+    return path.suffix != "" or len(path.parts) > 1 or path.is_file()

@@ -1,0 +1,170 @@
+"""Fits the parameters that a file holds to the layers of a named model."""
+
+from collections import deque
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilenet_tvm.compile.models.architectures import NORM_PARTS, Architecture, Convolution
+from mobilenet_tvm.compile.models.timm_names import TIMM_EPSILON, timm_names
+from mobilenet_tvm.compile.models.weight_files import StoredLayer, StoredWeights
+from mobilenet_tvm.targets.errors import UserError
+
+_Array = NDArray[np.float32]
+
+_MEND = "give the --model, --alpha and --classes that the file was made with"
+
+
+def assign(architecture: Architecture, stored: StoredWeights, title: str) -> dict[str, _Array]:
+    """Give each parameter of a network its value from a file.
+
+    Layers are found by torchvision's names, else by timm's, else, where the
+    file keeps the network's order, one after the other. Where the file's
+    convolutions have their batch norms folded in, the network's batch norms
+    become the identity with the convolution's bias.
+
+    Parameters
+    ----------
+    architecture
+        The network.
+    stored
+        From `load_weights`.
+    title
+        What messages call the network.
+
+    Returns
+    -------
+    dict
+        float32 arrays by parameter name.
+
+    Raises
+    ------
+    UserError
+        If the file is for another network; names the first parameter that does
+        not fit.
+    """
+    fitting = _Fitting(stored.file, title)
+    queue = deque(_in_order(architecture, stored, title))
+    parameters: dict[str, _Array] = {}
+    convolutions: list[tuple[StoredLayer, Convolution]] = []
+    for layer in architecture.layers:
+        source = queue.popleft() if queue else StoredLayer(layer.name, {})
+        weight = fitting.tensor(source, "weight", layer.name, layer.weight_shape)
+        parameters[f"{layer.name}.weight"] = weight
+        if isinstance(layer, Convolution):
+            convolutions.append((source, layer))
+        if not (isinstance(layer, Convolution) and layer.norm):
+            bias = fitting.tensor(source, "bias", layer.name, (layer.outputs,))
+            parameters[f"{layer.name}.bias"] = bias
+            continue
+        follows = bool(queue) and "running_mean" in queue[0].tensors
+        if follows or "bias" not in source.tensors:
+            stored_norm = queue.popleft() if follows else StoredLayer(layer.norm, {})
+            norm = fitting.norm(stored_norm, source, layer, architecture.epsilon)
+        else:
+            norm = fitting.identity(source, layer, architecture.epsilon)
+        parameters |= {f"{layer.norm}.{part}": array for part, array in norm.items()}
+    if queue:
+        raise UserError(f"{stored.file} has a layer that {title} lacks, {queue[0].name!r}: {_MEND}")
+    for source, convolution in convolutions:
+        fitting.check_geometry(source, convolution)
+    return parameters
+
+
+def _in_order(architecture: Architecture, stored: StoredWeights, title: str) -> list[StoredLayer]:
+    """Return the file's layers in the network's order, those without a place at the end."""
+    by_name = {layer.name: layer for layer in stored.layers}
+    theirs = timm_names(architecture)
+    ours = {name: name for name in theirs}
+    schemes = ((ours, None), (theirs, TIMM_EPSILON))
+    for names, epsilon in schemes:
+        if all(names[layer.name] in by_name for layer in architecture.layers):
+            found = [by_name.pop(name) for name in names.values() if name in by_name]
+            known = [replace(f, epsilon=f.epsilon or epsilon) for f in found]
+            return known + list(by_name.values())
+    if stored.ordered:
+        return list(stored.layers)
+    missing = next(layer.name for layer in architecture.layers if layer.name not in by_name)
+    raise UserError(
+        f"{stored.file} has no {missing}.weight, which {title} wants, nor timm's names: {_MEND}, "
+        "or rename its tensors as torchvision does"
+    )
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """Checks one file's layers against the network's."""
+
+    file: str
+    title: str
+
+    def tensor(self, source: StoredLayer, part: str, layer: str, shape: tuple[int, ...]) -> _Array:
+        """Return a part of the file's layer if it has the shape that the network wants."""
+        wanted = f"{layer}.{part} {list(shape)}"
+        if part not in source.tensors:
+            raise UserError(f"{self.file} lacks {wanted} of {self.title}: {_MEND}")
+        stored = source.tensors[part]
+        array = stored
+        while array.ndim > len(shape) and array.shape[-1] == 1:
+            array = array[..., 0]  # a matrix product stored as a 1x1 convolution
+        if array.shape != shape:
+            raise UserError(
+                f"{source.name}.{part} in {self.file} is {list(stored.shape)} where {self.title} "
+                f"has {wanted}: {_MEND}"
+            )
+        if array.dtype.kind in "iub":
+            raise UserError(
+                f"{source.name}.{part} in {self.file} is {array.dtype}: give a float checkpoint"
+            )
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(array, dtype=np.float32)
+        if not np.isfinite(array).all():
+            raise UserError(
+                f"{source.name}.{part} in {self.file} has infinite or undefined values: "
+                "give another checkpoint"
+            )
+        return array
+
+    def check_geometry(self, source: StoredLayer, layer: Convolution) -> None:
+        """Refuse weights whose convolution strides or pads otherwise than the network's."""
+        strides, pads = (layer.stride,) * 2, (layer.padding,) * 4
+        if source.strides is None or (source.strides, source.pads) == (strides, pads):
+            return
+        raise UserError(
+            f"the convolution of {source.name}.weight in {self.file} has strides "
+            f"{list(source.strides)} and pads {list(source.pads or ())} where {self.title} has "
+            f"{list(strides)} and {list(pads)}: compile the file itself, --model {self.file}"
+        )
+
+    def norm(
+        self, source: StoredLayer, before: StoredLayer, layer: Convolution, epsilon: float
+    ) -> dict[str, _Array]:
+        """Return a batch norm for our epsilon, the bias of the convolution before it taken in."""
+        name, shape = layer.norm or "", (layer.outputs,)
+        norm = {part: self.tensor(source, part, name, shape) for part in NORM_PARTS}
+        if (norm["running_var"] < 0).any():
+            raise UserError(
+                f"{source.name}.running_var in {self.file} has negative values: "
+                "give another checkpoint"
+            )
+        if "bias" in before.tensors:
+            bias = self.tensor(before, "bias", layer.name, shape)
+            norm["running_mean"] = norm["running_mean"] - bias
+        if source.epsilon and not np.isclose(source.epsilon, epsilon, rtol=1e-6, atol=0):
+            variance = norm["running_var"].astype(np.float64)
+            ratio = np.sqrt((variance + epsilon) / (variance + source.epsilon))
+            norm["weight"] = (norm["weight"] * ratio).astype(np.float32)
+        return norm
+
+    def identity(
+        self, source: StoredLayer, layer: Convolution, epsilon: float
+    ) -> dict[str, _Array]:
+        """Return a batch norm that does nothing but add the convolution's bias."""
+        shape = (layer.outputs,)
+        return {
+            "weight": np.ones(shape, np.float32),
+            "bias": self.tensor(source, "bias", layer.name, shape),
+            "running_mean": np.zeros(shape, np.float32),
+            "running_var": np.full(shape, 1 - epsilon, np.float32),
+        }

@@ -1,0 +1,1 @@
+"""Measures candidates on boards behind TVM's RPC."""

@@ -1,0 +1,102 @@
+"""The files that a board needs to measure a candidate: its arguments, and the right result."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm
+
+from mobilenet_tvm.compile.tuning.local.builder import Build, Compiled, compile_candidate
+from mobilenet_tvm.compile.tuning.measure import random_arguments, random_gates
+from mobilenet_tvm.runtime.measure import Array
+from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules.workloads import (
+    Block,
+    Depthwise,
+    DepthwisePointwise,
+    Pointwise,
+    Workload,
+    output_dtype,
+)
+from mobilenet_tvm.targets.presets import native
+from mobilenet_tvm.targets.target import Target
+
+
+def compile_with_arguments(
+    build: Build, workload: Workload, decision: Any, target: Target, path: str
+) -> Compiled:
+    """Compile one candidate; store its arguments, and the default's result, in its folder."""
+    folder = Path(path).parent
+    if decision == operators.default(workload, target):
+        compute_reference(workload, reference_path(workload, folder))
+    compiled = compile_candidate(build, workload, decision, target, path)
+    arrays, weights = random_arguments(workload, decision, compiled.parameters)
+    files = [store(array, folder) for array in arrays[:-1]]
+    return replace(compiled, arguments=files, weights=weights)
+
+
+def reference_path(workload: Workload, folder: Path) -> Path:
+    """Return the file of a layer's right result."""
+    return folder / f"{hashlib.sha256(str(workload).encode()).hexdigest()[:20]}.npy"
+
+
+def compute_reference(workload: Workload, path: Path) -> None:
+    """Store a layer's right result, as this machine's CPU computes it by the default decision.
+
+    So a board that computes wrongly is known by its first candidate. This machine computes in
+    float32, also where the layer's own type is smaller.
+
+    Parameters
+    ----------
+    workload : Workload
+        The layer.
+    path : Path
+        The file to write.
+    """
+    target = native()
+    plain = in_float32(workload)
+    gates = 0
+    if isinstance(plain, Pointwise):
+        gates, plain = plain.gates, replace(plain, gates=0)
+    decision = operators.default(plain, target)
+    library = str(path.with_suffix(".so"))
+    compiled = compile_candidate(operators.build, plain, decision, target, library)
+    arrays, _ = random_arguments(workload, decision, compiled.parameters)
+    if gates:
+        factors = random_gates((gates, arrays[0].shape[-1]), workload.dtype)
+        arrays[0] *= np.repeat(factors, len(arrays[0]) // gates, axis=0)
+    tensors = [tvm.runtime.tensor(array) for array in arrays]
+    tvm.runtime.load_module(library)["main"](*tensors)
+    np.save(path, tensors[-1].numpy().astype(output_dtype(workload.epilogue, workload.dtype)))
+
+
+def in_float32(workload: Workload) -> Workload:
+    """Return a layer as it is in the network that another type was asked for."""
+    if workload.dtype == "float32":
+        return workload
+    assert not isinstance(workload, Block)  # noqa: S101
+    epilogue = tuple(step for step in workload.epilogue if step.op != "float32")
+    if not isinstance(workload, DepthwisePointwise):
+        return replace(workload, epilogue=epilogue, dtype="float32")
+    first = in_float32(workload.depthwise)
+    assert isinstance(first, Depthwise)  # noqa: S101
+    return replace(workload, depthwise=first, epilogue=epilogue)
+
+
+def store(array: Array, folder: Path) -> Path:
+    """Store an array under a name that tells what is in it; return the file's path.
+
+    Candidates share most of their arguments, and a board gets a file once.
+    """
+    digest = hashlib.sha256(repr(array.shape).encode() + array.tobytes()).hexdigest()
+    path = folder / f"{digest[:20]}.npy"
+    if not path.exists():
+        scratch = path.with_suffix(f".{os.getpid()}.npy")
+        np.save(scratch, array)
+        scratch.replace(path)
+    return path

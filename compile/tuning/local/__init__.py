@@ -1,0 +1,1 @@
+"""Builds candidates, and measures them on this machine."""

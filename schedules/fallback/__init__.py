@@ -1,0 +1,1 @@
+"""Schedules by rule, for what has none of its own."""
