@@ -1,11 +1,11 @@
 """What float16 costs in accuracy: networks compiled with it against ONNX Runtime in float32.
 
-    python tests/intel_opencl.py
+    python tests/helpers/intel_opencl.py
     python benchmarks/float16.py --pretrained V1.onnx --picture CAT.png --picture CUP.png
 
 Named networks have random weights, and get random inputs; a pretrained one gets crops of
 pictures. Without a GPU, the environment has to name an OpenCL driver for CPUs that takes float16,
-as `tests/intel_opencl.py` prints it.
+as `tests/helpers/intel_opencl.py` prints it.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from mobilenet_tvm.compile.cli.main import cli
 from mobilenet_tvm.compile.models.source import ModelOptions, resolve
 from mobilenet_tvm.runtime import load
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MODELS = ROOT.parent / "shared" / "models"
 
 pytestmark = pytest.mark.usefixtures("pocl")

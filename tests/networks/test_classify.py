@@ -15,7 +15,7 @@ from test_arm64 import run_on_board
 from mobilenet_tvm.compile import compile_model
 from mobilenet_tvm.runtime import load
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MODELS = ROOT.parent / "shared" / "models"
 sys.path.insert(0, str(ROOT / "examples"))
 

@@ -1,6 +1,6 @@
 """PoCL, an OpenCL driver for this machine's CPU, on which the tests run kernels.
 
-``python tests/pocl.py`` sets it up, without root and without touching the
+``python tests/helpers/pocl.py`` sets it up, without root and without touching the
 system: everything lies in ``mobilenet-tvm`` in the user's cache folder.
 """
 
@@ -27,7 +27,7 @@ from set_up import (
     unpacked_packages,
 )
 
-COMMAND = "python tests/pocl.py"
+COMMAND = "python tests/helpers/pocl.py"
 
 # The driver, and the loader that finds drivers; apt finds what else they need.
 PACKAGES = ("pocl-opencl-icd", "ocl-icd-libopencl1")

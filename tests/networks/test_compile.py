@@ -25,8 +25,8 @@ from mobilenet_tvm.targets.presets import PRESETS
 from mobilenet_tvm.targets.target import Target
 
 TOLERANCE = 1e-4
-DATA = Path(__file__).parent / "data" / "exports"
-SHARED = Path(__file__).parents[2] / "shared"
+DATA = Path(__file__).parents[1] / "data" / "exports"
+SHARED = Path(__file__).parents[3] / "shared"
 X86 = PRESETS["x86"]
 
 ODD: dict[str, Callable[[], onnx.ModelProto]] = {

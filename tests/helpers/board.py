@@ -1,8 +1,8 @@
 """The emulated arm64 board of the tests: an arm64 Python under qemu-user.
 
-``python tests/board.py`` sets it up, without root and without touching the
+``python tests/helpers/board.py`` sets it up, without root and without touching the
 system: everything lies in ``mobilenet-tvm`` in the user's cache folder.
-``python tests/board.py SCRIPT ARGUMENT...`` runs a Python script on it.
+``python tests/helpers/board.py SCRIPT ARGUMENT...`` runs a Python script on it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from set_up import (
     unpacked_packages,
 )
 
-COMMAND = "python tests/board.py"
+COMMAND = "python tests/helpers/board.py"
 
 # numpy and libtvm_runtime need libstdc++; apt finds what else these need.
 PYTHON_PACKAGES = ("python3-minimal", "libpython3-stdlib", "libstdc++6")

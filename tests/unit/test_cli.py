@@ -378,14 +378,14 @@ def test_help_lists_the_commands_without_importing_tvm() -> None:
 
 
 def test_compile_py_is_the_compile_command(tmp_path: Path) -> None:
-    script = Path(__file__).parents[1] / "compile.py"
+    script = Path(__file__).parents[2] / "compile.py"
     command = [sys.executable, script, "--target", "arm64", *SMALL, "-o", tmp_path / "m.so"]
     subprocess.run([str(part) for part in command], check=True, capture_output=True)
     assert (tmp_path / "m.so").is_file()
 
 
 def test_compile_py_says_what_is_missing() -> None:
-    script = Path(__file__).parents[1] / "compile.py"
+    script = Path(__file__).parents[2] / "compile.py"
     # -S leaves the installed packages out.
     command = [sys.executable, "-S", str(script), "--help"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

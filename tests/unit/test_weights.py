@@ -27,7 +27,7 @@ from mobilenet_tvm.compile.models.pretrained import PRETRAINED, PretrainedFile
 from mobilenet_tvm.compile.models.timm_names import timm_names
 from mobilenet_tvm.targets.errors import UserError
 
-SHARED = Path(__file__).parents[2] / "shared"
+SHARED = Path(__file__).parents[3] / "shared"
 
 Array = NDArray[np.float32]
 Parameters = dict[str, Array]

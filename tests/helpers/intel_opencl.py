@@ -1,6 +1,6 @@
 """Intel's OpenCL driver for x86-64 CPUs, on which the tests run kernels of float16.
 
-PoCL takes none. ``python tests/intel_opencl.py`` sets it up, without root and
+PoCL takes none. ``python tests/helpers/intel_opencl.py`` sets it up, without root and
 without touching the system: everything lies in ``mobilenet-tvm`` in the user's
 cache folder. It is under Intel's End User License Agreement for Developer Tools.
 """
@@ -23,7 +23,7 @@ from set_up import (
     set_up_or_say_why,
 )
 
-COMMAND = "python tests/intel_opencl.py"
+COMMAND = "python tests/helpers/intel_opencl.py"
 
 VERSION = "2026.2.0"
 #: What the driver needs of each wheel, which hold everything up to three times: 0.4 of 0.8 GB.

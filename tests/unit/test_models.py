@@ -24,7 +24,7 @@ from mobilenet_tvm.compile.models.named import (
 )
 from mobilenet_tvm.targets.errors import UserError
 
-SHARED = Path(__file__).parents[2] / "shared"
+SHARED = Path(__file__).parents[3] / "shared"
 
 Array = NDArray[np.float32]
 
