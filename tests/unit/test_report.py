@@ -92,7 +92,7 @@ def test_the_page_names_every_layer_and_loads_nothing(
         "Time per layer",
         "Roofline",
         "Tuning curves",
-        "Beside other runtimes",
+        "Comparison with other runtimes",
         "Layers",
     ]
 
@@ -174,7 +174,7 @@ def test_peers_alone_make_a_page(tmp_path: Path, capfd: pytest.CaptureFixture[st
     (tmp_path / "peers.json").write_text(json.dumps(PEERS))
     page = tmp_path / "page.html"
     assert run(capfd, "--peers", tmp_path / "peers.json", "-o", page)[0] == 0
-    assert [element.text for element in read(page).iter("h2")] == ["Beside other runtimes"]
+    assert [element.text for element in read(page).iter("h2")] == ["Comparison with other runtimes"]
 
 
 def test_a_model_weights_its_layers_by_calls(
@@ -262,7 +262,7 @@ def test_colours_repeat_where_there_are_more_operators() -> None:
         (["--log", "x86.jsonl", "--target", "rpi4"], 1, "x86.jsonl: holds no record"),
         (["--log", "x86.jsonl", "--threads", "3"], 1, "no record with 3 threads"),
         (["--log", "x86.jsonl", "--model", "v1", *SMALL], 1, "no record of these layers"),
-        (["--log", "x86.jsonl", "--profile", "empty.jsonl"], 1, "is not what"),
+        (["--log", "x86.jsonl", "--profile", "empty.jsonl"], 1, "is not the output of"),
         (["--log", "x86.jsonl", "--peers", "gone.json"], 1, "gone.json: cannot be read"),
         (["--log", "x86.jsonl", "-o", "."], 1, "is a folder"),
         (["--log", "x86.jsonl", "-o", "empty.jsonl/a.html"], 1, "cannot be written"),

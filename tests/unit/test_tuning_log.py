@@ -489,8 +489,8 @@ def test_a_link_and_the_permissions_stay(tmp_path: Path) -> None:
 APPEND = """
 import sys
 from dataclasses import replace
-from mobilenet_tvm.compile.tuning_log import TuningLog
-from mobilenet_tvm.compile.tuning_record import read_record
+from mobilenet_tvm.compile.logs.log import TuningLog
+from mobilenet_tvm.compile.logs.record import read_record
 path, threads, line = sys.argv[1], int(sys.argv[2]), sys.stdin.readline()
 record, log = read_record(line), TuningLog(path)
 print("ready", flush=True)
@@ -553,7 +553,7 @@ def test_a_third_that_prunes_meanwhile_loses_nothing(tmp_path: Path) -> None:
 APPEND_FOREVER = """
 import itertools, sys
 from pathlib import Path
-from mobilenet_tvm.compile.locked_file import append_line
+from mobilenet_tvm.compile.logs.locked_file import append_line
 for number in itertools.count():
     append_line(Path(sys.argv[1]), f"{number} " + "x" * 5000)
     print(number, flush=True)
@@ -604,7 +604,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(ending: str, tmp_path: Path) 
     log = TuningLog(path, X86)
     with disk_full_at(len(before) + 100), pytest.raises(UserError) as error:
         log.append(record(DEPTHWISE))
-    assert "cannot be written (File too large) and is as it was; make room" in str(error.value)
+    assert "cannot be written (File too large) and stays as it was; make room" in str(error.value)
     assert path.read_bytes() == before
     assert log.records == []
     with disk_full_at(100), pytest.raises(UserError, match="cannot be written"):
