@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from mobilenet_tvm.targets.gpu import Gpu
 
 
@@ -90,7 +92,6 @@ class Target:
         """LLVM's target triple."""
         return f"{self.architecture}-linux-gnu"
 
-    @property
-    def lanes(self) -> int:
-        """Number of float32 values in a vector register."""
-        return self.vector_bits // 32
+    def lanes_of(self, dtype: str) -> int:
+        """Return how many values of a NumPy type a vector register holds."""
+        return self.vector_bits // (8 * np.dtype(dtype).itemsize)
