@@ -21,7 +21,7 @@ from mobilenet_tvm.compile.tuning.prior import Known
 from mobilenet_tvm.compile.tuning.records import known_trials
 from mobilenet_tvm.compile.tuning.search import BATCH, predicted_best
 from mobilenet_tvm.compile.tuning.space import Space
-from mobilenet_tvm.schedules.workloads import Depthwise, Pointwise, Step, Workload
+from mobilenet_tvm.schedules.workloads import Depthwise, Pointwise, Step, Window, Workload
 from mobilenet_tvm.targets.presets import get_target
 from mobilenet_tvm.targets.target import Target
 
@@ -33,7 +33,9 @@ HARD_SWISH = (Step("add_channel"), Step("hard_swish"))
 LAYERS: list[Workload] = [
     Pointwise(196, 112, 672, HARD_SWISH),
     Pointwise(784, 120, 40, (Step("add_channel"), Step("add"))),
-    Depthwise(1, 56, 56, 72, (3, 3), (1, 1), (1, 1, 1, 1), (Step("add_channel"), Step("relu"))),
+    Depthwise(
+        1, 56, 56, 72, Window((3, 3), (1, 1), (1, 1, 1, 1)), (Step("add_channel"), Step("relu"))
+    ),
 ]
 
 

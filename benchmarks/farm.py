@@ -42,7 +42,7 @@ from mobilenet_tvm.runtime.address import Address
 from mobilenet_tvm.runtime.remote import measuring
 from mobilenet_tvm.runtime.remote.serve import ServeOptions, serve
 from mobilenet_tvm.runtime.remote.wire import TrackerLink
-from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import Pointwise
 from mobilenet_tvm.targets.presets import native
 
@@ -115,7 +115,7 @@ def tree(root: int) -> dict[int, float]:
 def artifacts(folder: Path, count: int) -> dict[str, Artifact]:
     """Build one candidate, and return it under so many names, with contents of its own each."""
     task = Task(Space(LAYERS[0], native()), 1)
-    builder = Builder([task], operators.build, folder, lambda *_: None, compile_with_arguments)
+    builder = Builder([task], registry.build, folder, lambda *_: None, compile_with_arguments)
     try:
         candidate = BuilderInput(task.space.candidates[0].sch.mod, llvm_target(task.space.target))
         path = str(builder.build([candidate])[0].artifact_path)

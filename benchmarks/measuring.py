@@ -17,7 +17,7 @@ from mobilenet_tvm.compile.tuning.local.runner import Runner
 from mobilenet_tvm.compile.tuning.measure import Measurement
 from mobilenet_tvm.compile.tuning.space import Space
 from mobilenet_tvm.compile.tuning.task import Task
-from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules import registry
 
 BATCH = 32
 
@@ -32,7 +32,7 @@ def measure(space: Space, numbers: Sequence[int]) -> dict[int, float]:
         print(progress, end="", file=sys.stderr)
 
     with tempfile.TemporaryDirectory() as folder:
-        builder = Builder([task], operators.build, Path(folder), keep)
+        builder = Builder([task], registry.build, Path(folder), keep)
         runner = Runner(builder.artifacts, 1, Path(folder), keep)
         try:
             for start in range(0, len(numbers), BATCH):

@@ -16,7 +16,8 @@ from mobilenet_tvm.compile.frontend.read import graph_inputs
 from mobilenet_tvm.compile.logs.decisions import Decisions, find_logs
 from mobilenet_tvm.compile.logs.log import TuningLog
 from mobilenet_tvm.compile.models.source import ModelOptions, Source, resolve
-from mobilenet_tvm.compile.passes.lower_layers import DTYPES, Layer
+from mobilenet_tvm.compile.passes.find_layers import DTYPES
+from mobilenet_tvm.compile.passes.lower_layers import Layer
 from mobilenet_tvm.compile.pipeline import Lowered, lower
 from mobilenet_tvm.runtime.metadata import Metadata, TensorInfo
 from mobilenet_tvm.targets.errors import WrongUseError

@@ -13,17 +13,19 @@ from tvm import relax
 from mobilenet_tvm.compile.codegen.tvm_target import tvm_target
 from mobilenet_tvm.compile.frontend.importer import to_relax
 from mobilenet_tvm.compile.passes.cuda_graph import add_cuda_graph
+from mobilenet_tvm.compile.passes.find_layers import FindLayers
 from mobilenet_tvm.compile.passes.fold_constants import FoldConstants
 from mobilenet_tvm.compile.passes.fold_pad import FoldPad
 from mobilenet_tvm.compile.passes.fold_scale import FoldScale
 from mobilenet_tvm.compile.passes.lower_layers import Decide, Layer, LowerLayers
 from mobilenet_tvm.compile.passes.recognize_hard import RecognizeHard
 from mobilenet_tvm.compile.passes.recover_clip import RecoverClip
-from mobilenet_tvm.compile.passes.rewriter import GraphRewriter, op_name
+from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
 from mobilenet_tvm.compile.passes.set_dtype import SetDtype
 from mobilenet_tvm.compile.passes.to_nhwc import ToNHWC
-from mobilenet_tvm.schedules import registry as operators
-from mobilenet_tvm.schedules import schedule_module
+from mobilenet_tvm.compile.passes.values import op_name
+from mobilenet_tvm.schedules import registry, schedule_module
+from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.target import Target
 
@@ -109,7 +111,7 @@ class Lowered:
 def lower(
     model: onnx.ModelProto,
     target: Target,
-    decide: Decide = operators.default,
+    decide: Decide = registry.default,
     dump: Path | None = None,
     dtype: str = "float32",
 ) -> Lowered:
@@ -141,7 +143,8 @@ def lower(
     """
     write = _Dump(dump)
     with tvm_target(target), tvm.transform.PassContext(opt_level=3):
-        lowering, mod = _lower_layers(model, target, decide, write, dtype)
+        lowering = LowerLayers(_graph(model, dtype, write), target, decide)
+        mod = write.after("3-layers", lowering.run())
         # What is no layer of its own is fused by TVM and scheduled by rule.
         mod = schedule_module(write.after("4-fused", _run(fusion_passes(), mod)), target)
         for layer in lowering.layers:
@@ -151,8 +154,10 @@ def lower(
     return Lowered(mod, lowering.calls)
 
 
-def layers(model: onnx.ModelProto, target: Target, dtype: str = "float32") -> list[Layer]:
+def layers(model: onnx.ModelProto, target: Target, dtype: str = "float32") -> list[Workload]:
     """Return the layers with schedules of their own, in the order in which a network calls them.
+
+    Nothing is packed, scheduled or built for it.
 
     Parameters
     ----------
@@ -164,17 +169,13 @@ def layers(model: onnx.ModelProto, target: Target, dtype: str = "float32") -> li
         As for `lower`.
     """
     with tvm_target(target), tvm.transform.PassContext(opt_level=3):
-        lowering, _ = _lower_layers(model, target, operators.default, _Dump(None), dtype)
-    return lowering.calls
+        return FindLayers(_graph(model, dtype, _Dump(None)), target).calls()
 
 
-def _lower_layers(
-    model: onnx.ModelProto, target: Target, decide: Decide, write: _Dump, dtype: str
-) -> tuple[LowerLayers, tvm.IRModule]:
+def _graph(model: onnx.ModelProto, dtype: str, write: _Dump) -> tvm.IRModule:
+    """Return a model as the graph passes leave it."""
     mod = write.after("1-imported", to_relax(model))
-    mod = write.after("2-graph", _run(graph_passes(dtype), mod))
-    lowering = LowerLayers(mod, target, decide)
-    return lowering, write.after("3-layers", lowering.run())
+    return write.after("2-graph", _run(graph_passes(dtype), mod))
 
 
 def _run(passes: list[Pass], mod: tvm.IRModule) -> tvm.IRModule:

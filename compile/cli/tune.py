@@ -204,7 +204,7 @@ def _rank(
         facts = {"target": machine.name, "core": machine.core, "replaced": len(found)}
         print_json(facts | {"log": str(log.path)} | _dict(ranked))
         return
-    lanes = 2 * machine.fma_per_cycle * machine.lanes
+    lanes = 2 * machine.fma_per_cycle * machine.lanes_of("float32")
     _print_table(ranked, machine.clock_ghz * lanes)
     click.echo(
         f"estimated for {machine.core}; log: {log.path}, {len(found)} layers replaced, "

@@ -10,7 +10,7 @@ import tvm
 from tvm import te, tirx
 from tvm.s_tir import Schedule, meta_schedule
 
-from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.target import Target
 
@@ -46,7 +46,7 @@ class Space:
     def __init__(self, workload: Workload, target: Target, extra: Iterable[Any] = ()) -> None:
         self.workload = workload
         self.target = target
-        self.decisions = list(dict.fromkeys([*operators.decisions(workload, target), *extra]))
+        self.decisions = list(dict.fromkeys([*registry.decisions(workload, target), *extra]))
         layer = te.compute((1,), lambda _: tirx.const(0.0, "float32"), name=_BLOCK)
         func = te.create_prim_func([layer]).with_attrs(
             {"global_symbol": "main", _LAYER: space_key(workload, target)}

@@ -23,7 +23,7 @@ from mobilenet_tvm.compile.tuning.scheduler import OverlappingScheduler
 from mobilenet_tvm.compile.tuning.search import BATCH, search
 from mobilenet_tvm.compile.tuning.space import Space
 from mobilenet_tvm.compile.tuning.task import Task
-from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.target import Target
 
@@ -132,7 +132,7 @@ def tune(
     earlier: Mapping[Target, Known] | None = None,
     on_result: OnResult | None = None,
     on_event: Callable[[Event], None] | None = None,
-    build: Build = operators.build,
+    build: Build = registry.build,
     timeout: float = TIMEOUT,
     farm: Farm | None = None,
     say: Callable[[str], None] = lambda _: None,

@@ -42,8 +42,15 @@ from mobilenet_tvm.compile.tuning.tune import Tuned, tune
 from mobilenet_tvm.runtime.address import Address
 from mobilenet_tvm.runtime.remote.devices import ListedBoard
 from mobilenet_tvm.runtime.remote.info import BoardInfo
-from mobilenet_tvm.schedules import registry as operators
-from mobilenet_tvm.schedules.workloads import Depthwise, GlobalPool, Pointwise, Step, Workload
+from mobilenet_tvm.schedules import registry
+from mobilenet_tvm.schedules.workloads import (
+    Depthwise,
+    GlobalPool,
+    Pointwise,
+    Step,
+    Window,
+    Workload,
+)
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.presets import get_target, native
 from mobilenet_tvm.targets.target import Target
@@ -53,7 +60,7 @@ NATIVE = native()
 #: Of six decisions on any machine.
 WIDE_POOL = GlobalPool(1, 9, 384)
 DENSE = Pointwise(10, 16, 32, (BIAS, Step("add")))
-DEPTHWISE = Depthwise(1, 6, 6, 16, (3, 3), (1, 1), (1, 1, 1, 1), (BIAS, CLIP))
+DEPTHWISE = Depthwise(1, 6, 6, 16, Window((3, 3), (1, 1), (1, 1, 1, 1)), (BIAS, CLIP))
 LAYERS: dict[Workload, int] = {WIDE_POOL: 1, DENSE: 3, DEPTHWISE: 2}
 #: A search that lasts: each has hundreds of decisions.
 MANY: dict[Workload, int] = {Pointwise(49, 96, 16 * n, (BIAS,)): 1 for n in range(4, 12)}
@@ -391,12 +398,12 @@ def unbuilt(_func: tirx.PrimFunc) -> tirx.PrimFunc:
 
 @pytest.mark.usefixtures("two")
 def test_broken_candidates_are_marked_and_no_board_is_blamed(tracker: Tracker) -> None:
-    decisions = operators.decisions(WIDE_POOL, NATIVE)
+    decisions = registry.decisions(WIDE_POOL, NATIVE)
     kinds = [unbuilt, unwritten, aborting, hanging]
     breakages = dict(zip(decisions[1:], kinds, strict=False))
 
     def build(workload: Workload, decision: Any, target: Target) -> tirx.PrimFunc:
-        func = operators.build(workload, decision, target)
+        func = registry.build(workload, decision, target)
         return breakages[decision](func) if decision in breakages else func
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -420,10 +427,10 @@ def test_broken_candidates_are_marked_and_no_board_is_blamed(tracker: Tracker) -
 def test_one_board_alone_measures_all_and_marks_the_broken(tracker: Tracker, start: Any) -> None:
     start("only")
     tracker.wait_for("x86", 1)
-    decisions = operators.decisions(WIDE_POOL, NATIVE)
+    decisions = registry.decisions(WIDE_POOL, NATIVE)
 
     def build(workload: Workload, decision: Any, target: Target) -> tirx.PrimFunc:
-        func = operators.build(workload, decision, target)
+        func = registry.build(workload, decision, target)
         return unwritten(func) if decision == decisions[1] else func
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -506,7 +513,7 @@ class Loads:
         self._address = Address.parse(address)
         self._folder = folder
         task = Task(Space(WIDE_POOL, NATIVE), 1)
-        builder = Builder([task], operators.build, folder, lambda *_: None, compile_with_arguments)
+        builder = Builder([task], registry.build, folder, lambda *_: None, compile_with_arguments)
         candidate = BuilderInput(task.space.candidates[0].sch.mod, llvm_target(NATIVE))
         self._path = str(builder.build([candidate])[0].artifact_path)
         builder.close()

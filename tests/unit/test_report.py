@@ -19,7 +19,7 @@ from mobilenet_tvm.compile.report import page as page_module
 from mobilenet_tvm.compile.report.data import OTHER
 from mobilenet_tvm.compile.report.page import OPERATORS
 from mobilenet_tvm.compile.tuning.layers import find_layers
-from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.presets import native
 
@@ -184,7 +184,7 @@ def test_a_model_weights_its_layers_by_calls(
     counts = find_layers(["v1"], target, ModelOptions(resolution=32, alpha=0.25))
 
     def record(workload: Workload) -> Record:
-        decision = operators.default(workload, target)
+        decision = registry.default(workload, target)
         facts = {"spread": 0.0, "threads": 1, "device": "a CPU"}
         return Record.of(workload, decision, target, microseconds=10.0, **facts)  # type: ignore[arg-type]
 

@@ -14,14 +14,21 @@ from mobilenet_tvm.compile.tuning.measure import Failure, Measurement
 from mobilenet_tvm.compile.tuning.search import BATCH, predicted_best, search
 from mobilenet_tvm.compile.tuning.space import Space, key_of, number_in
 from mobilenet_tvm.compile.tuning.task import Task
-from mobilenet_tvm.schedules import registry as operators
-from mobilenet_tvm.schedules.workloads import Depthwise, GlobalPool, Pointwise, Step, Workload
+from mobilenet_tvm.schedules import registry
+from mobilenet_tvm.schedules.workloads import (
+    Depthwise,
+    GlobalPool,
+    Pointwise,
+    Step,
+    Window,
+    Workload,
+)
 from mobilenet_tvm.targets.presets import PRESETS
 
 X86 = PRESETS["x86"]
 POOL = GlobalPool(1, 49, 96)
 DENSE = Pointwise(196, 96, 576, (Step("add_channel"),))
-DEPTHWISE = Depthwise(1, 14, 14, 64, (3, 3), (1, 1), (1, 1, 1, 1))
+DEPTHWISE = Depthwise(1, 14, 14, 64, Window((3, 3), (1, 1), (1, 1, 1, 1)))
 
 Seconds = Callable[[Task, int], float | None]
 
@@ -142,7 +149,7 @@ def test_trials_go_where_they_save_most() -> None:
 
 def test_a_space_that_is_measured_wholly_ends_the_layer() -> None:
     (task,), order = run({POOL: 1}, trials=100)
-    assert len(order) == len(operators.decisions(POOL, X86))
+    assert len(order) == len(registry.decisions(POOL, X86))
     assert task.ended == "all decisions measured"
 
 

@@ -14,15 +14,8 @@ import tvm
 from mobilenet_tvm.compile.tuning.local.builder import Build, Compiled, compile_candidate
 from mobilenet_tvm.compile.tuning.measure import random_arguments, random_gates
 from mobilenet_tvm.runtime.measure import Array
-from mobilenet_tvm.schedules import registry as operators
-from mobilenet_tvm.schedules.workloads import (
-    Block,
-    Depthwise,
-    DepthwisePointwise,
-    Pointwise,
-    Workload,
-    output_dtype,
-)
+from mobilenet_tvm.schedules import registry
+from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.presets import native
 from mobilenet_tvm.targets.target import Target
 
@@ -32,7 +25,7 @@ def compile_with_arguments(
 ) -> Compiled:
     """Compile one candidate; store its arguments, and the default's result, in its folder."""
     folder = Path(path).parent
-    if decision == operators.default(workload, target):
+    if decision == registry.default(workload, target):
         compute_reference(workload, reference_path(workload, folder))
     compiled = compile_candidate(build, workload, decision, target, path)
     arrays, weights = random_arguments(workload, decision, compiled.parameters)
@@ -59,33 +52,17 @@ def compute_reference(workload: Workload, path: Path) -> None:
         The file to write.
     """
     target = native()
-    plain = in_float32(workload)
-    gates = 0
-    if isinstance(plain, Pointwise):
-        gates, plain = plain.gates, replace(plain, gates=0)
-    decision = operators.default(plain, target)
+    plain, gates = workload.without_gates().in_type("float32"), workload.gates
+    decision = registry.default(plain, target)
     library = str(path.with_suffix(".so"))
-    compiled = compile_candidate(operators.build, plain, decision, target, library)
+    compiled = compile_candidate(registry.build, plain, decision, target, library)
     arrays, _ = random_arguments(workload, decision, compiled.parameters)
     if gates:
         factors = random_gates((gates, arrays[0].shape[-1]), workload.dtype)
         arrays[0] *= np.repeat(factors, len(arrays[0]) // gates, axis=0)
     tensors = [tvm.runtime.tensor(array) for array in arrays]
     tvm.runtime.load_module(library)["main"](*tensors)
-    np.save(path, tensors[-1].numpy().astype(output_dtype(workload.epilogue, workload.dtype)))
-
-
-def in_float32(workload: Workload) -> Workload:
-    """Return a layer as it is in the network that another type was asked for."""
-    if workload.dtype == "float32":
-        return workload
-    assert not isinstance(workload, Block)  # noqa: S101
-    epilogue = tuple(step for step in workload.epilogue if step.op != "float32")
-    if not isinstance(workload, DepthwisePointwise):
-        return replace(workload, epilogue=epilogue, dtype="float32")
-    first = in_float32(workload.depthwise)
-    assert isinstance(first, Depthwise)  # noqa: S101
-    return replace(workload, depthwise=first, epilogue=epilogue)
+    np.save(path, tensors[-1].numpy().astype(workload.types.result))
 
 
 def store(array: Array, folder: Path) -> Path:
