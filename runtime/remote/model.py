@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,10 +16,8 @@ from mobilenet_tvm.runtime.elf import read_elf
 from mobilenet_tvm.runtime.metadata import metadata_of
 from mobilenet_tvm.runtime.model import Array, BaseModel
 from mobilenet_tvm.runtime.profile import CallTime
+from mobilenet_tvm.runtime.remote.connection import Connection
 from mobilenet_tvm.runtime.remote.marks import PREFIX
-
-if TYPE_CHECKING:
-    from mobilenet_tvm.runtime.remote.session import Session
 
 
 class RemoteModel(BaseModel):
@@ -30,13 +28,13 @@ class RemoteModel(BaseModel):
 
     Attributes
     ----------
-    session : Session
-        The board.
+    session : Connection
+        The board's.
 
     Parameters
     ----------
-    session : Session
-        The board.
+    session : Connection
+        The board's.
     path : Path
         The artifact here.
     threads : int, optional
@@ -48,7 +46,7 @@ class RemoteModel(BaseModel):
         If the file is no artifact, or the board cannot run it.
     """
 
-    def __init__(self, session: Session, path: Path, threads: int | None) -> None:
+    def __init__(self, session: Connection, path: Path, threads: int | None) -> None:
         library = read_elf(path)
         metadata = metadata_of(library)
         session.board.require(library.architecture, metadata.required_features, str(path))

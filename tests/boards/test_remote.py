@@ -329,7 +329,7 @@ def test_no_board_says_why(farm: Server, direct: Server) -> None:
 def test_a_board_that_hangs_is_found_and_passed_over(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "_CONNECT", 1.5)
+    monkeypatch.setattr(session_module, "CONNECT_TIMEOUT", 1.5)
     with tracker(folder) as queue:
         register = ("--tracker", queue.address, "--key", "x")
         with board(folder, "stuck", *register) as stuck:
