@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mobilenet_tvm.runtime.bench import Latency, random_inputs
+from mobilenet_tvm.runtime.device import CPU
 from mobilenet_tvm.runtime.elf import read_elf
 from mobilenet_tvm.runtime.metadata import metadata_of
 from mobilenet_tvm.runtime.model import Array, BaseModel
@@ -69,6 +70,11 @@ class RemoteModel(BaseModel):
             .reshape(info.shape)
             for info, size, end in zip(self.outputs, self._output_sizes, ends, strict=True)
         ]
+
+    def _place(self) -> str:
+        on_cpu = self.metadata.target.get("kind", CPU) == CPU
+        device = f"threads: {self.threads}, on" if on_cpu else "on the GPU of"
+        return f"{device} board {self.session.board}"
 
     def measure(self, rounds: int = 100) -> Latency:
         """Time calls on the board itself; the network has no part in them.

@@ -331,6 +331,17 @@ def test_missing_and_unknown_inputs_are_refused(
     assert message in refusal(lambda: model(*given, **dict.fromkeys(named, 0.0)))
 
 
+def test_a_model_describes_itself_in_one_line(artifact: Path, thread_ids: Path) -> None:
+    assert repr(load(artifact, threads=1)) == (
+        "<Model scale_and_add for test: image float32[1,4,16,16], offset.1 float32[1,4,1,1] -> "
+        "sum float32[1,4,16,16], positive.1 int32[1,4,16,16], threads: 1>"
+    )
+    model = load(thread_ids)
+    assert repr(model) == (
+        f"<Model thread_ids for test: start int32[64] -> ids int32[64], threads: {model.threads}>"
+    )
+
+
 def test_a_refused_call_leaves_the_model_usable(model: Model, inputs: tuple[Array, Array]) -> None:
     refusal(lambda: model())
     check(model(*inputs), *inputs)
