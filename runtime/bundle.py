@@ -49,7 +49,8 @@ _LOADER = {
 _SERVER = {
     "runtime": ("address", "atomic", "folders", "measure", "profile"),
     "runtime.remote": ("__init__", "board", "info", "listen", "marks", "measuring", "wire"),
-    "targets": ("gpu", "presets", "target"),
+    "targets": ("gpu", "target"),
+    "targets.presets": ("__init__", "arm", "gpus", "x86"),
 }
 # What GPUs need besides.
 _OPENCL = {"runtime": ("atomic", "folders")}
