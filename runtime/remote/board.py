@@ -19,7 +19,7 @@ import numpy as np
 import tvm_ffi
 
 from mobilenet_tvm.runtime.atomic import replacing
-from mobilenet_tvm.runtime.bench import measure
+from mobilenet_tvm.runtime.bench import measure_latency
 from mobilenet_tvm.runtime.device import open_device
 from mobilenet_tvm.runtime.folders import cache_folder
 from mobilenet_tvm.runtime.library import load_artifact
@@ -78,7 +78,7 @@ def _functions(info: BoardInfo, folder: Path) -> dict[str, Callable[..., Any]]:
             shortest_run, path_of(name), json.loads(shapes), kind
         ),
         f"{PREFIX}bench": lambda name, threads, rounds: json.dumps(
-            measure(model(name, threads), rounds=rounds).seconds.tolist()
+            measure_latency(model(name, threads), rounds=rounds).seconds.tolist()
         ),
         f"{PREFIX}profile": lambda name, threads, rounds: json.dumps(
             [

@@ -76,7 +76,7 @@ class RemoteModel(BaseModel):
         device = f"threads: {self.threads}, on" if on_cpu else "on the GPU of"
         return f"{device} board {self.session.board}"
 
-    def measure(self, rounds: int = 100) -> Latency:
+    def measure_latency(self, rounds: int = 100) -> Latency:
         """Time calls on the board itself; the network has no part in them.
 
         Parameters
@@ -87,11 +87,11 @@ class RemoteModel(BaseModel):
         Returns
         -------
         Latency
-            See `bench.measure`.
+            See `bench.measure_latency`.
         """
         return Latency(np.array(self._ask("bench", rounds)))
 
-    def measure_calls(self, rounds: int = 20) -> Latency:
+    def measure_round_trip(self, rounds: int = 20) -> Latency:
         """Time calls from here: inputs to the board, the model, and outputs back.
 
         Parameters

@@ -23,7 +23,7 @@ from artifacts import ADD, Array, scale_and_add, write_add, write_thread_ids
 from mobilenet_tvm.compile.codegen.linker import linker_command
 from mobilenet_tvm.compile.codegen.metadata_object import write_metadata_object
 from mobilenet_tvm.runtime import Metadata, Model, load, read_metadata
-from mobilenet_tvm.runtime.bench import measure, random_inputs
+from mobilenet_tvm.runtime.bench import measure_latency, random_inputs
 from mobilenet_tvm.runtime.library import find_runtime_library
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.host import architecture, core_count, default_threads
@@ -576,7 +576,7 @@ print("loaded")
 
 
 def test_measure_times_every_round(model: Model) -> None:
-    latency = measure(model, rounds=30)
+    latency = measure_latency(model, rounds=30)
     assert latency.rounds == 30
     assert latency.seconds.shape == (30,)
     assert 0 < latency.minimum <= latency.median <= latency.p90 <= latency.p99 < 1
@@ -585,7 +585,7 @@ def test_measure_times_every_round(model: Model) -> None:
 
 def test_measure_takes_inputs_by_name(model: Model, inputs: tuple[Array, Array]) -> None:
     given = {"offset.1": inputs[1], "image": inputs[0]}
-    assert measure(model, given, rounds=3, warmup=0).rounds == 3
+    assert measure_latency(model, given, rounds=3, warmup=0).rounds == 3
 
 
 def test_random_inputs_fit_and_are_repeatable(model: Model) -> None:
