@@ -8,6 +8,8 @@ import numpy as np
 
 from mobilenet_tvm.targets.gpu import Gpu
 
+KIB = 1024
+
 
 @dataclass(frozen=True)
 class Target:
@@ -66,8 +68,8 @@ class Target:
     fma_per_cycle: int = 1
     fma_latency: int = 4
     in_order: bool = False
-    l1d_bytes: int = 32 * 1024
-    l2_bytes: int = 512 * 1024
+    l1d_bytes: int = 32 * KIB
+    l2_bytes: int = 512 * KIB
     l1d_ways: int = 4
     l2_ways: int = 16
     clock_ghz: float = 1.5
@@ -93,5 +95,11 @@ class Target:
         return f"{self.architecture}-linux-gnu"
 
     def lanes_of(self, dtype: str) -> int:
-        """Return how many values of a NumPy type a vector register holds."""
+        """Return the number of values in a vector register.
+
+        Parameters
+        ----------
+        dtype : str
+            Their type by NumPy's name, such as `float16` or `uint8`.
+        """
         return self.vector_bits // (8 * np.dtype(dtype).itemsize)

@@ -14,8 +14,8 @@ from tvm.s_tir import Schedule
 
 from mobilenet_tvm.compile.codegen.build import write_library
 from mobilenet_tvm.runtime.measure import shortest_run
+from mobilenet_tvm.runtime.remote.connection import Connection
 from mobilenet_tvm.runtime.remote.marks import PREFIX
-from mobilenet_tvm.runtime.remote.session import Session
 from mobilenet_tvm.runtime.threads import Threads
 from mobilenet_tvm.schedules.cpu import pointwise
 from mobilenet_tvm.schedules.gpu import tensor_core_pointwise
@@ -62,7 +62,7 @@ def target_of(facts: Mapping[str, Any]) -> Target:
 
 
 def measure_peak(
-    target: Target, threads: int = 1, board: Session | None = None, dtype: str = "float32"
+    target: Target, threads: int = 1, board: Connection | None = None, dtype: str = "float32"
 ) -> Peak:
     """Measure this machine or a board.
 
@@ -72,7 +72,7 @@ def measure_peak(
         Whose instructions are used, or whose GPU.
     threads : int
         How many threads run, on a CPU.
-    board : Session, optional
+    board : Connection, optional
         Where to measure; here by default.
     dtype : str
         Of the multiply-adds; a CPU's are float32.
@@ -187,7 +187,7 @@ def _gpu_bandwidth(target: Target, best: _Timer) -> float:
     return 1e-9 * 2 * 4 * size / best(sch, [(size,), (size,)], "float32")
 
 
-def _timer(target: Target, threads: int, board: Session | None) -> _Timer:
+def _timer(target: Target, threads: int, board: Connection | None) -> _Timer:
     def best(sch: Schedule, shapes: Sequence[Sequence[int]], dtype: str) -> float:
         tensors = [(tuple(shape), dtype) for shape in shapes]
         with tempfile.TemporaryDirectory() as folder:

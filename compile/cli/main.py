@@ -173,16 +173,17 @@ def compile_command(
 @json_option
 def bench(file: Path, threads: int | None, device: str, rounds: int, as_json: bool) -> None:
     """Measure the latency of a compiled model, here or on a board."""
-    from mobilenet_tvm.runtime.bench import measure
+    from mobilenet_tvm.runtime.bench import measure_latency
     from mobilenet_tvm.runtime.remote.model import RemoteModel
 
     with loaded(file, device, threads) as model:
         if isinstance(model, RemoteModel):
             board = model.session.board
-            latency, calls = model.measure(rounds), model.measure_calls(min(rounds, 20))
+            latency = model.measure_latency(rounds)
+            calls = model.measure_round_trip(min(rounds, 20))
         else:
             board = None
-            latency = calls = measure(model, rounds=rounds)
+            latency = calls = measure_latency(model, rounds=rounds)
     result = {
         "file": str(file),
         "model": model.metadata.model,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import tvm
 
 from mobilenet_tvm.compile.tuning.local.builder import Build, Compiled, compile_candidate
 from mobilenet_tvm.compile.tuning.measure import random_arguments, random_gates
+from mobilenet_tvm.runtime.atomic import replacing
 from mobilenet_tvm.runtime.measure import Array
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import Workload
@@ -73,7 +73,6 @@ def store(array: Array, folder: Path) -> Path:
     digest = hashlib.sha256(repr(array.shape).encode() + array.tobytes()).hexdigest()
     path = folder / f"{digest[:20]}.npy"
     if not path.exists():
-        scratch = path.with_suffix(f".{os.getpid()}.npy")
-        np.save(scratch, array)
-        scratch.replace(path)
+        with replacing(path) as scratch:
+            np.save(scratch, array)
     return path
