@@ -26,7 +26,12 @@ import numpy as np
 from onnx import numpy_helper
 
 from mobilenet_tvm.compile import compile_model
-from mobilenet_tvm.compile.models.architectures import Architecture, Convolution, Linear, evaluate
+from mobilenet_tvm.compile.models.architectures import (
+    Architecture,
+    ConvolutionSpec,
+    LinearSpec,
+    evaluate,
+)
 from mobilenet_tvm.compile.models.named import NAMES, ModelSpec, build
 from mobilenet_tvm.runtime import load
 from mobilenet_tvm.runtime.device import copy, open_device
@@ -65,7 +70,7 @@ class Network(torch.nn.Module):
         """Return logits."""
         return evaluate(self.architecture, self, picture)
 
-    def convolution(self, layer: Convolution, value: torch.Tensor) -> torch.Tensor:
+    def convolution(self, layer: ConvolutionSpec, value: torch.Tensor) -> torch.Tensor:
         """Convolution, batch norm or bias, activation."""
         bias = None if layer.norm else self._parameter(f"{layer.name}.bias")
         window = (layer.stride, layer.padding, 1, layer.groups)
@@ -76,7 +81,7 @@ class Network(torch.nn.Module):
             value = nn.batch_norm(value, *norm, eps=self.architecture.epsilon)
         return _activate(value, layer.activation)
 
-    def linear(self, layer: Linear, value: torch.Tensor) -> torch.Tensor:
+    def linear(self, layer: LinearSpec, value: torch.Tensor) -> torch.Tensor:
         """Matrix product, bias, activation."""
         names = (f"{layer.name}.weight", f"{layer.name}.bias")
         return _activate(nn.linear(value, *map(self._parameter, names)), layer.activation)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 
+from mobilenet_tvm.compile.analysis.open_artifact import open_artifact
+from mobilenet_tvm.compile.models.source import ModelOptions, resolve_again
 from mobilenet_tvm.runtime.bench import random_inputs
 from mobilenet_tvm.runtime.metadata import Metadata
 from mobilenet_tvm.runtime.model import BaseModel
@@ -16,10 +19,16 @@ from mobilenet_tvm.targets.errors import UserError
 
 Array = np.ndarray[Any, Any]
 
-#: Largest difference from ONNX Runtime, as a share of the output's range, by what layers keep their
-#: values in. float16: nearly twice the worst, 2.7 %, of 20 random inputs of each named network and
-#: of 100 crops of pictures by a pretrained one.
+#: Largest error (see `Comparison`) by the dtype that layers keep their values in. float16: nearly
+#: twice the worst error, 2.7 %, of 20 random inputs of each named network and of 100 crops of
+#: pictures by a pretrained one.
 TOLERANCES = {"float32": 1e-4, "float16": 0.05}
+
+#: An output's range counts as at least this share of its largest magnitude. Rounding errors grow
+#: with the magnitude of values, not with their range, which is next to nothing where an output is
+#: nearly constant. The tolerances then allow 52 units in the last place (the dtype's epsilon) of
+#: float32, and 3 of float16.
+MIN_RANGE = 1 / 16
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,9 @@ class Comparison:
     output : str
         The output's name.
     error : float
-        Largest |difference|, as a share of the reference output's range.
+        Largest absolute difference, as a share of the reference output's range, or of `MIN_RANGE`
+        times its largest magnitude where that is more; the difference itself where the reference
+        is all zeros. Infinite where a value of either is not finite.
     same_top : bool
         Whether the largest value of each row is at the same place.
     """
@@ -44,13 +55,93 @@ class Comparison:
     same_top: bool
 
 
-def tolerance_of(metadata: Metadata) -> float:
-    """Return how far an artifact's outputs may be from ONNX Runtime's."""
-    return TOLERANCES[metadata.extra.get("dtype", "float32")]
+@dataclass(frozen=True)
+class VerifyResult:
+    """Whether an artifact computes what its model says.
+
+    Parameters
+    ----------
+    metadata : Metadata
+        The artifact's.
+    weights : str
+        Where the weights of the model that it was compared with come from.
+    comparisons : tuple of Comparison
+        One for each input and output.
+    tolerance : float
+        The largest error that is allowed.
+    """
+
+    metadata: Metadata
+    weights: str
+    comparisons: tuple[Comparison, ...]
+    tolerance: float
+
+    @property
+    def worst_error(self) -> float:
+        """The largest error of all outputs on all inputs."""
+        return max(comparison.error for comparison in self.comparisons)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every error is within the tolerance."""
+        return self.worst_error <= self.tolerance
+
+    @property
+    def same_weights(self) -> bool:
+        """Whether the artifact was compiled from weights of the same origin."""
+        return self.weights == self.metadata.weights
+
+
+def verify_artifact(
+    path: str | Path,
+    model: str | Path | None = None,
+    options: ModelOptions | None = None,
+    *,
+    device: str = "local",
+    threads: int | None = None,
+    inputs: int = 5,
+    tolerance: float | None = None,
+) -> VerifyResult:
+    """Compare an artifact with ONNX Runtime on random inputs.
+
+    Parameters
+    ----------
+    path : str or Path
+        The ``.so`` that `compile_model` wrote.
+    model : str or Path, optional
+        What it was compiled from. Default: the named model that the artifact tells of.
+    options : ModelOptions, optional
+        Override what the artifact says of its model, such as `weights`.
+    device : str
+        Where the artifact runs; see `open_artifact`. ONNX Runtime runs on this machine.
+    threads : int, optional
+        See `open_artifact`.
+    inputs : int
+        Number of random inputs.
+    tolerance : float, optional
+        Largest error. Default: that of `TOLERANCES` for the artifact's dtype.
+
+    Returns
+    -------
+    VerifyResult
+        Each comparison, and the verdict.
+
+    Raises
+    ------
+    UserError
+        If ONNX Runtime is not installed, the artifact cannot be run, its model is not known, or
+        has other inputs or outputs.
+    """
+    with open_artifact(path, device, threads) as compiled:
+        source = resolve_again(compiled.metadata, model, options or ModelOptions())
+        comparisons = verify(compiled, source.model, inputs)
+    if tolerance is None:
+        tolerance = TOLERANCES[compiled.metadata.extra.get("dtype", "float32")]
+    return VerifyResult(compiled.metadata, source.weights, tuple(comparisons), tolerance)
 
 
 def verify(model: BaseModel, reference: onnx.ModelProto, inputs: int = 5) -> list[Comparison]:
-    """Run a compiled model beside ONNX Runtime.
+    """Run a compiled model and ONNX Runtime on random inputs.
 
     Parameters
     ----------
@@ -64,7 +155,7 @@ def verify(model: BaseModel, reference: onnx.ModelProto, inputs: int = 5) -> lis
     Returns
     -------
     list of Comparison
-        One per input and output.
+        One for each input and output.
 
     Raises
     ------
@@ -78,7 +169,7 @@ def verify(model: BaseModel, reference: onnx.ModelProto, inputs: int = 5) -> lis
 def compare(
     model: BaseModel, reference: onnx.ModelProto, feeds: Iterable[Mapping[str, Array]]
 ) -> list[Comparison]:
-    """Run a compiled model beside ONNX Runtime on given inputs.
+    """Run a compiled model and ONNX Runtime on given inputs.
 
     Parameters
     ----------
@@ -92,7 +183,7 @@ def compare(
     Returns
     -------
     list of Comparison
-        One per input and output.
+        One for each input and output.
 
     Raises
     ------
@@ -123,13 +214,19 @@ def compare(
 
 
 def _compare(number: int, name: str, ours: Array, theirs: Array) -> Comparison:
-    ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
-    difference = np.abs(ours - theirs).max(initial=0.0)
-    spread = float(np.ptp(theirs)) if theirs.size else 0.0
-    error = float(difference / spread) if spread else float(difference)
     rows = (ours.shape[0], -1) if ours.ndim > 1 else (1, -1)
-    same = bool((ours.reshape(rows).argmax(1) == theirs.reshape(rows).argmax(1)).all())
-    return Comparison(number, name, error if np.isfinite(ours).all() else float("inf"), same)
+    ours, theirs = (array.astype(np.float64).reshape(rows) for array in (ours, theirs))
+    same_top = bool((ours.argmax(1) == theirs.argmax(1)).all())
+    return Comparison(number, name, _error(ours, theirs), same_top)
+
+
+def _error(ours: Array, theirs: Array) -> float:
+    """Return the largest difference as a share of the range; see `Comparison`."""
+    if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
+        return float("inf")
+    difference = float(np.abs(ours - theirs).max())
+    scale = max(float(np.ptp(theirs)), MIN_RANGE * float(np.abs(theirs).max()))
+    return difference / scale if scale else difference
 
 
 def _check_same(what: str, ours: Any, theirs: Any) -> None:

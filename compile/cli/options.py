@@ -1,17 +1,12 @@
-"""Options that several commands share: which model, how many threads, where it runs."""
+"""Arguments and options that several commands share: which model, how many threads, where."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
-
-if TYPE_CHECKING:
-    from mobilenet_tvm.runtime import Model
-    from mobilenet_tvm.runtime.remote.model import RemoteModel
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -36,17 +31,20 @@ class _InputShape(click.ParamType):  # type: ignore[type-arg]
         return name, extents
 
 
+#: The parameters of `shape_options`, which are fields of `ModelOptions`.
+SHAPE_NAMES = ("alpha", "resolution", "classes", "batch", "input_shapes")
+
 _SHAPE_OPTIONS = [
     click.option("--alpha", type=float, help="Width multiplier of a named model."),
-    click.option("--resolution", type=int, help="Pixels a side of a named model's input."),
-    click.option("--classes", type=int, help="Outputs of a named model."),
+    click.option("--resolution", type=int, help="Height and width of a named model's input."),
+    click.option("--classes", type=int, help="Number of a named model's outputs."),
     click.option("--batch", type=int, help="Images per run.  [default: 1]"),
     click.option(
         "--input-shape",
         "input_shapes",
         type=_InputShape(),
         multiple=True,
-        help="Fixes a dynamic input of an ONNX file; may be repeated.",
+        help="Shape of a dynamic input of an ONNX file; repeatable.",
     ),
 ]
 _WEIGHT_OPTIONS = [
@@ -55,12 +53,12 @@ _WEIGHT_OPTIONS = [
         metavar="FILE|pretrained",
         help="Weights of a named model: ONNX, safetensors, PyTorch.  [default: random]",
     ),
-    click.option("--seed", type=int, help="Of a named model's random weights."),
+    click.option("--seed", type=int, help="Seed of a named model's random weights."),
 ]
 
 
 def shape_options(command: F) -> F:
-    """Add the options that say which model is meant, but for its weights."""
+    """Add the options that say which model is meant, except for its weights."""
     return _with(_SHAPE_OPTIONS, command)
 
 
@@ -75,18 +73,17 @@ def _with(options: Sequence[Callable[[F], F]], command: F) -> F:
     return command
 
 
+file_argument = click.argument("file", type=click.Path(path_type=Path))
 dtype_option = click.option(
     "--dtype",
     type=click.Choice(["float32", "float16"]),
     default="float32",
     show_default=True,
-    help="What layers keep their values in; float16 is for GPUs.",
+    help="Type of the values that layers compute; float16 is for GPUs.",
 )
 threads_option = click.option(
     "--threads", type=click.IntRange(1, 256), help="Threads to run with.  [default: the fast cores]"
 )
-
-
 device_option = click.option(
     "--device",
     default="local",
@@ -96,22 +93,8 @@ device_option = click.option(
 )
 
 
-@contextmanager
-def loaded(file: Path, device: str, threads: int | None) -> Iterator[Model | RemoteModel]:
-    """Load an artifact where `--device` says, for as long as the context lasts."""
-    from mobilenet_tvm.runtime import connect, load
-    from mobilenet_tvm.runtime.address import Address
-
-    address = Address.parse(device)
-    if address.scheme == "local":
-        yield load(file, threads=threads)
-        return
-    with connect(address) as session:
-        yield session.load(file, threads)
-
-
 def given(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options that the user gave, with shapes as a mapping."""
+    """Return the options that the user gave as fields of `ModelOptions`."""
     given = {name: value for name, value in options.items() if value not in (None, ())}
     if "input_shapes" in given:
         given["input_shapes"] = dict(given["input_shapes"])

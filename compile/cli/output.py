@@ -1,4 +1,4 @@
-"""What all commands share of the command line: `--json`, and how results are printed."""
+"""How results are printed: as lines of facts, or as JSON by `--json`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 
 def print_facts(facts: dict[str, str]) -> None:
-    """Print a line for each fact, its name first."""
+    """Print one fact a line, its name first."""
     for name, value in facts.items():
         click.echo(f"{name:<8} {value}")
 

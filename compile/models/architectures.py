@@ -11,7 +11,7 @@ NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 
 
 @dataclass(frozen=True)
-class Convolution:
+class ConvolutionSpec:
     """A convolution, its batch norm or bias, and its activation.
 
     `name` and `norm` are the names in a PyTorch state dict. Without a batch
@@ -39,7 +39,7 @@ class Convolution:
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearSpec:
     """A matrix product with a bias, and its activation."""
 
     name: str
@@ -54,22 +54,22 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class SqueezeExcite:
+class SqueezeExciteSpec:
     """Scales each channel by a number computed from all channels' means."""
 
-    squeeze: Convolution
-    excite: Convolution
+    squeeze: ConvolutionSpec
+    excite: ConvolutionSpec
 
 
 @dataclass(frozen=True)
-class Block:
+class BlockSpec:
     """Layers in a row; `residual` adds the block's input to its output.
 
     `stage` counts the rows of the paper's table: blocks of one stage have the
     same number of output channels.
     """
 
-    layers: tuple[Convolution | SqueezeExcite, ...]
+    layers: tuple[ConvolutionSpec | SqueezeExciteSpec, ...]
     stage: int
     residual: bool = False
 
@@ -78,19 +78,19 @@ class Block:
 class Architecture:
     """A network for images: stem, blocks, head, global average pool, classifier."""
 
-    stem: Convolution
-    blocks: tuple[Block, ...]
-    head: Convolution | None
-    classifier: tuple[Linear, ...]
+    stem: ConvolutionSpec
+    blocks: tuple[BlockSpec, ...]
+    head: ConvolutionSpec | None
+    classifier: tuple[LinearSpec, ...]
     epsilon: float  # of every batch norm
 
     @property
-    def layers(self) -> Iterator[Convolution | Linear]:
+    def layers(self) -> Iterator[ConvolutionSpec | LinearSpec]:
         """Everything that has parameters, in the order of execution."""
         yield self.stem
         for block in self.blocks:
             for layer in block.layers:
-                if isinstance(layer, SqueezeExcite):
+                if isinstance(layer, SqueezeExciteSpec):
                     yield layer.squeeze
                     yield layer.excite
                 else:
@@ -105,7 +105,7 @@ class Architecture:
         shapes: dict[str, tuple[int, ...]] = {}
         for layer in self.layers:
             shapes[f"{layer.name}.weight"] = layer.weight_shape
-            if isinstance(layer, Convolution) and layer.norm:
+            if isinstance(layer, ConvolutionSpec) and layer.norm:
                 for part in NORM_PARTS:
                     shapes[f"{layer.norm}.{part}"] = (layer.outputs,)
             else:
@@ -116,10 +116,10 @@ class Architecture:
 class Operators(Protocol[T]):
     """What `evaluate` needs to know about values of type T."""
 
-    def convolution(self, layer: Convolution, value: T) -> T:
+    def convolution(self, layer: ConvolutionSpec, value: T) -> T:
         """Convolution, batch norm or bias, activation."""
 
-    def linear(self, layer: Linear, value: T) -> T:
+    def linear(self, layer: LinearSpec, value: T) -> T:
         """Matrix product, bias, activation."""
 
     def pool(self, value: T) -> T:
@@ -156,7 +156,7 @@ def evaluate(architecture: Architecture, operators: Operators[T], value: T) -> T
     for block in architecture.blocks:
         shortcut = value
         for layer in block.layers:
-            if isinstance(layer, SqueezeExcite):
+            if isinstance(layer, SqueezeExciteSpec):
                 scale = operators.convolution(layer.squeeze, operators.pool(value))
                 value = operators.multiply(operators.convolution(layer.excite, scale), value)
             else:
@@ -238,24 +238,24 @@ _V3_SMALL: tuple[_V3Row, ...] = (
 )
 
 
-def _stem(channels: int, activation: Activation) -> Convolution:
-    return Convolution(
+def _stem(channels: int, activation: Activation) -> ConvolutionSpec:
+    return ConvolutionSpec(
         "features.0.0", 3, channels, 3, 2, norm="features.0.1", activation=activation
     )
 
 
 def _depthwise(
     at: str, channels: int, kernel: int, stride: int, activation: Activation
-) -> Convolution:
-    return Convolution(
+) -> ConvolutionSpec:
+    return ConvolutionSpec(
         f"{at}.0", channels, channels, kernel, stride, channels, f"{at}.1", activation
     )
 
 
 def _pointwise(
     at: str, inputs: int, outputs: int, activation: Activation | None = None
-) -> Convolution:
-    return Convolution(f"{at}.0", inputs, outputs, norm=f"{at}.1", activation=activation)
+) -> ConvolutionSpec:
+    return ConvolutionSpec(f"{at}.0", inputs, outputs, norm=f"{at}.1", activation=activation)
 
 
 def mobilenet_v1(alpha: float, classes: int) -> Architecture:
@@ -266,13 +266,13 @@ def mobilenet_v1(alpha: float, classes: int) -> Architecture:
     """
     channels = make_divisible(32 * alpha)
     stem = _stem(channels, "relu6")
-    blocks: list[Block] = []
+    blocks: list[BlockSpec] = []
     for stage, (width, repeats, stride) in enumerate(_V1):
         outputs = make_divisible(width * alpha)
         for repeat in range(repeats):
             at = f"features.{len(blocks) + 1}"
             blocks.append(
-                Block(
+                BlockSpec(
                     (
                         _depthwise(f"{at}.0", channels, 3, 1 if repeat else stride, "relu6"),
                         _pointwise(f"{at}.1", channels, outputs, "relu6"),
@@ -281,7 +281,7 @@ def mobilenet_v1(alpha: float, classes: int) -> Architecture:
                 )
             )
             channels = outputs
-    classifier = (Linear("classifier.1", channels, classes),)
+    classifier = (LinearSpec("classifier.1", channels, classes),)
     return Architecture(stem, tuple(blocks), None, classifier, epsilon=1e-5)
 
 
@@ -293,7 +293,7 @@ def mobilenet_v2(alpha: float, classes: int) -> Architecture:
     """
     channels = make_divisible(32 * alpha)
     stem = _stem(channels, "relu6")
-    blocks: list[Block] = []
+    blocks: list[BlockSpec] = []
     for stage, (expansion, width, repeats, first_stride) in enumerate(_V2):
         outputs = make_divisible(width * alpha)
         for repeat in range(repeats):
@@ -305,12 +305,12 @@ def mobilenet_v2(alpha: float, classes: int) -> Architecture:
                 layers.append(_pointwise(f"{at}.0", channels, expanded, "relu6"))
             n = len(layers)
             layers.append(_depthwise(f"{at}.{n}", expanded, 3, stride, "relu6"))
-            layers.append(Convolution(f"{at}.{n + 1}", expanded, outputs, norm=f"{at}.{n + 2}"))
-            blocks.append(Block(tuple(layers), stage, stride == 1 and channels == outputs))
+            layers.append(ConvolutionSpec(f"{at}.{n + 1}", expanded, outputs, norm=f"{at}.{n + 2}"))
+            blocks.append(BlockSpec(tuple(layers), stage, stride == 1 and channels == outputs))
             channels = outputs
     last = make_divisible(1280 * max(1.0, alpha))
     head = _pointwise(f"features.{len(blocks) + 1}", channels, last, "relu6")
-    classifier = (Linear("classifier.1", last, classes),)
+    classifier = (LinearSpec("classifier.1", last, classes),)
     return Architecture(stem, tuple(blocks), head, classifier, epsilon=1e-5)
 
 
@@ -319,14 +319,14 @@ def _mobilenet_v3(
 ) -> Architecture:
     channels = make_divisible(rows[0][2] * alpha)
     stem = _stem(channels, "hard_swish")
-    blocks: list[Block] = []
+    blocks: list[BlockSpec] = []
     stage, last_width = -1, 0
     for kernel, wide, width, excited, activation, stride in rows:
         stage += width != last_width
         last_width = width
         expanded, outputs = make_divisible(wide * alpha), make_divisible(width * alpha)
         at = f"features.{len(blocks) + 1}.block"
-        layers: list[Convolution | SqueezeExcite] = []
+        layers: list[ConvolutionSpec | SqueezeExciteSpec] = []
         if expanded != channels:
             layers.append(_pointwise(f"{at}.0", channels, expanded, activation))
         layers.append(_depthwise(f"{at}.{len(layers)}", expanded, kernel, stride, activation))
@@ -334,20 +334,20 @@ def _mobilenet_v3(
             n = len(layers)
             squeezed = make_divisible(expanded // 4)
             layers.append(
-                SqueezeExcite(
-                    Convolution(f"{at}.{n}.fc1", expanded, squeezed, activation="relu"),
-                    Convolution(f"{at}.{n}.fc2", squeezed, expanded, activation="hard_sigmoid"),
+                SqueezeExciteSpec(
+                    ConvolutionSpec(f"{at}.{n}.fc1", expanded, squeezed, activation="relu"),
+                    ConvolutionSpec(f"{at}.{n}.fc2", squeezed, expanded, activation="hard_sigmoid"),
                 )
             )
         layers.append(_pointwise(f"{at}.{len(layers)}", expanded, outputs))
-        blocks.append(Block(tuple(layers), stage, stride == 1 and channels == outputs))
+        blocks.append(BlockSpec(tuple(layers), stage, stride == 1 and channels == outputs))
         channels = outputs
     last = 6 * channels
     head = _pointwise(f"features.{len(blocks) + 1}", channels, last, "hard_swish")
     hidden = make_divisible(hidden * alpha)
     classifier = (
-        Linear("classifier.0", last, hidden, activation="hard_swish"),
-        Linear("classifier.3", hidden, classes),
+        LinearSpec("classifier.0", last, hidden, activation="hard_swish"),
+        LinearSpec("classifier.3", hidden, classes),
     )
     return Architecture(stem, tuple(blocks), head, classifier, epsilon=1e-3)
 

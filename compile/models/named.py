@@ -17,8 +17,8 @@ from mobilenet_tvm.compile.models.architectures import (
     NORM_PARTS,
     Activation,
     Architecture,
-    Convolution,
-    Linear,
+    ConvolutionSpec,
+    LinearSpec,
     evaluate,
 )
 from mobilenet_tvm.compile.models.counts import macs, parameter_count
@@ -248,7 +248,7 @@ class _Nodes:
         self.constants: dict[str, NDArray[np.float32]] = {}
         self._epsilon = epsilon
 
-    def convolution(self, layer: Convolution, value: str) -> str:
+    def convolution(self, layer: ConvolutionSpec, value: str) -> str:
         names = [f"{layer.name}.weight"]
         if not layer.norm:
             names.append(f"{layer.name}.bias")
@@ -265,7 +265,7 @@ class _Nodes:
             value = self._node("BatchNormalization", [value, *names], epsilon=self._epsilon)
         return self._activate(value, layer.activation)
 
-    def linear(self, layer: Linear, value: str) -> str:
+    def linear(self, layer: LinearSpec, value: str) -> str:
         names = [f"{layer.name}.weight", f"{layer.name}.bias"]
         return self._activate(self._node("Gemm", [value, *names], transB=1), layer.activation)
 

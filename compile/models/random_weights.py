@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from mobilenet_tvm.compile.models.architectures import (
     Activation,
     Architecture,
-    Convolution,
-    Linear,
+    ConvolutionSpec,
+    LinearSpec,
     evaluate,
 )
 
@@ -74,7 +74,7 @@ class _Calibration:
         self.parameters: dict[str, NDArray[np.float32]] = {}
         self._epsilon = epsilon
 
-    def convolution(self, layer: Convolution, value: _Values) -> _Values:
+    def convolution(self, layer: ConvolutionSpec, value: _Values) -> _Values:
         weight = self._weight(layer)
         value = _convolve(value, weight, layer)
         if layer.norm:
@@ -89,7 +89,7 @@ class _Calibration:
             value += self._near(0.0, f"{layer.name}.bias", layer.outputs)
         return _activate(value, layer.activation)
 
-    def linear(self, layer: Linear, value: _Values) -> _Values:
+    def linear(self, layer: LinearSpec, value: _Values) -> _Values:
         # Images' means over all pixels differ little: spread them to unit variance.
         weight = self._weight(layer)
         centred = (value - value.mean(axis=0)) @ weight.T
@@ -113,7 +113,7 @@ class _Calibration:
     def multiply(self, left: _Values, right: _Values) -> _Values:
         return left * right
 
-    def _weight(self, layer: Convolution | Linear) -> _Values:
+    def _weight(self, layer: ConvolutionSpec | LinearSpec) -> _Values:
         shape = layer.weight_shape
         deviation = math.sqrt(2 / math.prod(shape[1:]))
         return self._keep(f"{layer.name}.weight", deviation * self.random.standard_normal(shape))
@@ -137,7 +137,7 @@ def _rounded(value: _Values) -> _Values:
     return np.ldexp(np.round(mantissa * 4096) / 4096, exponent)
 
 
-def _convolve(value: _Values, weight: _Values, layer: Convolution) -> _Values:
+def _convolve(value: _Values, weight: _Values, layer: ConvolutionSpec) -> _Values:
     """Sum over the kernel's taps of a shifted image times that tap's weights."""
     pad, stride = layer.padding, layer.stride
     side = (value.shape[1] + 2 * pad - layer.kernel) // stride + 1

@@ -1,6 +1,10 @@
 """The names that the library timm (pytorch-image-models) gives the same networks' layers."""
 
-from mobilenet_tvm.compile.models.architectures import Architecture, Convolution, SqueezeExcite
+from mobilenet_tvm.compile.models.architectures import (
+    Architecture,
+    ConvolutionSpec,
+    SqueezeExciteSpec,
+)
 
 # timm leaves PyTorch's default everywhere, in V3 too.
 TIMM_EPSILON = 1e-5
@@ -27,7 +31,7 @@ def timm_names(architecture: Architecture) -> dict[str, str]:
     """
     names: dict[str, str] = {}
 
-    def convolution(layer: Convolution, name: str, norm: str) -> None:
+    def convolution(layer: ConvolutionSpec, name: str, norm: str) -> None:
         names[layer.name] = name
         if layer.norm:
             names[layer.norm] = norm
@@ -38,11 +42,11 @@ def timm_names(architecture: Architecture) -> dict[str, str]:
         index = index + 1 if block.stage == stage else 0
         stage = block.stage
         at = f"blocks.{stage}.{index}"
-        count = sum(isinstance(layer, Convolution) for layer in block.layers)
+        count = sum(isinstance(layer, ConvolutionSpec) for layer in block.layers)
         roles = iter(("conv_pw", "conv_dw", "conv_pwl") if count == 3 else ("conv_dw", "conv_pw"))
         norms = iter(("bn1", "bn2", "bn3"))
         for layer in block.layers:
-            if isinstance(layer, SqueezeExcite):
+            if isinstance(layer, SqueezeExciteSpec):
                 names[layer.squeeze.name] = f"{at}.se.conv_reduce"
                 names[layer.excite.name] = f"{at}.se.conv_expand"
             else:

@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx
 from numpy.typing import NDArray
+from safetensors.numpy import load_file
 
 from mobilenet_tvm.compile.models.parameters import constants, layers
 from mobilenet_tvm.targets.errors import UserError
@@ -150,11 +151,7 @@ def _same_pads(kernel: tuple[int, ...], strides: tuple[int, ...], mode: bytes) -
 
 
 def _read_safetensors(path: Path) -> list[StoredLayer]:
-    try:
-        safetensors = importlib.import_module("safetensors.numpy")
-    except ImportError as error:
-        raise UserError(f"to read {path.name}: pip install safetensors") from error
-    return _grouped(safetensors.load_file(path))
+    return _grouped(load_file(path))
 
 
 def _read_torch(path: Path) -> list[StoredLayer]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilenet_tvm.compile.models.architectures import NORM_PARTS, Architecture, Convolution
+from mobilenet_tvm.compile.models.architectures import NORM_PARTS, Architecture, ConvolutionSpec
 from mobilenet_tvm.compile.models.timm_names import TIMM_EPSILON, timm_names
 from mobilenet_tvm.compile.models.weight_files import StoredLayer, StoredWeights
 from mobilenet_tvm.targets.errors import UserError
@@ -47,14 +47,14 @@ def assign(architecture: Architecture, stored: StoredWeights, title: str) -> dic
     fitting = _Fitting(stored.file, title)
     queue = deque(_in_order(architecture, stored, title))
     parameters: dict[str, _Array] = {}
-    convolutions: list[tuple[StoredLayer, Convolution]] = []
+    convolutions: list[tuple[StoredLayer, ConvolutionSpec]] = []
     for layer in architecture.layers:
         source = queue.popleft() if queue else StoredLayer(layer.name, {})
         weight = fitting.tensor(source, "weight", layer.name, layer.weight_shape)
         parameters[f"{layer.name}.weight"] = weight
-        if isinstance(layer, Convolution):
+        if isinstance(layer, ConvolutionSpec):
             convolutions.append((source, layer))
-        if not (isinstance(layer, Convolution) and layer.norm):
+        if not (isinstance(layer, ConvolutionSpec) and layer.norm):
             bias = fitting.tensor(source, "bias", layer.name, (layer.outputs,))
             parameters[f"{layer.name}.bias"] = bias
             continue
@@ -126,7 +126,7 @@ class _Fitting:
             )
         return array
 
-    def check_geometry(self, source: StoredLayer, layer: Convolution) -> None:
+    def check_geometry(self, source: StoredLayer, layer: ConvolutionSpec) -> None:
         """Refuse weights whose convolution strides or pads otherwise than the network's."""
         strides, pads = (layer.stride,) * 2, (layer.padding,) * 4
         if source.strides is None or (source.strides, source.pads) == (strides, pads):
@@ -138,7 +138,7 @@ class _Fitting:
         )
 
     def norm(
-        self, source: StoredLayer, before: StoredLayer, layer: Convolution, epsilon: float
+        self, source: StoredLayer, before: StoredLayer, layer: ConvolutionSpec, epsilon: float
     ) -> dict[str, _Array]:
         """Return a batch norm for our epsilon, the bias of the convolution before it taken in."""
         name, shape = layer.norm or "", (layer.outputs,)
@@ -158,7 +158,7 @@ class _Fitting:
         return norm
 
     def identity(
-        self, source: StoredLayer, layer: Convolution, epsilon: float
+        self, source: StoredLayer, layer: ConvolutionSpec, epsilon: float
     ) -> dict[str, _Array]:
         """Return a batch norm that does nothing but add the convolution's bias."""
         shape = (layer.outputs,)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from mobilenet_tvm.compile.analysis.peak import Peak
-from mobilenet_tvm.compile.report.data import Layer, Timing
+from mobilenet_tvm.compile.report.data import LayerTimes, Timing
 from mobilenet_tvm.compile.report.json_files import PeerRow
 from mobilenet_tvm.compile.report.markup import (
     microseconds,
@@ -20,7 +20,7 @@ from mobilenet_tvm.compile.report.markup import (
 from mobilenet_tvm.compile.report.scales import Linear, Logarithmic
 
 #: Layers with their numbers on the page, from 1.
-Numbered = Sequence[tuple[int, Layer]]
+Numbered = Sequence[tuple[int, LayerTimes]]
 
 #: A curve's size and the edges of its plot, in its own units, which are about pixels.
 _WIDTH, _HEIGHT = 180, 104
@@ -31,14 +31,14 @@ _LEAST_SPAN = 0.2
 _ROOFLINE, _BAR, _PEER = 420, 36, 26
 
 
-def curve(position: int, layer: Layer) -> str:
+def curve(position: int, layer: LayerTimes) -> str:
     """Draw a layer's best time so far against the number of trials, and its default.
 
     Parameters
     ----------
     position : int
         The layer's number on the page.
-    layer : Layer
+    layer : LayerTimes
         With at least two trials.
     """
     best, default = min(layer.trials), layer.trials[0]
@@ -85,7 +85,7 @@ def roofline(layers: Numbered, peak: Peak | None) -> str:
 
     Parameters
     ----------
-    layers : sequence of (int, Layer)
+    layers : sequence of (int, LayerTimes)
         At least one, all with a time, operations and bytes.
     peak : Peak, optional
         The roof.
@@ -135,7 +135,7 @@ def _roof(peak: Peak, x: Logarithmic, y: Logarithmic) -> list[str]:
     return parts
 
 
-def _point(position: int, layer: Layer, x: Logarithmic, y: Logarithmic) -> str:
+def _point(position: int, layer: LayerTimes, x: Logarithmic, y: Logarithmic) -> str:
     """Return both points of a layer, joined, as a link to its row."""
     across = _part(x.at(layer.flops / layer.bytes))
     title = [f"{position} {layer.workload}"]
@@ -163,7 +163,7 @@ def stacks(layers: Numbered, totals: Sequence[tuple[str, float]]) -> str:
 
     Parameters
     ----------
-    layers : sequence of (int, Layer)
+    layers : sequence of (int, LayerTimes)
         With both times, in the order in which they are stacked.
     totals : sequence of (str, float)
         Each bar's name and its sum in microseconds: by default, tuned.
@@ -193,7 +193,7 @@ def stacks(layers: Numbered, totals: Sequence[tuple[str, float]]) -> str:
 
 
 def _segment(
-    position: int, layer: Layer, time: Timing, start: float, length: float, top: float
+    position: int, layer: LayerTimes, time: Timing, start: float, length: float, top: float
 ) -> str:
     title = f"{position} {layer.workload}: {layer.calls} x {_time(time)} µs; {time.decision or '-'}"
     bar = tag("rect", x=_part(start), width=_part(length), y=top, height=_BAR, class_="segment")
@@ -246,7 +246,7 @@ def link(position: int, label: str) -> str:
     return tag("a", label, href=f"#layer-{position}")
 
 
-def _timings(layer: Layer) -> list[Timing]:
+def _timings(layer: LayerTimes) -> list[Timing]:
     return [time for time in (layer.default, layer.tuned) if time]
 
 

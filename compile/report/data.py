@@ -60,7 +60,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerTimes:
     """One workload.
 
     Parameters
@@ -116,7 +116,7 @@ class Report:
     ----------
     setting : Setting, optional
         Of the times of layers; none where only peers are known.
-    layers : tuple of Layer
+    layers : tuple of LayerTimes
         Those that take longest first.
     weighted : bool
         Whether `calls` are those of networks.
@@ -135,7 +135,7 @@ class Report:
     """
 
     setting: Setting | None
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerTimes, ...]
     weighted: bool = False
     peak: Peak | None = None
     dates: tuple[str, ...] = ()
@@ -150,7 +150,7 @@ class Report:
         return any(layer.default or layer.tuned for layer in self.layers)
 
     @property
-    def compared(self) -> tuple[Layer, ...]:
+    def compared(self) -> tuple[LayerTimes, ...]:
         """The layers whose times are known by default and tuned; sums are over them."""
         return tuple(layer for layer in self.layers if layer.gain is not None)
 
@@ -322,27 +322,27 @@ def _count_calls(profiles: Iterable[Profile]) -> Counter[str]:
     return Counter(workload for network in networks for workload in network)
 
 
-def _known(text: str, calls: int) -> Layer:
+def _known(text: str, calls: int) -> LayerTimes:
     """Make a layer of a workload's text."""
     workload = parse(text)
-    return Layer(text, workload.operator, workload.flops, workload.bytes, calls)
+    return LayerTimes(text, workload.operator, workload.flops, workload.bytes, calls)
 
 
-def _called(calls: Sequence[ProfiledCall], count: int) -> Layer:
+def _called(calls: Sequence[ProfiledCall], count: int) -> LayerTimes:
     """Make a layer of its calls; a function that was not scheduled here has no workload."""
     call = calls[0]
     try:
         return _known(call.workload, count)
     except ValueError:
-        return Layer(call.workload, OTHER, call.flops, call.bytes, count)
+        return LayerTimes(call.workload, OTHER, call.flops, call.bytes, count)
 
 
 def _timed(
-    layer: Layer,
+    layer: LayerTimes,
     records: Sequence[Record],
     trials: Sequence[Record],
     calls: Sequence[ProfiledCall],
-) -> Layer:
+) -> LayerTimes:
     """Add a layer's times: those of the log and the trials, else those of profiles."""
     last = {_decision(record): record for record in trials}
     first = {_decision(record): record.microseconds for record in reversed(trials)}
@@ -383,6 +383,6 @@ def _decision(record: Record) -> str:
     return " ".join(f"{name}={value}" for name, value in record.decision.items())
 
 
-def _weight(layer: Layer) -> tuple[float, int]:
+def _weight(layer: LayerTimes) -> tuple[float, int]:
     timing = layer.default or layer.tuned
     return (layer.calls * timing.microseconds if timing else 0.0, layer.flops)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from html import escape
 
-from mobilenet_tvm.compile.report.data import Layer
+from mobilenet_tvm.compile.report.data import LayerTimes
 
 #: How words of a workload start that say how large it is.
 _SIZE = re.compile(r"\d|->|[ks]\d")
@@ -65,7 +65,7 @@ def number(value: float) -> str:
     return f"{value:g}"
 
 
-def short_name(layer: Layer) -> str:
+def short_name(layer: LayerTimes) -> str:
     """Return a workload's operator and sizes, for narrow places."""
     operator, *words = layer.workload.split(" ")
     return " ".join([operator, *filter(_SIZE.match, words)]).replace("->", "→")

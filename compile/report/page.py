@@ -10,21 +10,12 @@ from pathlib import Path
 
 from mobilenet_tvm.compile.logs.locked_file import locked, replace_text
 from mobilenet_tvm.compile.report import charts
-from mobilenet_tvm.compile.report.data import OTHER, Layer, Report
+from mobilenet_tvm.compile.report.data import LayerTimes, Report
 from mobilenet_tvm.compile.report.json_files import PeerRow
 from mobilenet_tvm.compile.report.markup import microseconds, milliseconds, percent, tag, text
+from mobilenet_tvm.compile.report.operators import in_order, style
 from mobilenet_tvm.targets.errors import UserError
 
-#: In the order in which they are shown; each has a colour in page.css.
-OPERATORS = (
-    "pointwise",
-    "depthwise",
-    "depthwise_pointwise",
-    "block",
-    "conv2d",
-    "global_pool",
-    OTHER,
-)
 #: What peers.py calls this project.
 _OURS = "mobilenet-tvm"
 #: Nothing is fetched, whatever a file of the user's says.
@@ -49,7 +40,7 @@ def render(report: Report) -> str:
         tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("title", text(title)),
-        tag("style", _beside("page.css")),
+        tag("style", _beside("page.css"), style(layer.operator for layer in report.layers)),
     )
     main = tag("main", _header(report), *filter(None, sections), tag("footer", tag("p", written)))
     page = tag("html", head, tag("body", main, tag("script", _beside("page.js"))), lang="en")
@@ -132,7 +123,7 @@ def _tiles(report: Report) -> str:
     )
 
 
-def _is_changed(layer: Layer) -> bool:
+def _is_changed(layer: LayerTimes) -> bool:
     decisions = {timing.decision for timing in (layer.default, layer.tuned) if timing}
     return len(decisions) > 1
 
@@ -141,7 +132,8 @@ def _stacks(report: Report, layers: charts.Numbered) -> str:
     compared = [(n, layer) for n, layer in layers if layer.gain is not None]
     if not compared:
         return ""
-    by_operator = sorted(compared, key=lambda item: OPERATORS.index(item[1].operator))
+    order = in_order(layer.operator for _, layer in compared)
+    by_operator = sorted(compared, key=lambda item: order.index(item[1].operator))
     totals = (("By default", report.default_total), ("Tuned", report.tuned_total))
     groups = {
         name: [layer for _, layer in group]
@@ -164,7 +156,7 @@ def _stacks(report: Report, layers: charts.Numbered) -> str:
     )
 
 
-def _operator_row(name: str, layers: Iterable[Layer], whole: float) -> str:
+def _operator_row(name: str, layers: Iterable[LayerTimes], whole: float) -> str:
     layers = list(layers)
     part = Report(None, tuple(layers))
     cells = [
@@ -187,7 +179,6 @@ def _roofline(report: Report, layers: charts.Numbered) -> str:
     ]
     if not drawn:
         return ""
-    operators = {layer.operator for _, layer in drawn}
     shapes = tag(
         "p",
         tag("span", "", class_="mark hollow"),
@@ -203,7 +194,7 @@ def _roofline(report: Report, layers: charts.Numbered) -> str:
     return _section(
         "Roofline",
         note,
-        charts.legend(name for name in OPERATORS if name in operators),
+        charts.legend(in_order(layer.operator for _, layer in drawn)),
         shapes,
         tag(
             "figure",
@@ -282,7 +273,7 @@ def _table(report: Report, layers: charts.Numbered) -> str:
     )
 
 
-def _row(position: int, layer: Layer, report: Report, in_network: bool) -> str:
+def _row(position: int, layer: LayerTimes, report: Report, in_network: bool) -> str:
     default, tuned = layer.default, layer.tuned
     speed = layer.gflops(tuned) if tuned and layer.flops else None
     name = tag("th", charts.swatch(layer.operator), text(layer.workload), scope="row")

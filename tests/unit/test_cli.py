@@ -17,6 +17,7 @@ import onnx
 import pytest
 from log_files import workloads, write_log
 
+import mobilenet_tvm.compile as api
 from mobilenet_tvm.compile.cli.main import main
 from mobilenet_tvm.compile.logs.log import user_log
 from mobilenet_tvm.schedules import registry
@@ -375,6 +376,14 @@ def test_help_lists_the_commands_without_importing_tvm() -> None:
     commands = ("compile", "tune", "logs", "bench", "profile", "verify", "bundle", "models")
     for command in (*commands, "targets"):
         assert re.search(rf"^  {command} ", result.stdout, re.MULTILINE)
+
+
+def test_what_the_commands_call_can_be_imported() -> None:
+    assert {"compile_model", "tune_models", "write_report", "verify_artifact"} < set(api.__all__)
+    for name in api.__all__:
+        assert getattr(api, name).__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'tune_model'"):
+        _ = api.tune_model
 
 
 def test_compile_py_is_the_compile_command(tmp_path: Path) -> None:

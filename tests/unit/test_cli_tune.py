@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
+from mobilenet_tvm.compile import (
+    ModelOptions,
+    TuneOptions,
+    TuneResult,
+    plan_tuning,
+    tune_models,
+)
 from mobilenet_tvm.compile.logs.log import TuningLog
-from mobilenet_tvm.compile.models.source import ModelOptions
 from mobilenet_tvm.compile.tuning.layers import find_layers, select
+from mobilenet_tvm.compile.tuning.measure import Failure, Measurement
+from mobilenet_tvm.compile.tuning.space import Space
+from mobilenet_tvm.compile.tuning.task import Task
 from mobilenet_tvm.schedules.workloads import GlobalPool, Pointwise, Workload
 from mobilenet_tvm.targets.errors import WrongUseError
-from mobilenet_tvm.targets.presets import native
+from mobilenet_tvm.targets.presets import PRESETS, native
 
 COMMAND = [sys.executable, "-m", "mobilenet_tvm.compile.cli.main", "tune", "--model", "v3-small"]
+POOL, DENSE = GlobalPool(1, 49, 96), Pointwise(1, 96, 1000)
 SMALL = ["--resolution", "32", "--alpha", "0.5"]
 
 
@@ -37,6 +49,8 @@ def test_tune_prints_a_row_per_layer_and_progress_elsewhere() -> None:
     assert found["trials"] == 4
     assert {row["workload"].split()[0] for row in found["layers"]} == {"global_pool"}
     assert found["best_seconds"] <= found["default_seconds"]
+    status = Counter(row["status"] for row in found["layers"])
+    assert status == {"tuned": 4, "untried": len(found["layers"]) - 4}
     assert "4/4 trials" in result.stderr
     assert "of peak" in result.stderr
 
@@ -44,12 +58,45 @@ def test_tune_prints_a_row_per_layer_and_progress_elsewhere() -> None:
 def test_tune_prints_a_table_with_sums_and_shares() -> None:
     result = run(*SMALL, "--layers", "global_pool", "--trials", "2")
     assert result.returncode == 0, result.stderr
-    head, *_, sums, shares, log = result.stdout.splitlines()
+    head, *rows, sums, shares, log = result.stdout.splitlines()
     assert head.split()[:3] == ["calls", "default", "us"]
-    assert "by default" in sums
+    assert sum(" not tried " in row for row in rows) == len(rows) - 2 > 0
+    assert not any("failed" in row for row in rows)
+    assert re.search(r"by default, .* tuned, in \d+ of \d+ calls$", sums)
     assert "building" in shares
     assert "measuring" in shares
     assert log.startswith("log: ")
+
+
+def test_models_are_tuned_from_python_too(tmp_path: Path) -> None:
+    small = ModelOptions(resolution=32, alpha=0.5)
+    log = tmp_path / "log.jsonl"
+    options = TuneOptions(trials=2, layers=["global_pool"], log=log, model_options=small)
+    plan = plan_tuning("v3-small", "native", options)
+    progress = StringIO()
+    result = tune_models("v3-small", "native", options, progress)
+    layers = {layer.workload for layer in plan.layers}
+    assert {task.workload for task in result.tuned.tasks} == layers
+    assert (result.tuned.trials, result.tuned.over, result.replaced) == (2, "", None)
+    assert "2/2 trials" in progress.getvalue()
+    assert len(result.log.records) == len(TuningLog.read(log).records) == 2
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "status"),
+    [
+        ({}, "untried"),
+        ({0: Failure("build", "no")}, "failed"),
+        ({0: Failure("hung", "no"), 1: Measurement(1.0, 1.0, 0.0, 3)}, "failed"),
+        ({0: Measurement(1.0, 1.0, 0.0, 3), 1: Failure("wrong", "no")}, "tuned"),
+    ],
+)
+def test_a_layer_is_failed_only_if_its_default_was_tried(
+    outcomes: dict[int, Measurement | Failure], status: str
+) -> None:
+    task = Task(Space(POOL, PRESETS["x86"]), 1)
+    task.outcomes = outcomes
+    assert TuneResult.status(task) == status
 
 
 def test_a_dry_run_measures_nothing_and_tells_the_spaces() -> None:
@@ -153,9 +200,6 @@ def test_layers_of_several_models_are_counted_together() -> None:
     assert find_layers(["v1", "v1"], native(), options) == Counter(
         {layer: 2 * count for layer, count in once.items()}
     )
-
-
-POOL, DENSE = GlobalPool(1, 49, 96), Pointwise(1, 96, 1000)
 
 
 @pytest.mark.parametrize(

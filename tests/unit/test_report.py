@@ -16,8 +16,9 @@ from mobilenet_tvm.compile.cli.main import main
 from mobilenet_tvm.compile.logs.log import Record, user_log
 from mobilenet_tvm.compile.models.source import ModelOptions
 from mobilenet_tvm.compile.report import page as page_module
-from mobilenet_tvm.compile.report.data import OTHER
-from mobilenet_tvm.compile.report.page import OPERATORS
+from mobilenet_tvm.compile.report.data import OTHER, LayerTimes, Report, Timing
+from mobilenet_tvm.compile.report.operators import COLORS, FIRST, in_order, style
+from mobilenet_tvm.compile.report.page import render
 from mobilenet_tvm.compile.tuning.layers import find_layers
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import Workload
@@ -216,11 +217,40 @@ def test_a_page_is_replaced_in_one_step(
 
 
 def test_every_operator_has_a_colour_in_light_and_dark() -> None:
-    assert len(OPERATORS) == len(get_args(Workload)) + len([OTHER])
-    style = Path(page_module.__file__).with_name("page.css").read_text(encoding="utf-8")
-    for name in OPERATORS:
-        assert len(re.findall(rf"--{name}: #[0-9a-f]{{6}};", style)) == 2
-        assert f".{name} {{ --color: var(--{name}); }}" in style
+    assert len(FIRST) == len(get_args(Workload))
+    sheet = Path(page_module.__file__).with_name("page.css").read_text(encoding="utf-8")
+    colors = [re.findall(rf"--color-{n}: (#[0-9a-f]{{6}});", sheet) for n in range(1, COLORS + 1)]
+    colors.append(re.findall(r"--color-other: (#[0-9a-f]{6});", sheet))
+    assert len(set(map(tuple, colors))) == COLORS + 1
+    assert all(len(pair) == 2 for pair in colors)
+    rules = style([*FIRST, OTHER]).splitlines()
+    assert rules[0] == ".pointwise { --color: var(--color-1); }"
+    assert rules[-1] == ".other { --color: var(--color-other); }"
+    assert len({rule.partition("{")[2] for rule in rules}) == len(FIRST) + 1
+
+
+def test_operators_that_the_page_does_not_know_are_shown_like_others(tmp_path: Path) -> None:
+    names = ["other", "winograd", "global_pool", "attention", "pointwise"]
+    times = Timing(2.0, "a=1"), Timing(1.0, "a=2")
+    layers = [LayerTimes(f"{name} 1x2", name, 8, 4, 1, *times, trials=(2.0, 1.0)) for name in names]
+    page = tmp_path / "page.html"
+    page.write_text(render(Report(None, tuple(layers))), encoding="utf-8")
+    root = read(page)
+    (table,) = [t for t in root.iter("table") if t.get("class") == "operators"]
+    shown = ["".join(head.itertext()) for head in table.iter("th") if head.get("scope") == "row"]
+    assert shown == ["pointwise", "global_pool", "attention", "winograd", "other"]
+    (legend,) = [ul for ul in root.iter("ul") if ul.get("class") == "legend"]
+    assert ["".join(item.itertext()) for item in legend] == shown
+    (sheet,) = root.iter("style")
+    assert ".attention { --color: var(--color-7); }" in str(sheet.text)
+    assert ".winograd { --color: var(--color-8); }" in str(sheet.text)
+
+
+def test_colours_repeat_where_there_are_more_operators() -> None:
+    names = [f"new_{n}" for n in range(4)]
+    assert in_order(reversed(names)) == names
+    numbers = re.findall(r"var\(--color-(\w+)\)", style(names))
+    assert numbers == ["7", "8", "9", "7"]
 
 
 @pytest.mark.parametrize(

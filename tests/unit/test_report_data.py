@@ -10,7 +10,7 @@ import pytest
 from report_records import DENSE, LOG, POOL, POOLED, SECOND, TRIALS, profile, record
 
 from mobilenet_tvm.compile.logs.log import Record
-from mobilenet_tvm.compile.report.data import OTHER, Layer, Report, choose_setting, gather
+from mobilenet_tvm.compile.report.data import OTHER, LayerTimes, Report, choose_setting, gather
 from mobilenet_tvm.compile.report.json_files import read_peers, read_profile
 from mobilenet_tvm.compile.report.markup import percent, short_name, tag, text
 from mobilenet_tvm.compile.report.scales import Linear, Logarithmic
@@ -25,14 +25,14 @@ def gathered(log: Sequence[Record], trials: Sequence[Record], **others: Any) -> 
     return gather(setting, log, trials, **others)
 
 
-def times(layer: Layer) -> tuple[float | None, float | None]:
+def times(layer: LayerTimes) -> tuple[float | None, float | None]:
     return (
         layer.default.microseconds if layer.default else None,
         layer.tuned.microseconds if layer.tuned else None,
     )
 
 
-def by_name(report: Report) -> dict[str, Layer]:
+def by_name(report: Report) -> dict[str, LayerTimes]:
     return {layer.workload: layer for layer in report.layers}
 
 
@@ -203,6 +203,6 @@ def test_a_short_name_keeps_operator_and_sizes() -> None:
         "depthwise_pointwise depthwise 1x56x56x128 k3x3 s1x1 p1,1,1,1 add_channel clip(0,6) -> 128 "
         "add_channel"
     )
-    assert short_name(Layer(name, "depthwise_pointwise", 1, 1)) == (
+    assert short_name(LayerTimes(name, "depthwise_pointwise", 1, 1)) == (
         "depthwise_pointwise 1x56x56x128 k3x3 s1x1 \u2192 128"
     )

@@ -383,21 +383,14 @@ def test_checkpoint_without_a_state_dict_is_empty(checkpoint: object) -> None:
     assert weight_files._unwrapped(checkpoint) == {}
 
 
-@pytest.mark.parametrize(
-    ("suffix", "package", "mend"),
-    [
-        (".pt", "torch", "pip install torch, or convert"),
-        (".pth", "torch", "pip install torch, or convert"),
-        (".safetensors", "safetensors.numpy", "pip install safetensors"),
-    ],
-)
+@pytest.mark.parametrize("suffix", [".pt", ".pth"])
 def test_missing_package_is_named(
-    suffix: str, package: str, mend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(sys.modules, "torch", None)
     path = tmp_path / f"m{suffix}"
     path.write_bytes(b"content")
-    assert mend in refusal(small(), path)
+    assert "pip install torch, or convert" in refusal(small(), path)
 
 
 @pytest.mark.parametrize("form", ["onnx", "safetensors"])

@@ -1,0 +1,101 @@
+"""The command `compile`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mobilenet_tvm.compile.cli.logs import warn_of_skipped
+from mobilenet_tvm.compile.cli.options import dtype_option, given, model_options
+from mobilenet_tvm.compile.cli.output import json_option, print_facts, print_json
+
+if TYPE_CHECKING:
+    from mobilenet_tvm.compile.artifact import Artifact
+    from mobilenet_tvm.runtime import Metadata, TensorInfo
+
+
+@click.command("compile")
+@click.option("--target", required=True, help="The machine to compile for; see 'targets'.")
+@click.option("--model", required=True, help="A name (see 'models') or an ONNX file.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The file to write.  [default: build/<model>-<target>.so, or -<target>-float16.so]",
+)
+@click.option(
+    "--dump",
+    type=click.Path(path_type=Path),
+    help="A folder to write the network to as it is after each phase.",
+)
+@click.option(
+    "--tuning-log",
+    metavar="FILE|none",
+    help="The tuning log to take decisions from.  [default: your own, then the shipped one]",
+)
+@dtype_option
+@model_options
+@json_option
+def compile_command(
+    target: str,
+    model: str,
+    output: Path | None,
+    dump: Path | None,
+    tuning_log: str | None,
+    dtype: str,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Compile a model into one shared library."""
+    from mobilenet_tvm.compile import compile_model
+
+    artifact = compile_model(model, target, output, dump, tuning_log, dtype, **given(options))
+    weights = artifact.metadata.weights
+    if weights.startswith("random"):
+        click.echo(
+            f"warning: the weights are {weights}: times are real, but outputs mean nothing; "
+            "give trained ones with --weights",
+            err=True,
+        )
+    warn_of_skipped(artifact.logs)
+    if as_json:
+        print_json(
+            {
+                "file": str(artifact.path),
+                "size_bytes": artifact.size_bytes,
+                "seconds": round(artifact.seconds, 2),
+                **artifact.metadata.to_dict(),
+            }
+        )
+    else:
+        print_facts(_facts(artifact, dtype))
+
+
+def _facts(artifact: Artifact, dtype: str) -> dict[str, str]:
+    metadata = artifact.metadata
+    target, extra = metadata.target, metadata.extra
+    half = "" if dtype == "float32" else f", {dtype}"
+    return {
+        "wrote": f"{artifact.path} ({artifact.size_bytes / 1e6:.1f} MB)",
+        "model": f"{metadata.model}, {_listed(metadata.inputs)} -> {_listed(metadata.outputs)}",
+        "target": f"{target['name']} ({target['cpu']}, {target['triple']})",
+        "weights": metadata.weights,
+        "layers": f"{metadata.layers} in {extra['functions']} functions{half}",
+        "tuned": _tuned(metadata),
+        "memory": f"{extra['activation_bytes'] / 1e6:.1f} MB between layers, "
+        f"{sum(call['bytes'] for call in extra['calls']) / 1e6:.1f} MB moved",
+        "time": f"{artifact.seconds:.1f} s",
+    }
+
+
+def _listed(tensors: Iterable[TensorInfo]) -> str:
+    return ", ".join(map(str, tensors))
+
+
+def _tuned(metadata: Metadata) -> str:
+    estimated = sum(call["source"] == "static" for call in metadata.extra["calls"])
+    by_estimates = f", {estimated} of them by estimates" if estimated else ""
+    return f"{metadata.tuned_layers} of {metadata.layers} layers{by_estimates}"

@@ -1,0 +1,91 @@
+"""How an output is compared with ONNX Runtime's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from mobilenet_tvm.compile.analysis.verify import TOLERANCES, Comparison, VerifyResult, compare
+from mobilenet_tvm.runtime.metadata import Metadata, TensorInfo
+from mobilenet_tvm.runtime.model import BaseModel
+
+Array = np.ndarray[Any, Any]
+SHAPE = (2, 100)
+
+
+class Computed(BaseModel):
+    """Computes with NumPy what a compiled model would."""
+
+    def __init__(self, function: Callable[[Array], Array]) -> None:
+        infos = [(TensorInfo(name, SHAPE, "float32"),) for name in ("x", "y")]
+        super().__init__(Metadata("m", *infos, {}, (), {}, "none", 0, 0), 1)
+        self._function = function
+
+    def _compute(self, inputs: Sequence[Array]) -> Sequence[Array]:
+        return [self._function(inputs[0]).astype(np.float32)]
+
+
+def scale_and_shift(scale: float, shift: float) -> onnx.ModelProto:
+    """Make the model `x * scale + shift`."""
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, SHAPE) for name in "xy"]
+    constants = [
+        helper.make_tensor(name, TensorProto.FLOAT, [], [value])
+        for name, value in (("scale", scale), ("shift", shift))
+    ]
+    nodes = [
+        helper.make_node("Mul", ["x", "scale"], ["product"]),
+        helper.make_node("Add", ["product", "shift"], ["y"]),
+    ]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], constants)
+    opset = [helper.make_opsetid("", 17)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=8)
+
+
+def compared(function: Callable[[Array], Array], scale: float, shift: float) -> Comparison:
+    feed = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
+    (result,) = compare(Computed(function), scale_and_shift(scale, shift), [{"x": feed}])
+    return result
+
+
+def agrees(result: Comparison, tolerance: float = TOLERANCES["float32"]) -> bool:
+    metadata = Computed(np.abs).metadata
+    return VerifyResult(metadata, "none", (result,), tolerance).agrees
+
+
+def test_an_error_is_a_share_of_the_range() -> None:
+    result = compared(lambda x: np.where(x == x.max(), x + 0.01 * np.ptp(x), x), 1.0, 0.0)
+    assert result.error == pytest.approx(0.01, rel=1e-5)
+    assert result.same_top
+    assert not agrees(result)
+
+
+@pytest.mark.parametrize("shift", [3.0, -1e6, 1e-6])
+def test_rounding_is_allowed_where_an_output_is_nearly_constant(shift: float) -> None:
+    """By units in the last place, some of which are more than the whole range."""
+    unit = abs(shift) * np.finfo(np.float32).eps
+    result = compared(lambda x: x * unit + shift + 5 * unit, unit, shift)
+    assert agrees(result)
+
+
+@pytest.mark.parametrize("shift", [3.0, -1e6, 1e-6])
+@pytest.mark.parametrize("factor", [1.00002, 1.01, 0.0, -1.0])
+def test_a_wrong_output_differs_where_it_is_nearly_constant(shift: float, factor: float) -> None:
+    unit = abs(shift) * np.finfo(np.float32).eps
+    assert not agrees(compared(lambda x: x * unit + factor * shift, unit, shift))
+
+
+def test_zeros_have_to_be_zeros() -> None:
+    assert agrees(compared(np.zeros_like, 0.0, 0.0))
+    assert not agrees(compared(lambda x: np.full_like(x, 0.001), 0.0, 0.0))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_differs(value: float) -> None:
+    assert not agrees(compared(lambda x: np.where(x == x.max(), value, x), 1.0, 0.0), 1e9)
+    with np.errstate(invalid="ignore"):
+        assert not agrees(compared(lambda x: x, 1.0, value), 1e9)
