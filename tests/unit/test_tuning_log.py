@@ -489,7 +489,7 @@ def test_a_link_and_the_permissions_stay(tmp_path: Path) -> None:
 APPEND = """
 import sys
 from dataclasses import replace
-from mobilenet_tvm.compile.tuning_log import TuningLog
+from mobilenet_tvm.compile.logs.log import TuningLog
 from mobilenet_tvm.compile.tuning_record import read_record
 path, threads, line = sys.argv[1], int(sys.argv[2]), sys.stdin.readline()
 record, log = read_record(line), TuningLog(path)
