@@ -19,8 +19,8 @@ _ROUNDS = 40
 _SETTINGS = {"max_depth": 6, "eta": 0.3, "nthread": 1}
 #: The column of what earlier trials say.
 _PRIOR = "prior"
-#: It is trained again when it knows this share more.
-_NEW = 0.05
+#: It is trained again when it has this share more of measurements.
+_RETRAIN_SHARE = 0.05
 
 
 # With MetaSchedule's XGBModel on the same features, the search was no better than a random one on
@@ -31,7 +31,7 @@ class CostModel:
 
     Its scores are throughputs, relative to the fastest known of each layer. Several models, each
     trained on a sample with replacement [1]_, agree where much was measured, and differ elsewhere:
-    who follows each in turn exploits the one and explores the other.
+    following each in turn exploits the one and explores the other.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ class CostModel:
         self._candidates(space)
         self._measured.setdefault(space.key, {}).update(seconds)
         samples = sum(map(len, self._measured.values()))
-        if samples > (1 + _NEW) * self._trained_with:
+        if samples > (1 + _RETRAIN_SHARE) * self._trained_with:
             self._train()
             self._trained_with = samples
 

@@ -11,6 +11,7 @@ import pytest
 
 from mobilenet_tvm.compile.tuning.boards.files import compute_reference
 from mobilenet_tvm.compile.tuning.features import features, features_of
+from mobilenet_tvm.compile.tuning.local.builder import Builder
 from mobilenet_tvm.compile.tuning.measure import (
     check,
     parameters_of,
@@ -18,7 +19,8 @@ from mobilenet_tvm.compile.tuning.measure import (
     time_until_stable,
     tolerance,
 )
-from mobilenet_tvm.compile.tuning.space import Space, key_of, number_in, number_of
+from mobilenet_tvm.compile.tuning.space import Space
+from mobilenet_tvm.compile.tuning.task import Task
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import (
     Convolution,
@@ -74,12 +76,26 @@ def test_a_ragged_pixel_tile_is_not_unrolled_and_blocks_are_whole() -> None:
         assert -(-49 // decision.tile_m) % decision.block_m == 0
 
 
-def test_a_candidate_tells_its_decision_and_its_layer() -> None:
-    space = Space(WORKLOADS[0], PRESETS["x86"])
-    for number in (0, 5, len(space.decisions) - 1):
-        candidate = space.candidates[number]
-        assert number_of(candidate) == number_in(candidate.sch.mod) == number
-        assert key_of(candidate.sch.mod) == space.key
+def test_a_candidate_tells_its_decision_and_its_layer(tmp_path: Path) -> None:
+    task = Task(Space(WORKLOADS[0], PRESETS["x86"]), 1)
+    numbers = (0, 5, len(task.space.decisions) - 1)
+    builder = Builder(registry.build, tmp_path, lambda *_: None)
+    try:
+        candidates = builder.build(task, numbers)
+    finally:
+        builder.close()
+    for number, candidate in zip(numbers, candidates, strict=True):
+        assert candidate.number == number
+        assert candidate.task is task
+        assert builder.built[task.space.key, number] is candidate
+        func = registry.build(task.workload, task.space.decisions[number], PRESETS["x86"])
+        assert candidate.compiled.parameters == parameters_of(func)
+
+
+def test_the_key_of_a_space_is_its_layers_and_its_targets() -> None:
+    spaces = [Space(w, PRESETS[t]) for w in WORKLOADS[:2] for t in ("x86", "x86-avx512")]
+    assert len({space.key for space in spaces}) == len(spaces)
+    assert spaces[0].key == Space(WORKLOADS[0], PRESETS["x86"]).key
 
 
 def test_decisions_from_elsewhere_join_the_space() -> None:

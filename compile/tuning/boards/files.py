@@ -1,4 +1,4 @@
-"""The files that a board needs to measure a candidate: its arguments, and the right result."""
+"""The files that a board needs to measure a candidate: its arguments and the right result."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def reference_path(workload: Workload, folder: Path) -> Path:
 def compute_reference(workload: Workload, path: Path) -> None:
     """Store a layer's right result, as this machine's CPU computes it by the default decision.
 
-    So a board that computes wrongly is known by its first candidate. This machine computes in
-    float32, also where the layer's own type is smaller.
+    With it the first candidate shows whether a board computes correctly. This machine computes in
+    float32, even if the layer's own type is smaller.
 
     Parameters
     ----------
@@ -66,9 +66,9 @@ def compute_reference(workload: Workload, path: Path) -> None:
 
 
 def store(array: Array, folder: Path) -> Path:
-    """Store an array under a name that tells what is in it; return the file's path.
+    """Store an array under a hash of its contents; return the file's path.
 
-    Candidates share most of their arguments, and a board gets a file once.
+    Candidates share most of their arguments, and a file is uploaded to a board once.
     """
     digest = hashlib.sha256(repr(array.shape).encode() + array.tobytes()).hexdigest()
     path = folder / f"{digest[:20]}.npy"
