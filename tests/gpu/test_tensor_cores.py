@@ -145,7 +145,7 @@ def test_default_decision_is_in_the_space(name: str) -> None:
 
 def test_weights_are_filled_up_with_zeros() -> None:
     weight = np.ones((20, 11), np.float16)
-    packed = tensor_core_pointwise.SCHEDULE.pack([weight], Decision(16, 32, 1, 1, 2, 16))
+    (packed,) = tensor_core_pointwise.SCHEDULE.pack([weight], Decision(16, 32, 1, 1, 2, 16))
     assert packed.shape == (32, 32)
     assert packed.sum() == 20 * 11
     assert packed[20:].sum() == packed[:, 11:].sum() == 0

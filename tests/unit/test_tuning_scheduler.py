@@ -15,13 +15,13 @@ from mobilenet_tvm.compile.tuning.measure import Measurement
 from mobilenet_tvm.compile.tuning.scheduler import promise, run_trials
 from mobilenet_tvm.compile.tuning.space import Space
 from mobilenet_tvm.compile.tuning.task import Task
-from mobilenet_tvm.schedules.workloads import Depthwise, GlobalPool, Pointwise, Workload
+from mobilenet_tvm.schedules.workloads import Depthwise, GlobalPool, Pointwise, Window, Workload
 from mobilenet_tvm.targets.presets import PRESETS
 
 LAYERS: list[Workload] = [
     Pointwise(196, 96, 576),
     Pointwise(196, 96, 512),
-    Depthwise(1, 14, 14, 64, (3, 3), (1, 1), (1, 1, 1, 1)),
+    Depthwise(1, 14, 14, 64, Window((3, 3), (1, 1), (1, 1, 1, 1))),
     GlobalPool(1, 49, 96),
 ]
 
