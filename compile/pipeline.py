@@ -18,6 +18,8 @@ from mobilenet_tvm.compile.passes.fold_constants import FoldConstants
 from mobilenet_tvm.compile.passes.fold_pad import FoldPad
 from mobilenet_tvm.compile.passes.fold_scale import FoldScale
 from mobilenet_tvm.compile.passes.lower_layers import Decide, Layer, LowerLayers
+from mobilenet_tvm.compile.passes.network_calls import NetworkCall, network_calls
+from mobilenet_tvm.compile.passes.origins import NODE_NAMES, origins_of_calls
 from mobilenet_tvm.compile.passes.recognize_hard import RecognizeHard
 from mobilenet_tvm.compile.passes.recover_clip import RecoverClip
 from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
@@ -51,15 +53,14 @@ def graph_passes(dtype: str) -> list[Pass]:
     ]
 
 
+def operator_passes() -> list[Pass]:
+    """Return the passes that turn operators into TensorIR functions."""
+    return [relax.transform.LegalizeOps(), relax.transform.AnnotateTIROpPattern()]
+
+
 def fusion_passes() -> list[Pass]:
-    """Return the passes that turn operators into fused TensorIR functions."""
-    return [
-        relax.transform.LegalizeOps(),
-        relax.transform.AnnotateTIROpPattern(),
-        relax.transform.FuseOps(),
-        relax.transform.FuseTIR(),
-        relax.transform.DeadCodeElimination(["main"]),
-    ]
+    """Return the passes that make one function of the functions that TVM groups."""
+    return [relax.transform.FuseTIR(), relax.transform.DeadCodeElimination(["main"])]
 
 
 def memory_passes(target: Target) -> list[Pass]:
@@ -88,12 +89,17 @@ class Lowered:
     ----------
     mod : IRModule
         `main` in the virtual machine's form, and one scheduled function per layer.
-    calls : list of Layer
-        The layers with schedules of their own, in the order in which `main` calls them.
+    calls : list of NetworkCall
+        What `main` calls, in order.
     """
 
     mod: tvm.IRModule
-    calls: list[Layer]
+    calls: list[NetworkCall]
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The calls that have schedules of their own."""
+        return [call.layer for call in self.calls if call.layer]
 
     @property
     def activation_bytes(self) -> int:
@@ -145,13 +151,18 @@ def lower(
     with tvm_target(target), tvm.transform.PassContext(opt_level=3):
         lowering = LowerLayers(_graph(model, dtype, write), target, decide)
         mod = write.after("3-layers", lowering.run())
-        # What is no layer of its own is fused by TVM and scheduled by rule.
-        mod = schedule_module(write.after("4-fused", _run(fusion_passes(), mod)), target)
+        # What is no layer of its own is grouped and fused by TVM, and scheduled by rule.
+        names = mod.attrs[NODE_NAMES]
+        operators = _run(operator_passes(), mod.without_attr(NODE_NAMES))
+        groups = relax.transform.FuseOps()(operators)
+        mod = write.after("4-fused", _run(fusion_passes(), groups))
+        calls = network_calls(mod, lowering, origins_of_calls(operators, groups), names)
+        mod = schedule_module(mod, target)
         for layer in lowering.layers:
             mod[layer.name] = layer.func
         write.after("5-scheduled", mod)
         mod = write.after("6-planned", _run(memory_passes(target), mod))
-    return Lowered(mod, lowering.calls)
+    return Lowered(mod, calls)
 
 
 def layers(model: onnx.ModelProto, target: Target, dtype: str = "float32") -> list[Workload]:

@@ -17,6 +17,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from mobilenet_tvm.compile.passes.origins import node_index
 from mobilenet_tvm.compile.passes.recognize_hard import HARD_SIGMOID, HARD_SWISH
 from mobilenet_tvm.compile.passes.to_nhwc import TO_NHWC
 from mobilenet_tvm.compile.passes.values import (
@@ -64,12 +65,15 @@ class FoundLayer:
     operands : tuple of tuple
         Gates and what the epilogue reads, for each of these layers: values of the network, or
         constants.
+    node : int, optional
+        The place of the ONNX node that the first of these layers comes from.
     """
 
     stages: tuple[Workload, ...]
     data: relax.Expr
     weights: tuple[Array, ...]
     operands: tuple[tuple[relax.Expr | Array, ...], ...]
+    node: int | None = None
 
 
 @dataclass
@@ -209,6 +213,7 @@ class FindLayers:
             self._data(chains[0], fused),
             tuple(weight for weight in weights if weight is not None),
             tuple(tuple(link.operands) for link in chains),
+            node_index(chains[0].head),
         )
 
     def _data(self, chain: _Chain, workload: Workload) -> relax.Expr:

@@ -54,8 +54,9 @@ class LowerLayers(GraphRewriter):
     def __init__(self, mod: tvm.IRModule, target: Target, decide: Decide) -> None:
         super().__init__(mod)
         self.layers: list[Layer] = []
-        #: The layers in the order in which the network calls them.
+        #: The layers in the order in which the network calls them, and the nodes they come from.
         self.calls: list[Layer] = []
+        self.nodes: list[int | None] = []
         self._target = target
         self._decide = decide
         self._found = FindLayers(mod, target)
@@ -70,6 +71,7 @@ class LowerLayers(GraphRewriter):
 
     def _lower(self, last: relax.Var, found: FoundLayer) -> relax.Expr:
         *earlier, workload = found.stages
+        self.nodes += [found.node] * len(found.stages)
         data = self.substitute(found.data)
         if str(data.ty.dtype) != found.stages[0].reads:
             data = self.emit(relax.op.astype(data, found.stages[0].reads))

@@ -31,6 +31,8 @@ class GraphRewriter:
         self._value: dict[relax.Var, relax.Expr] = {}
         self._uses = count_uses(mod["main"])
         self._old: dict[relax.Var, relax.Var] = {}
+        #: Of new variables: that of the old one which they stand for.
+        self._name = ""
 
     def run(self) -> tvm.IRModule:
         """Return a module whose `main` is the rewritten one; other functions stay.
@@ -46,6 +48,7 @@ class GraphRewriter:
         with self.builder.function("rewritten", params=list(func.params)):
             with self.builder.dataflow():
                 for binding in body.blocks[0].bindings if body.blocks else []:
+                    self._name = binding.var.name
                     value = self.substitute(binding.value)
                     visited = self.visit_binding(binding.var, value)
                     new = self.emit(value if visited is None else visited)
@@ -83,9 +86,18 @@ class GraphRewriter:
         """Bind a new value in the function under construction and return its variable."""
         if isinstance(value, relax.Var | GenericConst):
             return value
-        var = self.builder.emit(value)
+        if isinstance(value, relax.Call):
+            # Else the builder binds calls in its arguments, under names of its own.
+            args = [self.emit(arg) if isinstance(arg, relax.Call) else arg for arg in value.args]
+            value = relax.Call(value.op, args, value.attrs, value.ty_args)
+        var = self.builder.emit(value, name_hint=self._name)
         self._value[var] = value
         return var
+
+    def keep_name(self, expr: relax.Expr) -> None:
+        """Name what replaces the present value after another one, which goes on in it."""
+        if isinstance(expr, relax.Var):
+            self._name = expr.name
 
     def producer(self, expr: relax.Expr, op: str | Sequence[str]) -> relax.Call | None:
         """Return the call that produced `expr`, if it is one of the named operators."""
