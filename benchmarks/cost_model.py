@@ -13,15 +13,16 @@ from pathlib import Path
 
 import click
 import numpy as np
-from measuring import measure
+from measuring import measure_decisions
 
 from mobilenet_tvm.compile.logs.log import TuningLog, shipped_log
 from mobilenet_tvm.compile.tuning.cost_model import CostModel
 from mobilenet_tvm.compile.tuning.prior import Known
 from mobilenet_tvm.compile.tuning.records import known_trials
-from mobilenet_tvm.compile.tuning.search import BATCH, predicted_best
+from mobilenet_tvm.compile.tuning.scheduler import BATCH_SIZE
+from mobilenet_tvm.compile.tuning.search import predicted_best
 from mobilenet_tvm.compile.tuning.space import Space
-from mobilenet_tvm.schedules.workloads import Depthwise, Pointwise, Step, Workload
+from mobilenet_tvm.schedules.workloads import Depthwise, Pointwise, Step, Window, Workload
 from mobilenet_tvm.targets.presets import get_target
 from mobilenet_tvm.targets.target import Target
 
@@ -33,7 +34,9 @@ HARD_SWISH = (Step("add_channel"), Step("hard_swish"))
 LAYERS: list[Workload] = [
     Pointwise(196, 112, 672, HARD_SWISH),
     Pointwise(784, 120, 40, (Step("add_channel"), Step("add"))),
-    Depthwise(1, 56, 56, 72, (3, 3), (1, 1), (1, 1, 1, 1), (Step("add_channel"), Step("relu"))),
+    Depthwise(
+        1, 56, 56, 72, Window((3, 3), (1, 1), (1, 1, 1, 1)), (Step("add_channel"), Step("relu"))
+    ),
 ]
 
 
@@ -71,7 +74,7 @@ def best_so_far(
     order: list[int] = []
     while len(order) < min(trials, len(seconds) - 1):
         scores = model.scores(space, untried) if earlier is not None else None
-        batch = predicted_best(untried, scores, BATCH, rng)
+        batch = predicted_best(untried, scores, BATCH_SIZE, rng)
         if earlier is not None:
             model.learn(space, {number: seconds[number] for number in batch})
         order += batch
@@ -102,7 +105,7 @@ def main(name: str, trials: int, seeds: int, times: Path | None, as_json: bool) 
     for layer in LAYERS:
         space = Space(layer, target)
         if str(layer) not in kept:
-            measured = measure(space, range(len(space.decisions)))
+            measured = measure_decisions(space, range(len(space.decisions)))
             kept[str(layer)] = {str(number): s for number, s in measured.items()}
             if times:
                 times.write_text(json.dumps(kept))

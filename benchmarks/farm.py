@@ -21,19 +21,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
 import psutil
-from tvm.s_tir.meta_schedule.builder import BuilderInput
-from tvm.s_tir.meta_schedule.runner import RunnerInput
 
-from mobilenet_tvm.compile.codegen.tvm_target import llvm_target
 from mobilenet_tvm.compile.tuning.boards.farm import Farm
 from mobilenet_tvm.compile.tuning.boards.files import compile_with_arguments
 from mobilenet_tvm.compile.tuning.boards.runner import BoardRunner
-from mobilenet_tvm.compile.tuning.local.builder import Artifact, Builder
+from mobilenet_tvm.compile.tuning.local.builder import Builder, Candidate
 from mobilenet_tvm.compile.tuning.measure import Measurement
 from mobilenet_tvm.compile.tuning.space import Space
 from mobilenet_tvm.compile.tuning.task import Task
@@ -42,7 +39,7 @@ from mobilenet_tvm.runtime.address import Address
 from mobilenet_tvm.runtime.remote import measuring
 from mobilenet_tvm.runtime.remote.serve import ServeOptions, serve
 from mobilenet_tvm.runtime.remote.wire import TrackerLink
-from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import Pointwise
 from mobilenet_tvm.targets.presets import native
 
@@ -112,21 +109,19 @@ def tree(root: int) -> dict[int, float]:
     return found
 
 
-def artifacts(folder: Path, count: int) -> dict[str, Artifact]:
-    """Build one candidate, and return it under so many names, with contents of its own each."""
-    task = Task(Space(LAYERS[0], native()), 1)
-    builder = Builder([task], operators.build, folder, lambda *_: None, compile_with_arguments)
+def copies(folder: Path, count: int) -> list[Candidate]:
+    """Build one candidate, and return so many copies of it that differ in their contents."""
+    builder = Builder(registry.build, folder, lambda *_: None, compile_with_arguments)
     try:
-        candidate = BuilderInput(task.space.candidates[0].sch.mod, llvm_target(task.space.target))
-        path = str(builder.build([candidate])[0].artifact_path)
+        (candidate,) = builder.build(Task(Space(LAYERS[0], native()), 1), [0])
     finally:
         builder.close()
-    library, artifact = Path(path).read_bytes(), builder.artifacts[path]
-    made = {}
+    library = candidate.library.read_bytes()
+    made = []
     for number in range(count):
         copy = folder / f"copy-{number}.so"
         copy.write_bytes(library + number.to_bytes(4, "little"))
-        made[str(copy)] = artifact
+        made.append(replace(candidate, library=copy))
     return made
 
 
@@ -147,21 +142,21 @@ def simulated_farm(boards: int, seconds: float) -> Iterator[tuple[Address, list[
 
 
 def only_measure(farm: Farm, count: int, tried: Tried) -> None:
-    """Measure so many candidates that are built before."""
+    """Measure so many candidates that were built before."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        made = artifacts(folder, count)
+        made = copies(folder, count)
         runner = BoardRunner(
-            made, farm, native(), 1, folder, lambda *_: tried(), lambda line: tried(line)
+            farm, native(), 1, folder, lambda *_: tried(), lambda line: tried(line)
         )
-        futures = runner.run([RunnerInput(path, "cpu", []) for path in made])
-        for future in futures:
-            future.result()
+        runner.submit(made)
+        while runner.unfinished():
+            runner.wait()
         runner.close()
 
 
 def build_as_well(farm: Farm, count: int, tried: Tried) -> None:
-    """Tune, with all that belongs to it."""
+    """Tune: search, build and measure."""
     tune(
         dict.fromkeys(LAYERS, 1),
         native(),

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 import click
 import tvm
+from tvm import tirx
 
 from mobilenet_tvm.compile.codegen.build import pass_config
 from mobilenet_tvm.compile.codegen.tvm_target import tvm_target
 from mobilenet_tvm.compile.models.source import ModelOptions, resolve
-from mobilenet_tvm.compile.passes.lower_layers import DTYPES, Layer
+from mobilenet_tvm.compile.passes.find_layers import DTYPES
 from mobilenet_tvm.compile.pipeline import layers
-from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.gpu.threads import fma_per_cycle, lanes_of
 from mobilenet_tvm.targets.presets import get_target
 from mobilenet_tvm.targets.target import Target
@@ -75,10 +76,10 @@ def account(source: str, dtype: str) -> Account:
     return Account(**{name: counts[name] for name in Account.__dataclass_fields__})
 
 
-def source_of(layer: Layer, target: Target) -> str:
+def source_of(func: tirx.PrimFunc, target: Target) -> str:
     """Return a layer's OpenCL C."""
     with tvm.transform.PassContext(opt_level=3, config=pass_config(target)):
-        built = tvm.tirx.build(layer.func, target=tvm_target(target))
+        built = tvm.tirx.build(func, target=tvm_target(target))
     return str(built.imports[0].inspect_source())
 
 
@@ -94,23 +95,25 @@ def main(model: str, dtype: str) -> None:
         f"{'threads':>8} {'group':>5} {'regs':>4} {'loads':>5} {'small':>5} {'stores':>6} "
         f"{'MADs':>6} {'/load':>5} {'if':>3} {'of peak':>7}  layer and decision"
     )
-    found = layers(resolve(model, ModelOptions()).model, target, dtype)
-    for layer in {layer.name: layer for layer in found}.values():
-        seen = account(source_of(layer, target), dtype)
-        text = layer.func.script()
+    for workload in dict.fromkeys(layers(resolve(model, ModelOptions()).model, target, dtype)):
+        decision = registry.default(workload, target)
+        func = registry.build(workload, decision, target).with_attr("global_symbol", "layer")
+        seen = account(source_of(func, target), dtype)
+        text = func.script()
         blocks, group = (
             int(match[1])
             for thread in ("blockIdx.x", "threadIdx.x")
             if (match := re.search(rf'thread_binding\((\d+), thread="{thread}"', text))
         )
-        model_says = operators.estimate(layer.workload, layer.decision, target)
-        most = fma_per_cycle(dtype, gpu) * gpu.units * model_says["cycles"]
-        decision = " ".join(f"{name}={value}" for name, value in vars(layer.decision).items())
+        registers = registry.features(workload, decision, target)["registers_of_thread"]
+        cycles = registry.cycles(workload, decision, target)
+        most = fma_per_cycle(dtype, gpu) * gpu.units * cycles
+        shown = " ".join(f"{name}={value}" for name, value in vars(decision).items())
         click.echo(
-            f"{blocks * group:>8} {group:>5} {model_says['registers_of_thread']:>4.0f} "
+            f"{blocks * group:>8} {group:>5} {registers:>4.0f} "
             f"{seen.loads:>5} {seen.small:>5} {seen.stores:>6} {seen.multiply_adds:>6} "
             f"{seen.multiply_adds / max(1, seen.loads + seen.small):>5.1f} {seen.branches:>3} "
-            f"{layer.workload.flops / 2 / most:>7.0%}  {layer.workload}  {decision}"
+            f"{workload.flops / 2 / most:>7.0%}  {workload}  {shown}"
         )
 
 

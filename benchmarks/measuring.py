@@ -6,42 +6,32 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from tvm.s_tir.meta_schedule.builder import BuilderInput
-from tvm.s_tir.meta_schedule.runner import RunnerInput
-
-from mobilenet_tvm.compile.codegen.tvm_target import llvm_target
 from mobilenet_tvm.compile.tuning.local.builder import Builder
-from mobilenet_tvm.compile.tuning.local.runner import Runner
+from mobilenet_tvm.compile.tuning.local.runner import LocalRunner
 from mobilenet_tvm.compile.tuning.measure import Measurement
 from mobilenet_tvm.compile.tuning.space import Space
-from mobilenet_tvm.compile.tuning.task import Task
-from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.compile.tuning.task import Outcome, Task
+from mobilenet_tvm.schedules import registry
 
-BATCH = 32
+BATCH_SIZE = 32
 
 
-def measure(space: Space, numbers: Sequence[int]) -> dict[int, float]:
+def measure_decisions(space: Space, numbers: Sequence[int]) -> dict[int, float]:
     """Return the seconds of decisions that work, by number; the default's has to be among them."""
     task = Task(space, 1)
 
-    def keep(task: Task, number: int, outcome: Any) -> None:
+    def keep(task: Task, number: int, outcome: Outcome) -> None:
         task.outcomes[number] = outcome
         progress = f"\r{len(task.outcomes)}/{len(numbers)} {space.workload}"
         print(progress, end="", file=sys.stderr)
 
     with tempfile.TemporaryDirectory() as folder:
-        builder = Builder([task], operators.build, Path(folder), keep)
-        runner = Runner(builder.artifacts, 1, Path(folder), keep)
+        builder = Builder(registry.build, Path(folder), keep)
+        runner = LocalRunner(space.target, 1, Path(folder), keep)
         try:
-            for start in range(0, len(numbers), BATCH):
-                batch = [space.candidates[number] for number in numbers[start : start + BATCH]]
-                target = llvm_target(space.target)
-                built = builder.build([BuilderInput(c.sch.mod, target) for c in batch])
-                runner.run(
-                    [RunnerInput(b.artifact_path, "cpu", []) for b in built if b.artifact_path]
-                )
+            for start in range(0, len(numbers), BATCH_SIZE):
+                runner.submit(builder.build(task, numbers[start : start + BATCH_SIZE]))
         finally:
             builder.close()
             runner.close()

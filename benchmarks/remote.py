@@ -54,7 +54,7 @@ def compare(file: Path, device: str) -> None:
             print(f"upload, {attempt}   {time.perf_counter() - began:8.3f} s  ({size:.1f} MB)")
     with connect(device) as session:
         model = session.load(file, threads=1)
-        there, call = model.measure(100).median, model.measure_calls(50).median
+        there, call = model.measure_latency(100).median, model.measure_round_trip(50).median
         trips = []
         for _ in range(200):
             began = time.perf_counter()

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 import numpy as np
-from measuring import measure
+from measuring import measure_decisions
 from tvm.support.popen_pool import PopenPoolExecutor
 
 from mobilenet_tvm.compile.models.source import ModelOptions
@@ -127,7 +127,7 @@ def main(
         drawn = rng.choice(rest, min(others, len(rest)), replace=False)
         chosen += sorted(int(n) for n in drawn)
         if str(layer) not in kept:
-            kept[str(layer)] = {str(n): s for n, s in measure(space, chosen).items()}
+            kept[str(layer)] = {str(n): s for n, s in measure_decisions(space, chosen).items()}
             if times:
                 times.write_text(json.dumps(kept))
         seconds = {int(number): s for number, s in kept[str(layer)].items()}

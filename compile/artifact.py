@@ -16,7 +16,8 @@ from mobilenet_tvm.compile.frontend.read import graph_inputs
 from mobilenet_tvm.compile.logs.decisions import Decisions, find_logs
 from mobilenet_tvm.compile.logs.log import TuningLog
 from mobilenet_tvm.compile.models.source import ModelOptions, Source, resolve
-from mobilenet_tvm.compile.passes.lower_layers import DTYPES, Layer
+from mobilenet_tvm.compile.passes.find_layers import DTYPES
+from mobilenet_tvm.compile.passes.network_calls import NetworkCall
 from mobilenet_tvm.compile.pipeline import Lowered, lower
 from mobilenet_tvm.runtime.metadata import Metadata, TensorInfo
 from mobilenet_tvm.targets.errors import WrongUseError
@@ -138,7 +139,7 @@ def _describe(
     inputs = zip(names, [param.ty for param in main.params], strict=True)
     results = main.ret_ty.fields if isinstance(main.ret_ty, relax.TupleType) else [main.ret_ty]
     outputs = zip([value.name for value in source.model.graph.output], results, strict=True)
-    calls = [_call(layer, decisions.source(layer.workload)) for layer in lowered.calls]
+    calls = [_call(call, decisions) for call in lowered.calls]
     extra: dict[str, Any] = {
         "dtype": dtype,
         "activation_bytes": lowered.activation_bytes,
@@ -163,21 +164,24 @@ def _describe(
             for package in ("mobilenet-tvm", "apache-tvm", "apache-tvm-ffi", "onnx")
         },
         weights=source.weights,
-        layers=len(lowered.calls),
+        layers=len(lowered.layers),
         tuned_layers=sum(call["tuned"] for call in calls),
         extra=extra,
     )
 
 
-def _call(layer: Layer, source: str) -> dict[str, Any]:
-    """Return what `profile` shows of a layer, apart from its time."""
+def _call(call: NetworkCall, decisions: Decisions) -> dict[str, Any]:
+    """Return what `profile` shows of a call, apart from its time."""
+    layer = call.layer
+    source = decisions.source(layer.workload) if layer else ""
     return {
-        "function": layer.name,
-        "workload": str(layer.workload),
-        "flops": layer.workload.flops,
-        "bytes": layer.workload.bytes,
-        "decision": vars(layer.decision),
-        "tuned": source != "default",
+        "function": call.function,
+        "node": call.node,
+        "workload": str(layer.workload) if layer else call.function,
+        "flops": call.flops,
+        "bytes": call.bytes,
+        "decision": vars(layer.decision) if layer else {},
+        "tuned": source not in ("", "default"),
         "source": source,
     }
 

@@ -13,17 +13,21 @@ from tvm import relax
 from mobilenet_tvm.compile.codegen.tvm_target import tvm_target
 from mobilenet_tvm.compile.frontend.importer import to_relax
 from mobilenet_tvm.compile.passes.cuda_graph import add_cuda_graph
+from mobilenet_tvm.compile.passes.find_layers import FindLayers
 from mobilenet_tvm.compile.passes.fold_constants import FoldConstants
 from mobilenet_tvm.compile.passes.fold_pad import FoldPad
 from mobilenet_tvm.compile.passes.fold_scale import FoldScale
 from mobilenet_tvm.compile.passes.lower_layers import Decide, Layer, LowerLayers
+from mobilenet_tvm.compile.passes.network_calls import NetworkCall, network_calls
+from mobilenet_tvm.compile.passes.origins import NODE_NAMES, origins_of_calls
 from mobilenet_tvm.compile.passes.recognize_hard import RecognizeHard
 from mobilenet_tvm.compile.passes.recover_clip import RecoverClip
-from mobilenet_tvm.compile.passes.rewriter import GraphRewriter, op_name
+from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
 from mobilenet_tvm.compile.passes.set_dtype import SetDtype
 from mobilenet_tvm.compile.passes.to_nhwc import ToNHWC
-from mobilenet_tvm.schedules import registry as operators
-from mobilenet_tvm.schedules import schedule_module
+from mobilenet_tvm.compile.passes.values import op_name
+from mobilenet_tvm.schedules import registry, schedule_module
+from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.target import Target
 
@@ -49,15 +53,14 @@ def graph_passes(dtype: str) -> list[Pass]:
     ]
 
 
+def operator_passes() -> list[Pass]:
+    """Return the passes that turn operators into TensorIR functions."""
+    return [relax.transform.LegalizeOps(), relax.transform.AnnotateTIROpPattern()]
+
+
 def fusion_passes() -> list[Pass]:
-    """Return the passes that turn operators into fused TensorIR functions."""
-    return [
-        relax.transform.LegalizeOps(),
-        relax.transform.AnnotateTIROpPattern(),
-        relax.transform.FuseOps(),
-        relax.transform.FuseTIR(),
-        relax.transform.DeadCodeElimination(["main"]),
-    ]
+    """Return the passes that make one function of the functions that TVM groups."""
+    return [relax.transform.FuseTIR(), relax.transform.DeadCodeElimination(["main"])]
 
 
 def memory_passes(target: Target) -> list[Pass]:
@@ -86,12 +89,17 @@ class Lowered:
     ----------
     mod : IRModule
         `main` in the virtual machine's form, and one scheduled function per layer.
-    calls : list of Layer
-        The layers with schedules of their own, in the order in which `main` calls them.
+    calls : list of NetworkCall
+        What `main` calls, in order.
     """
 
     mod: tvm.IRModule
-    calls: list[Layer]
+    calls: list[NetworkCall]
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The calls that have schedules of their own."""
+        return [call.layer for call in self.calls if call.layer]
 
     @property
     def activation_bytes(self) -> int:
@@ -109,7 +117,7 @@ class Lowered:
 def lower(
     model: onnx.ModelProto,
     target: Target,
-    decide: Decide = operators.default,
+    decide: Decide = registry.default,
     dump: Path | None = None,
     dtype: str = "float32",
 ) -> Lowered:
@@ -141,18 +149,26 @@ def lower(
     """
     write = _Dump(dump)
     with tvm_target(target), tvm.transform.PassContext(opt_level=3):
-        lowering, mod = _lower_layers(model, target, decide, write, dtype)
-        # What is no layer of its own is fused by TVM and scheduled by rule.
-        mod = schedule_module(write.after("4-fused", _run(fusion_passes(), mod)), target)
+        lowering = LowerLayers(_graph(model, dtype, write), target, decide)
+        mod = write.after("3-layers", lowering.run())
+        # What is no layer of its own is grouped and fused by TVM, and scheduled by rule.
+        names = mod.attrs[NODE_NAMES]
+        operators = _run(operator_passes(), mod.without_attr(NODE_NAMES))
+        groups = relax.transform.FuseOps()(operators)
+        mod = write.after("4-fused", _run(fusion_passes(), groups))
+        calls = network_calls(mod, lowering, origins_of_calls(operators, groups), names)
+        mod = schedule_module(mod, target)
         for layer in lowering.layers:
             mod[layer.name] = layer.func
         write.after("5-scheduled", mod)
         mod = write.after("6-planned", _run(memory_passes(target), mod))
-    return Lowered(mod, lowering.calls)
+    return Lowered(mod, calls)
 
 
-def layers(model: onnx.ModelProto, target: Target, dtype: str = "float32") -> list[Layer]:
+def layers(model: onnx.ModelProto, target: Target, dtype: str = "float32") -> list[Workload]:
     """Return the layers with schedules of their own, in the order in which a network calls them.
+
+    Nothing is packed, scheduled or built for it.
 
     Parameters
     ----------
@@ -164,17 +180,13 @@ def layers(model: onnx.ModelProto, target: Target, dtype: str = "float32") -> li
         As for `lower`.
     """
     with tvm_target(target), tvm.transform.PassContext(opt_level=3):
-        lowering, _ = _lower_layers(model, target, operators.default, _Dump(None), dtype)
-    return lowering.calls
+        return FindLayers(_graph(model, dtype, _Dump(None)), target).calls()
 
 
-def _lower_layers(
-    model: onnx.ModelProto, target: Target, decide: Decide, write: _Dump, dtype: str
-) -> tuple[LowerLayers, tvm.IRModule]:
+def _graph(model: onnx.ModelProto, dtype: str, write: _Dump) -> tvm.IRModule:
+    """Return a model as the graph passes leave it."""
     mod = write.after("1-imported", to_relax(model))
-    mod = write.after("2-graph", _run(graph_passes(dtype), mod))
-    lowering = LowerLayers(mod, target, decide)
-    return lowering, write.after("3-layers", lowering.run())
+    return write.after("2-graph", _run(graph_passes(dtype), mod))
 
 
 def _run(passes: list[Pass], mod: tvm.IRModule) -> tvm.IRModule:

@@ -6,7 +6,7 @@ import numpy as np
 
 from mobilenet_tvm.compile import compile_model
 from mobilenet_tvm.runtime import load
-from mobilenet_tvm.runtime.bench import measure
+from mobilenet_tvm.runtime.bench import measure_latency
 
 artifact = compile_model("v2", target="native")
 about = artifact.metadata
@@ -21,5 +21,5 @@ image = np.random.default_rng(0).standard_normal(model.inputs[0].shape).astype(n
 logits = model(image)
 print(f"ran       {model.inputs[0].shape} -> {logits.shape}, first class {logits.argmax()}")
 
-latency = measure(model, rounds=50)
+latency = measure_latency(model, rounds=50)
 print(f"latency   {1e3 * latency.minimum:.2f} ms at least, {1e3 * latency.median:.2f} ms median")

@@ -55,7 +55,7 @@ class Latency:
         return {"rounds": self.rounds} | {f"{name}_ms": 1e3 * getattr(self, name) for name in names}
 
 
-def measure(
+def measure_latency(
     model: Model,
     inputs: Mapping[str, ArrayLike] | None = None,
     rounds: int = 100,

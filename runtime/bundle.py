@@ -14,9 +14,10 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from mobilenet_tvm.runtime.cache import cache_folder
+from mobilenet_tvm.runtime.atomic import replacing
 from mobilenet_tvm.runtime.device import CPU, CUDA, OPENCL
 from mobilenet_tvm.runtime.elf import read_elf
+from mobilenet_tvm.runtime.folders import cache_folder
 from mobilenet_tvm.runtime.library import (
     CUDA_LIBRARY,
     FFI_REQUIREMENT,
@@ -35,7 +36,6 @@ _LOADER = {
     "runtime": (
         "__init__",
         "bench",
-        "cache",
         "device",
         "elf",
         "library",
@@ -47,11 +47,13 @@ _LOADER = {
 }
 # What a board has besides.
 _SERVER = {
-    "runtime": ("address", "measure", "profile"),
+    "runtime": ("address", "atomic", "folders", "measure", "profile"),
     "runtime.remote": ("__init__", "board", "info", "listen", "marks", "measuring", "wire"),
-    "targets": ("gpu", "presets", "target"),
+    "targets": ("gpu", "target"),
+    "targets.presets": ("__init__", "arm", "gpus", "x86"),
 }
-# What an NVIDIA GPU needs besides.
+# What GPUs need besides.
+_OPENCL = {"runtime": ("atomic", "folders")}
 _CUDA = {"runtime": ("cuda", "cuda_code")}
 
 # What a bundle holds beside its model, and what a board's folder does.
@@ -211,6 +213,7 @@ def _add_gpu(folder: Path, kind: str, machine: str) -> str:
     """Copy what a kind of GPU needs besides, and return what the README says of it."""
     runtime = folder / "mobilenet_tvm" / "runtime"
     if kind == OPENCL:
+        _copy_modules(folder, _OPENCL)
         built = copy_plugin(runtime / "opencl", machine)
         return _OPENCL_BUILT if built else _OPENCL_SOURCE
     if kind == CUDA:
@@ -300,19 +303,19 @@ def _fetch(version: str, machine: str, destination: Path) -> None:
     """Take the library out of the wheel on the package index."""
     member = f"tvm/lib/{destination.name}"
     try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=destination.parent) as scratch:
+        with replacing(destination) as scratch:
+            folder = scratch.parent
             pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir"]
             wheel_of = ["--only-binary=:all:", "--platform", f"manylinux_2_28_{machine}"]
             subprocess.run(
-                [*pip, *wheel_of, "--dest", scratch, f"apache-tvm=={version}"],
+                [*pip, *wheel_of, "--dest", str(folder), f"apache-tvm=={version}"],
                 check=True,
                 capture_output=True,
                 text=True,
             )
-            (wheel,) = Path(scratch).glob("*.whl")
+            (wheel,) = folder.glob("*.whl")
             with zipfile.ZipFile(wheel) as archive:
-                Path(archive.extract(member, scratch)).replace(destination)
+                scratch.write_bytes(archive.read(member))
     except subprocess.CalledProcessError as error:
         lines = error.stderr.strip().splitlines()
         reason = next((line for line in reversed(lines) if "ERROR" in line), lines[-1])

@@ -51,6 +51,14 @@ class BaseModel(ABC):
         self.threads = threads
         self._dtypes = [np.dtype(info.dtype) for info in self.inputs]
 
+    def __repr__(self) -> str:
+        """Return model, target, inputs, outputs and what computes it, in one line."""
+        inputs, outputs = (", ".join(map(str, infos)) for infos in (self.inputs, self.outputs))
+        return (
+            f"<{type(self).__name__} {self.metadata.model} for {self.metadata.target['name']}: "
+            f"{inputs} -> {outputs}, {self._place()}>"
+        )
+
     def __call__(self, /, *arrays: ArrayLike, **named: ArrayLike) -> Any:
         """Run the model.
 
@@ -89,6 +97,10 @@ class BaseModel(ABC):
     @abstractmethod
     def _compute(self, inputs: Sequence[Array]) -> Sequence[Array]:
         """Return the outputs for inputs as generated code needs them."""
+
+    @abstractmethod
+    def _place(self) -> str:
+        """Return what computes the model, in a few words."""
 
     def _order(self, arrays: tuple[ArrayLike, ...], named: dict[str, ArrayLike]) -> list[ArrayLike]:
         """Put inputs given by position and by name into the model's order."""
@@ -140,6 +152,9 @@ class Model(BaseModel):
         result = self._threads.call(self._run, [tvm_ffi.from_dlpack(array) for array in inputs])
         results = [result] if isinstance(result, tvm_ffi.Tensor) else result
         return [np.from_dlpack(tensor) for tensor in results]
+
+    def _place(self) -> str:
+        return f"threads: {self.threads}" if self.device.is_cpu else f"on {self.device.name}"
 
     def _run(self, tensors: Sequence[Any]) -> Any:
         with self._turn:

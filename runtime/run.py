@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mobilenet_tvm.runtime import Model, load
-from mobilenet_tvm.runtime.bench import measure, random_inputs
+from mobilenet_tvm.runtime.bench import measure_latency, random_inputs
 from mobilenet_tvm.runtime.model import Array
 from mobilenet_tvm.targets.errors import UserError
 
@@ -38,7 +38,7 @@ def run(files: list[Path], threads: int | None) -> None:
     inputs = _read(model, files) if files else random_inputs(model)
     result = model(**inputs)
     outputs = result if isinstance(result, dict) else {model.outputs[0].name: result}
-    latency = measure(model, inputs, rounds=50)
+    latency = measure_latency(model, inputs, rounds=50)
     lines = [f"{model.metadata.model} for {model.metadata.target['name']}, on {model.device.name}"]
     lines += [f"input  {info}" for info in model.inputs]
     lines += [f"output {info}: {_summary(outputs[info.name])}" for info in model.outputs]

@@ -1,4 +1,4 @@
-"""How a loop nest becomes fast: rules by operator, tried in order; the last takes anything."""
+"""How a loop nest becomes fast: schedules by operator, and rules for what has none of its own."""
 
 from __future__ import annotations
 
@@ -6,20 +6,13 @@ import tvm
 from tvm import tirx
 
 from mobilenet_tvm.schedules.base import Rule
-from mobilenet_tvm.schedules.fallback import (
-    convolution as general_convolution,
-)
-from mobilenet_tvm.schedules.fallback import (
-    elementwise,
-    reduction,
-)
-from mobilenet_tvm.schedules.fallback import gpu as gpu_rules
+from mobilenet_tvm.schedules.fallback import convolution, elementwise, gpu, reduction
 from mobilenet_tvm.targets.target import Target
 
-#: In order of priority, for CPUs.
-RULES: tuple[Rule, ...] = (general_convolution.apply, elementwise.apply, reduction.apply)
+#: Rules for CPUs, in order of priority: the last one takes anything.
+RULES: tuple[Rule, ...] = (convolution.apply, elementwise.apply, reduction.apply)
 #: The same for GPUs.
-GPU_RULES: tuple[Rule, ...] = (gpu_rules.apply,)
+GPU_RULES: tuple[Rule, ...] = (gpu.apply,)
 
 
 def schedule_module(mod: tvm.IRModule, target: Target) -> tvm.IRModule:

@@ -1,4 +1,7 @@
-"""The operators that have schedules of their own, by workload."""
+"""Which schedule computes a layer: the first that takes it, of a list for each kind of target.
+
+A new schedule is a file of its own and a line in these lists.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, get_type_hints
 
-import numpy as np
 from tvm import tirx
 
+from mobilenet_tvm.schedules.base import Array, Decision, Schedule, default_decision
 from mobilenet_tvm.schedules.cpu import (
     block,
     depthwise,
@@ -19,124 +22,89 @@ from mobilenet_tvm.schedules.cpu import (
 )
 from mobilenet_tvm.schedules.gpu import depthwise as gpu_depthwise
 from mobilenet_tvm.schedules.gpu import depthwise_pointwise as gpu_depthwise_pointwise
+from mobilenet_tvm.schedules.gpu import pointwise as gpu_pointwise
+from mobilenet_tvm.schedules.gpu import pooling as gpu_pooling
 from mobilenet_tvm.schedules.gpu import (
-    gates,
     shared_depthwise_pointwise,
     shared_pointwise,
     tensor_core_depthwise_pointwise,
     tensor_core_pointwise,
 )
-from mobilenet_tvm.schedules.gpu import pointwise as gpu_pointwise
-from mobilenet_tvm.schedules.gpu import pooling as gpu_pooling
 from mobilenet_tvm.schedules.gpu import stem as gpu_stem
-from mobilenet_tvm.schedules.gpu.threads import gpu_of
-from mobilenet_tvm.schedules.workloads import (
-    Block,
-    Convolution,
-    Depthwise,
-    DepthwisePointwise,
-    GlobalPool,
-    Pointwise,
-    Workload,
-)
+from mobilenet_tvm.schedules.workloads import OPERATORS, Workload
 from mobilenet_tvm.targets.target import Target
 
-# A schedule is a file's functions, or an object that has the same ones as methods.
-_CPU: dict[type, Any] = {
-    Block: block,
-    Convolution: stem,
-    Depthwise: depthwise,
-    DepthwisePointwise: depthwise_pointwise,
-    GlobalPool: pooling,
-    Pointwise: pointwise,
-}
-_GPU: dict[type, Any] = {
-    Convolution: gpu_stem,
-    Depthwise: gpu_depthwise,
-    DepthwisePointwise: gpu_depthwise_pointwise.SCHEDULE,
-    GlobalPool: gpu_pooling,
-    Pointwise: gpu_pointwise,
-}
-_CUDA: dict[type, Any] = {
-    **_GPU,
-    DepthwisePointwise: shared_depthwise_pointwise.SCHEDULE,
-    Pointwise: shared_pointwise,
-}
-_TENSOR_CORES: dict[type, Any] = {
-    DepthwisePointwise: tensor_core_depthwise_pointwise.SCHEDULE,
-    Pointwise: tensor_core_pointwise,
-}
-#: By the kind of a target.
-_MODULES = {"llvm": _CPU, "opencl": _GPU, "cuda": _CUDA}
+_CPU: tuple[Schedule[Any, Any], ...] = (
+    block.SCHEDULE,
+    depthwise_pointwise.SCHEDULE,
+    stem.SCHEDULE,
+    depthwise.SCHEDULE,
+    pointwise.SCHEDULE,
+    pooling.SCHEDULE,
+)
+_OPENCL: tuple[Schedule[Any, Any], ...] = (
+    gpu_depthwise_pointwise.SCHEDULE,
+    gpu_stem.SCHEDULE,
+    gpu_depthwise.SCHEDULE,
+    gpu_pointwise.SCHEDULE,
+    gpu_pooling.SCHEDULE,
+)
+_CUDA: tuple[Schedule[Any, Any], ...] = (
+    tensor_core_depthwise_pointwise.SCHEDULE,
+    tensor_core_pointwise.SCHEDULE,
+    shared_depthwise_pointwise.SCHEDULE,
+    shared_pointwise.SCHEDULE,
+    gpu_stem.SCHEDULE,
+    gpu_depthwise.SCHEDULE,
+    gpu_pooling.SCHEDULE,
+)
+#: In order of priority, by the kind of a target.
+SCHEDULES = {"llvm": _CPU, "opencl": _OPENCL, "cuda": _CUDA}
+
 _BY_DECISION = {
-    module.Decision: module
-    for modules in (*_MODULES.values(), _TENSOR_CORES)
-    for module in modules.values()
+    schedule.decision_type: schedule for kind in SCHEDULES.values() for schedule in kind
 }
 
 
 @functools.cache
-def _on_tensor_cores(workload: Workload, target: Target) -> bool:
-    if isinstance(workload, Pointwise):
-        return tensor_core_pointwise.pays(workload, target)
-    if not isinstance(workload, DepthwisePointwise):
-        return False
-    if not tensor_core_pointwise.pays(workload.pointwise, target):
-        return False
-    cores, others = (
-        schedule.cycles(workload, schedule.default(workload, target), gpu_of(target))
-        for schedule in (_TENSOR_CORES[DepthwisePointwise], _CUDA[DepthwisePointwise])
-    )
-    return bool(cores < others)
+def find(workload: Workload, target: Target) -> Schedule[Any, Any] | None:
+    """Return a layer's schedule on a target; None where there is none, as for some fused layers."""
+    schedules = SCHEDULES[target.kind]
+    return next((schedule for schedule in schedules if schedule.takes(workload, target)), None)
 
 
-def _module(workload: Workload, target: Target) -> Any:
-    if _on_tensor_cores(workload, target):
-        return _TENSOR_CORES[type(workload)]
-    return _MODULES[target.kind][type(workload)]
-
-
-def operator(workload: Workload) -> str:
-    """Return the operator's name, as in the workload's own text."""
-    return str(workload).partition(" ")[0]
+def _schedule(workload: Workload, target: Target) -> Schedule[Any, Any]:
+    schedule = find(workload, target)
+    if schedule is None:
+        raise ValueError(
+            f"{target.name} has no schedule for {workload.operator} of {workload.dtype}"
+        )
+    return schedule
 
 
 def supports(workload: Workload, target: Target) -> bool:
-    """Tell whether a target has a schedule for an operator: GPUs have none for some fused ones.
-
-    CPUs have none for float16, and none for gates.
-    """
-    gated = isinstance(workload, Pointwise) and workload.gates > 0
-    takes = target.gpu is not None or (workload.dtype == "float32" and not gated)
-    return takes and type(workload) in _MODULES[target.kind]
+    """Tell whether a target has a schedule for a layer."""
+    return find(workload, target) is not None
 
 
-@functools.cache
-def default(workload: Workload, target: Target) -> Any:
+def default(workload: Workload, target: Target) -> Decision:
     """Return the decision that follows from the target's description alone."""
-    return _module(workload, target).default(workload, target)
+    found: Decision = default_decision(_schedule(workload, target), workload, target)
+    return found
 
 
 def space(workload: Workload, target: Target) -> dict[str, list[Any]]:
     """Return the candidates for each part of a decision."""
-    candidates: dict[str, list[Any]] = _module(workload, target).space(workload, target)
-    return candidates
+    return _schedule(workload, target).space(workload, target)
 
 
-def pays(workload: Block | DepthwisePointwise | Pointwise, target: Target) -> bool:
-    """Tell whether a fused layer, or one with gates, is faster than its parts apart."""
-    if not supports(workload, target):
-        return False
-    if isinstance(workload, Pointwise):
-        return gates.pay(workload, functools.partial(_default_cycles, target=target), target)
-    return bool(_module(workload, target).pays(workload, target))
+def decisions(workload: Workload, target: Target) -> list[Decision]:
+    """Return the valid decisions of a workload's space, the default first, each once."""
+    others = _schedule(workload, target).decisions(workload, target)
+    return list(dict.fromkeys([default(workload, target), *others]))
 
 
-def _default_cycles(workload: Workload, target: Target) -> float:
-    return estimate(workload, default(workload, target), target)["cycles"]
-
-
-def decision(workload: Workload, values: Mapping[str, Any], target: Target) -> Any:
+def decision(workload: Workload, values: Mapping[str, Any], target: Target) -> Decision:
     """Return the decision that somebody else wrote down, as a tuning log has it.
 
     Parameters
@@ -150,76 +118,61 @@ def decision(workload: Workload, values: Mapping[str, Any], target: Target) -> A
 
     Returns
     -------
-    object
-        The workload's `Decision`, which `build` takes.
+    Decision
+        Of the layer's schedule.
 
     Raises
     ------
     ValueError
         If a name or a type is wrong, or the schedule cannot do it for this layer and target.
     """
-    if not supports(workload, target):
-        raise ValueError(
-            f"{target.name} has no schedule for {operator(workload)} of {workload.dtype}"
-        )
-    module = _module(workload, target)
-    types = get_type_hints(module.Decision)
+    schedule = _schedule(workload, target)
+    types = get_type_hints(schedule.decision_type)
     if set(values) != set(types):
         raise ValueError(f"it has {[*values]} instead of {[*types]}")
     for name, value in values.items():
         # isinstance would take True for a number.
         if type(value) is not types[name]:
             raise ValueError(f"{name} {value!r} is no {types[name].__name__}")
-    made = module.Decision(**values)
-    if not module.valid(workload, made, target):
+    made: Decision = schedule.decision_type(**values)
+    if not schedule.valid(workload, made, target):
         shown = " ".join(f"{name}={value}" for name, value in values.items())
         raise ValueError(f"{shown} does not fit {target.name} and {workload}")
     return made
 
 
-def decisions(workload: Workload, target: Target) -> list[Any]:
-    """Return the valid decisions of a workload's space, the default first, each once."""
-    others = _module(workload, target).decisions(workload, target)
-    return list(dict.fromkeys([default(workload, target), *others]))
+def pays(workload: Workload, target: Target) -> bool:
+    """Tell whether a fused layer, or one with gates, has a schedule and is faster so."""
+    schedule = find(workload, target)
+    return schedule is not None and schedule.pays(workload, target)
 
 
-def pack(
-    workload: Workload, weights: Sequence[np.ndarray[Any, Any]], decision: Any
-) -> list[np.ndarray[Any, Any]]:
-    """Return weights in the layout that a decision's function reads.
-
-    Parameters
-    ----------
-    workload : Workload
-        The layer.
-    weights : sequence of ndarray
-        One per convolution in it.
-    decision : object
-        The workload's.
-    """
-    if not workload.weights:
-        return []
-    packed = _BY_DECISION[type(decision)].pack(*weights, decision)
-    return [packed] if isinstance(packed, np.ndarray) else list(packed)
-
-
-def estimate(workload: Workload, decision: Any, target: Target) -> dict[str, float]:
-    """Return what a GPU schedule's model says of a decision: registers of a thread, cycles."""
-    module = _BY_DECISION[type(decision)]
-    return {
-        "registers_of_thread": module.registers(workload, decision, target.gpu),
-        "cycles": module.cycles(workload, decision, target.gpu),
-    }
+def fuse(parts: Sequence[Workload], target: Target) -> Workload | None:
+    """Return layers, each read by the next alone, as one, where that pays."""
+    fused = (kind.fuse(parts) for kind in OPERATORS.values())
+    return next((layer for layer in fused if layer and pays(layer, target)), None)
 
 
 def stages(workload: Workload, target: Target) -> list[Workload]:
     """Return the layers that together compute one: itself, where one function does it well."""
-    if target.gpu is None or not isinstance(workload, GlobalPool):
-        return [workload]
-    return [*gpu_pooling.stages(workload, target)]
+    return _schedule(workload, target).stages(workload, target)
 
 
-def build(workload: Workload, decision: Any, target: Target) -> tirx.PrimFunc:
+def pack(decision: Decision, weights: Sequence[Array]) -> list[Array]:
+    """Return weights, one array for each layer with any, as a decision's function reads them."""
+    return _BY_DECISION[type(decision)].pack(weights, decision)
+
+
+def build(workload: Workload, decision: Decision, target: Target) -> tirx.PrimFunc:
     """Return the scheduled function of a workload."""
-    func: tirx.PrimFunc = _BY_DECISION[type(decision)].build(workload, decision, target)
-    return func
+    return _BY_DECISION[type(decision)].build(workload, decision, target)
+
+
+def features(workload: Workload, decision: Decision, target: Target) -> dict[str, float]:
+    """Describe a decision for the tuner's cost model."""
+    return _BY_DECISION[type(decision)].features(workload, decision, target)
+
+
+def cycles(workload: Workload, decision: Decision, target: Target) -> float:
+    """Estimate what a decision costs; on CPUs, only to compare those of one layer."""
+    return _BY_DECISION[type(decision)].cycles(workload, decision, target)

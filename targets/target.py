@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from mobilenet_tvm.targets.gpu import Gpu
+
+KIB = 1024
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,8 @@ class Target:
     fma_per_cycle: int = 1
     fma_latency: int = 4
     in_order: bool = False
-    l1d_bytes: int = 32 * 1024
-    l2_bytes: int = 512 * 1024
+    l1d_bytes: int = 32 * KIB
+    l2_bytes: int = 512 * KIB
     l1d_ways: int = 4
     l2_ways: int = 16
     clock_ghz: float = 1.5
@@ -90,7 +94,12 @@ class Target:
         """LLVM's target triple."""
         return f"{self.architecture}-linux-gnu"
 
-    @property
-    def lanes(self) -> int:
-        """Number of float32 values in a vector register."""
-        return self.vector_bits // 32
+    def lanes_of(self, dtype: str) -> int:
+        """Return the number of values in a vector register.
+
+        Parameters
+        ----------
+        dtype : str
+            Their type by NumPy's name, such as `float16` or `uint8`.
+        """
+        return self.vector_bits // (8 * np.dtype(dtype).itemsize)

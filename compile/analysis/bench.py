@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobilenet_tvm.compile.analysis.open_artifact import open_artifact
-from mobilenet_tvm.runtime.bench import Latency, measure
+from mobilenet_tvm.runtime.bench import Latency, measure_latency
 from mobilenet_tvm.runtime.metadata import Metadata
 from mobilenet_tvm.runtime.remote.info import BoardInfo
 from mobilenet_tvm.runtime.remote.model import RemoteModel
@@ -68,11 +68,11 @@ def bench_artifact(
     """
     with open_artifact(path, device, threads) as model:
         if not isinstance(model, RemoteModel):
-            return BenchResult(model.metadata, model.threads, measure(model, rounds=rounds))
+            return BenchResult(model.metadata, model.threads, measure_latency(model, rounds=rounds))
         return BenchResult(
             model.metadata,
             model.threads,
-            model.measure(rounds),
+            model.measure_latency(rounds),
             model.session.board,
-            model.measure_calls(min(rounds, _MAX_REMOTE_CALLS)),
+            model.measure_round_trip(min(rounds, _MAX_REMOTE_CALLS)),
         )

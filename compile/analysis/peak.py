@@ -14,8 +14,8 @@ from tvm.s_tir import Schedule
 
 from mobilenet_tvm.compile.codegen.build import write_library
 from mobilenet_tvm.runtime.measure import shortest_run
+from mobilenet_tvm.runtime.remote.connection import Connection
 from mobilenet_tvm.runtime.remote.marks import PREFIX
-from mobilenet_tvm.runtime.remote.session import Session
 from mobilenet_tvm.runtime.threads import Threads
 from mobilenet_tvm.schedules.cpu import pointwise
 from mobilenet_tvm.schedules.gpu import tensor_core_pointwise
@@ -27,7 +27,7 @@ from mobilenet_tvm.schedules.gpu.threads import (
     gpu_of,
     lanes_of,
 )
-from mobilenet_tvm.schedules.workloads import Pointwise
+from mobilenet_tvm.schedules.workloads import Pointwise, Types
 from mobilenet_tvm.targets.presets import PRESETS, get_target, native
 from mobilenet_tvm.targets.target import Target
 
@@ -62,7 +62,7 @@ def target_of(facts: Mapping[str, Any]) -> Target:
 
 
 def measure_peak(
-    target: Target, threads: int = 1, board: Session | None = None, dtype: str = "float32"
+    target: Target, threads: int = 1, board: Connection | None = None, dtype: str = "float32"
 ) -> Peak:
     """Measure this machine or a board.
 
@@ -72,7 +72,7 @@ def measure_peak(
         The instructions to use, or the GPU.
     threads : int
         How many threads run on a CPU.
-    board : Session, optional
+    board : Connection, optional
         Where to measure; here by default.
     dtype : str
         Type of a GPU's multiply-adds; those of a CPU are float32.
@@ -96,8 +96,8 @@ def _multiply_adds(threads: int, target: Target, best: _Timer) -> float:
     Sums in registers alone are hardly faster: 118 against 117 GFLOP/s on a Zen 4 core.
     """
     workload = Pointwise(280 * threads, 512, 48)
-    decision = pointwise.default(workload, target)
-    sch = Schedule(pointwise.build(workload, decision, target))
+    decision = pointwise.SCHEDULE.default(workload, target)
+    sch = Schedule(pointwise.SCHEDULE.build(workload, decision, target))
     panels = workload.outputs // decision.tile_n
     shapes = ((280 * threads, 512), (panels, 512, decision.tile_n), (280 * threads, 48))
     return 1e-9 * workload.flops / best(sch, shapes, "float32")
@@ -105,7 +105,8 @@ def _multiply_adds(threads: int, target: Target, best: _Timer) -> float:
 
 def _bandwidth(threads: int, target: Target, best: _Timer) -> float:
     """Sum an array that is larger than the caches."""
-    columns = 16 * target.lanes
+    lanes = target.lanes_of("float32")
+    columns = 16 * lanes
     rows = (1 << 27) // (4 * columns * threads)
     data = te.placeholder((threads, rows, columns), name="data")
     row = te.reduce_axis((0, rows), name="row")
@@ -116,7 +117,7 @@ def _bandwidth(threads: int, target: Target, best: _Timer) -> float:
     block = sch.get_sblock("total")
     t, c, r = sch.get_loops(block)
     sch.parallel(t)
-    outer, lane = sch.split(c, [None, target.lanes])
+    outer, lane = sch.split(c, [None, lanes])
     sch.reorder(r, outer, lane)
     sch.unroll(outer)
     sch.vectorize(lane)
@@ -132,8 +133,8 @@ def _gpu_multiply_adds(target: Target, dtype: str, best: _Timer) -> float:
     of a core at a time: those for CPUs. Where there are tensor cores, a large product on them is
     timed instead.
     """
-    product = Pointwise(1 << 16, 1024, 1024, dtype=dtype)
-    if tensor_core_pointwise.pays(product, target):
+    product = Pointwise(1 << 16, 1024, 1024, types=Types.of(dtype))
+    if tensor_core_pointwise.SCHEDULE.takes(product, target):
         return _tensor_multiply_adds(product, target, best)
     gpu, vectors, steps = gpu_of(target), 8, 1024
     type_ = arithmetic(dtype, gpu)
@@ -167,8 +168,8 @@ def _gpu_multiply_adds(target: Target, dtype: str, best: _Timer) -> float:
 
 
 def _tensor_multiply_adds(product: Pointwise, target: Target, best: _Timer) -> float:
-    decision = tensor_core_pointwise.default(product, target)
-    sch = Schedule(tensor_core_pointwise.build(product, decision, target))
+    decision = tensor_core_pointwise.SCHEDULE.default(product, target)
+    sch = Schedule(tensor_core_pointwise.SCHEDULE.build(product, decision, target))
     shapes = [tuple(map(int, param.ty.shape)) for param in sch.mod["main"].params]
     return 1e-9 * product.flops / best(sch, shapes, product.dtype)
 
@@ -187,7 +188,7 @@ def _gpu_bandwidth(target: Target, best: _Timer) -> float:
     return 1e-9 * 2 * 4 * size / best(sch, [(size,), (size,)], "float32")
 
 
-def _timer(target: Target, threads: int, board: Session | None) -> _Timer:
+def _timer(target: Target, threads: int, board: Connection | None) -> _Timer:
     def best(sch: Schedule, shapes: Sequence[Sequence[int]], dtype: str) -> float:
         tensors = [(tuple(shape), dtype) for shape in shapes]
         with tempfile.TemporaryDirectory() as folder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mobilenet_tvm.compile.analysis.open_artifact import open_artifact
 from mobilenet_tvm.compile.analysis.peak import Peak, measure_peak, target_of
@@ -25,8 +26,10 @@ class CallProfile:
         The compiled function's name.
     microseconds : float
         Median time.
+    node : str
+        The ONNX node that the first of its operators comes from; empty where that is not known.
     flops, bytes : int
-        What it computes and moves; 0 where it has no schedule of its own.
+        What it computes and moves.
     gflops, gbytes : float
         The same per second, in 1e9.
     peak : float
@@ -42,6 +45,7 @@ class CallProfile:
     """
 
     function: str
+    node: str
     microseconds: float
     flops: int
     bytes: int
@@ -139,15 +143,19 @@ def call_profiles(
     tuple of CallProfile
         One for each time, in the same order.
     """
-    known = {call["function"]: call for call in metadata.extra.get("calls", [])}
+    # What the memory plan made a change of shape is not called, and so not timed.
+    expected = iter(metadata.extra.get("calls", []))
     rows = []
     for call in times:
-        about = known.get(call.function, {})
+        about: dict[str, Any] = next(
+            (about for about in expected if about["function"] == call.function), {}
+        )
         flops, moved = about.get("flops", 0), about.get("bytes", 0)
         decision = about.get("decision", {})
         rows.append(
             CallProfile(
                 function=call.function,
+                node=about.get("node", ""),
                 microseconds=1e6 * call.median,
                 flops=flops,
                 bytes=moved,

@@ -45,14 +45,16 @@ def _print_table(result: ProfileResult) -> None:
     click.echo(
         f"peak of {what}{where}: {result.peak.gflops:.1f} GFLOP/s, {result.peak.gbytes:.1f} GB/s"
     )
+    width = max((len(call.node) for call in result.calls), default=0)
     click.echo(
-        f"{'us':>8} {'%':>5} {'GFLOP/s':>8} {'peak':>5} {'GB/s':>6}  {'tuned':<8}  "
-        "layer and decision"
+        f"{'us':>8} {'%':>5} {'GFLOP/s':>8} {'peak':>5} {'GB/s':>6}  {'tuned':<8}   "
+        f"{'node':<{width}}  layer and decision"
     )
     for call in result.calls:
         click.echo(
             f"{call.microseconds:>8.1f} {100 * call.microseconds / result.microseconds:>5.1f} "
             f"{call.gflops:>8.1f} {call.peak:>5.0%} {call.gbytes:>6.1f}  "
-            f"{call.source.replace('default', '-'):<8}  {call.workload}  {call.decision}"
+            f"{call.source.replace('default', '-'):<8}  {call.node:<{width}}  {call.workload}  "
+            f"{call.decision}"
         )
     click.echo(f"{result.microseconds:>8.1f} us in {len(result.calls)} calls")

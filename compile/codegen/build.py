@@ -18,6 +18,7 @@ from mobilenet_tvm.compile.codegen.metadata_object import write_metadata_object
 from mobilenet_tvm.compile.codegen.nvrtc import compile_cuda
 from mobilenet_tvm.compile.codegen.opencl_source import shorten
 from mobilenet_tvm.compile.codegen.tvm_target import tvm_target
+from mobilenet_tvm.runtime.atomic import replacing
 from mobilenet_tvm.runtime.cuda_code import as_source, decode_on_load
 from mobilenet_tvm.runtime.metadata import Metadata
 from mobilenet_tvm.targets.errors import UserError
@@ -127,19 +128,18 @@ def write_artifact(mod: tvm.IRModule, target: Target, metadata: Metadata, path: 
     with context, source_passes(target):
         executable = relax.build(mod, target=tvm_target(target), relax_pipeline=None)
     try:
-        # Beside the output, so that the last step is a rename within one file system.
-        with tempfile.TemporaryDirectory(prefix=".mobilenet-tvm-", dir=path.parent) as folder:
-            section = str(Path(folder) / "metadata.o")
-            linked = Path(folder) / "linked.so"
+        with replacing(path) as scratch:
+            # Apart from the output's, which may have a suffix that means something to TVM.
+            section, linked = scratch.with_name("metadata.o"), scratch.with_name("linked.so")
             write_metadata_object(metadata, target.triple, section)
             executable.export_library(
                 str(linked),
                 fcompile=lambda output, objects, **_: link_shared(output, objects),
-                addons=[section],
-                workspace_dir=folder,
+                addons=[str(section)],
+                workspace_dir=str(scratch.parent),
             )
-            linked.replace(path)
-            path.chmod(0o666 & ~_umask())
+            linked.chmod(0o666 & ~_umask())
+            linked.rename(scratch)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
-from mobilenet_tvm.compile.passes.rewriter import constant_value, shape_of
+from mobilenet_tvm.compile.passes.values import constant_value, shape_of
 
 Attributes = dict[str, Any]
 Converter = Callable[[Sequence[Any], Attributes, int], Any]

@@ -20,6 +20,7 @@ from mobilenet_tvm.compile.frontend.converters import (
 )
 from mobilenet_tvm.compile.frontend.fold import fold_constants
 from mobilenet_tvm.compile.frontend.read import first_line, opset_of, unsupported
+from mobilenet_tvm.compile.passes.origins import NODE_NAMES, variable_name
 from mobilenet_tvm.targets.errors import UserError
 
 
@@ -34,7 +35,8 @@ def to_relax(model: onnx.ModelProto) -> tvm.IRModule:
     Returns
     -------
     tvm.IRModule
-        NCHW convolutions as in the file, weights as constants.
+        NCHW convolutions as in the file, weights as constants. Its attribute `NODE_NAMES` lists
+        the nodes, whose places are in the variables' names.
 
     Raises
     ------
@@ -47,7 +49,8 @@ def to_relax(model: onnx.ModelProto) -> tvm.IRModule:
         # TVM warns of renamed inputs and prints failed nodes; the error below says it all.
         warnings.simplefilter("ignore")
         try:
-            return importer.from_onnx(model.graph, opset_of(model))
+            mod = importer.from_onnx(model.graph, opset_of(model))
+            return mod.with_attr(NODE_NAMES, [node.name for node in model.graph.node])
         except UserError:
             # A builder that dies with an open block says so on stderr, beside the real error.
             with contextlib.suppress(Exception):
@@ -56,7 +59,10 @@ def to_relax(model: onnx.ModelProto) -> tvm.IRModule:
 
 
 class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
-    """TVM's importer with this project's conversions, and errors that name the node."""
+    """TVM's importer with this project's conversions, and values and errors that name the node."""
+
+    #: Of the nodes in the graph, by name.
+    _places: dict[str, int]
 
     def _check_for_unsupported_ops(self, graph: onnx.GraphProto) -> None:
         known = onnx_frontend._get_convert_map().keys() | {"Constant"}
@@ -75,6 +81,7 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
         for node in graph.node:
             # The base class hands over the name alone, and many exporters leave it empty.
             node.name = node.name or node.output[0]
+        self._places = {node.name: place for place, node in enumerate(graph.node)}
         super()._construct_nodes(graph)
 
     def _convert_operator(
@@ -89,6 +96,11 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
                 result = super()._convert_operator(op_name, inputs, attrs, opset)
             if isinstance(result, relax.Expr) and not _is_static(result.ty):
                 raise NotImplementedError("its shape depends on the input's values")
+            if isinstance(result, relax.Call):
+                node = attrs.get("tvm_custom", {}).get("name", "")
+                if node in self._places:
+                    name = variable_name(op_name, self._places[node])
+                    return self.bb.emit(result, name_hint=name)
             return result
         except Exception as error:
             node = attrs.get("tvm_custom", {}).get("name", "")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mobilenet_tvm.compile.logs.log import Record, TuningLog, in_words, shipped_log, user_log
-from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.target import Target
@@ -31,8 +31,8 @@ class Decisions:
         """Return the decision for a layer."""
         record = self._record(workload)
         if record is None:
-            return operators.default(workload, target)
-        return operators.decision(workload, record.decision, target)
+            return registry.default(workload, target)
+        return registry.decision(workload, record.decision, target)
 
     def source(self, workload: Workload) -> str:
         """Return where a layer's decision comes from: its record's source, or `default`."""

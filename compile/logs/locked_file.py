@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mobilenet_tvm.runtime.atomic import replacing
+
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
@@ -75,16 +77,10 @@ def replace_text(path: Path, text: str) -> None:
     OSError
         If it cannot be written; the file is then as it was.
     """
-    # One name for all: what a killed process leaves there, the next one overwrites.
-    new = path.with_name(f".{path.name}.new")
-    try:
+    with replacing(path) as new:
         with new.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         if path.exists():
             shutil.copymode(path, new)
-        new.replace(path)
-    except OSError:
-        new.unlink(missing_ok=True)
-        raise

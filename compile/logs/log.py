@@ -22,6 +22,7 @@ from mobilenet_tvm.compile.logs.record import (
     UnusableLineError,
     read_record,
 )
+from mobilenet_tvm.runtime.folders import data_folder
 from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.target import Target
@@ -230,13 +231,7 @@ def user_log(target: Target) -> Path:
     UserError
         If the user has no home folder.
     """
-    # The XDG Base Directory Specification says to ignore a relative path.
-    given = Path(os.environ.get("XDG_DATA_HOME", ""))
-    try:
-        data = given if given.is_absolute() else Path.home() / ".local" / "share"
-    except RuntimeError:
-        raise UserError("no home folder for tuning logs; set XDG_DATA_HOME to a folder") from None
-    return data / "mobilenet-tvm" / "tuning_logs" / f"{target.preset}.jsonl"
+    return data_folder() / "tuning_logs" / f"{target.preset}.jsonl"
 
 
 def shipped_log(target: Target) -> Path:

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from typing import Any
 
-from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import Workload, parse
 from mobilenet_tvm.targets.presets import PRESETS
 from mobilenet_tvm.targets.target import Target
@@ -176,7 +176,7 @@ def read_record(line: str, target: Target | None = None) -> Record:
     if record.dtype != workload.dtype:
         raise UnusableLineError(FOREIGN, "dtype is not the workload's")
     try:
-        operators.decision(workload, record.decision, machine)
+        registry.decision(workload, record.decision, machine)
     except ValueError as error:
         raise UnusableLineError("invalid decision", str(error)) from None
     return record

@@ -3,14 +3,14 @@
 import hashlib
 import http.client
 import logging
-import os
-import tempfile
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mobilenet_tvm.compile.models.weight_files import StoredWeights, load_weights
+from mobilenet_tvm.runtime.atomic import replacing
+from mobilenet_tvm.runtime.folders import cache_folder
 from mobilenet_tvm.targets.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -91,11 +91,12 @@ def cached(file: PretrainedFile) -> Path:
         If the download fails or has unexpected content, or the cache cannot be
         written; nothing half-written stays.
     """
-    folder = _cache_folder()
+    folder = cache_folder()
     path = folder / file.name
     try:
         if path.is_file() and _sha256(path.read_bytes()) == file.sha256:
             return path
+        # Before the download, so that a folder that cannot be made costs none.
         folder.mkdir(parents=True, exist_ok=True)
         content = _download(file.url)
         if (digest := _sha256(content)) != file.sha256:
@@ -103,24 +104,14 @@ def cached(file: PretrainedFile) -> Path:
                 f"{file.url} has unexpected content (sha256 {digest[:12]}, not "
                 f"{file.sha256[:12]}): try again later, or give your own with --weights FILE"
             )
-        _write(path, content)
+        with replacing(path) as scratch:
+            scratch.write_bytes(content)
     except OSError as error:
         raise UserError(
             f"cannot keep {file.name} in {folder}: {error.strerror or error}; "
             "set XDG_CACHE_HOME to a folder with room that you may write"
         ) from error
     return path
-
-
-def _cache_folder() -> Path:
-    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    try:
-        # A relative path is to be ignored, says the XDG Base Directory Specification.
-        return (given if given.is_absolute() else Path.home() / ".cache") / "mobilenet-tvm"
-    except RuntimeError as error:
-        raise UserError(
-            "no home folder to keep downloads in: set XDG_CACHE_HOME to a folder's absolute path"
-        ) from error
 
 
 def _sha256(content: bytes) -> str:
@@ -144,14 +135,3 @@ def _download(url: str) -> bytes:
         f"cannot download {url}: {reason}; check the network, or download the file elsewhere "
         "and give it with --weights FILE"
     )
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
-        try:
-            part.write(content)
-            part.flush()
-            Path(part.name).replace(path)
-        finally:
-            Path(part.name).unlink(missing_ok=True)

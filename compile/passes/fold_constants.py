@@ -8,13 +8,8 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
-from mobilenet_tvm.compile.passes.rewriter import (
-    GraphRewriter,
-    constant,
-    constant_value,
-    op_name,
-    shape_of,
-)
+from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
+from mobilenet_tvm.compile.passes.values import constant, constant_value, op_name, shape_of
 
 Array = np.ndarray[Any, Any]
 

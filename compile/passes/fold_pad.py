@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tvm import relax
 
-from mobilenet_tvm.compile.passes.rewriter import GraphRewriter, op_name
+from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
+from mobilenet_tvm.compile.passes.values import op_name
 
 
 class FoldPad(GraphRewriter):

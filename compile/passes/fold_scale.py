@@ -7,13 +7,8 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
-from mobilenet_tvm.compile.passes.rewriter import (
-    GraphRewriter,
-    constant,
-    constant_value,
-    op_name,
-    shape_of,
-)
+from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
+from mobilenet_tvm.compile.passes.values import constant, constant_value, op_name, shape_of
 
 
 class FoldScale(GraphRewriter):
@@ -78,6 +73,7 @@ class FoldScale(GraphRewriter):
         weight = None if conv is None else constant_value(conv.args[1])
         if conv is None or weight is None:
             return None
+        self.keep_name(data)
         scaled = (weight * scale.reshape(-1, 1, 1, 1)).astype(weight.dtype)
         return relax.Call(conv.op, [conv.args[0], constant(scaled)], conv.attrs)
 

@@ -10,7 +10,8 @@ from tvm import relax
 from tvm.ir import Op, _ffi_api, register_op_attr
 from tvm.relax.transform.legalize_ops.common import register_legalize
 
-from mobilenet_tvm.compile.passes.rewriter import GraphRewriter, constant_value, op_name
+from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
+from mobilenet_tvm.compile.passes.values import constant_value, op_name
 from mobilenet_tvm.schedules.workloads import Step
 
 #: The pass's results are operators of their own, since Relax has none for them.

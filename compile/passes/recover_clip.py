@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from tvm import relax
 
-from mobilenet_tvm.compile.passes.rewriter import GraphRewriter, constant_value, op_name
+from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
+from mobilenet_tvm.compile.passes.values import constant_value, op_name
 
 
 class RecoverClip(GraphRewriter):

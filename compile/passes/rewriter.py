@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import numpy as np
 import tvm
 from tvm import relax
 from tvm.ir import GenericConst
 
-from mobilenet_tvm.targets.errors import UserError
+from mobilenet_tvm.compile.passes.values import count_uses, op_name, straight_line
 
 #: Removes what a rewrite left unused, and variables that only rename others.
 _TIDY = tvm.transform.Sequential(
@@ -31,8 +29,10 @@ class GraphRewriter:
         self.builder = relax.BlockBuilder(mod)
         self._new: dict[relax.Var, relax.Expr] = {}
         self._value: dict[relax.Var, relax.Expr] = {}
-        self._uses = _count_uses(mod["main"])
+        self._uses = count_uses(mod["main"])
         self._old: dict[relax.Var, relax.Var] = {}
+        #: Of new variables: that of the old one which they stand for.
+        self._name = ""
 
     def run(self) -> tvm.IRModule:
         """Return a module whose `main` is the rewritten one; other functions stay.
@@ -48,6 +48,7 @@ class GraphRewriter:
         with self.builder.function("rewritten", params=list(func.params)):
             with self.builder.dataflow():
                 for binding in body.blocks[0].bindings if body.blocks else []:
+                    self._name = binding.var.name
                     value = self.substitute(binding.value)
                     visited = self.visit_binding(binding.var, value)
                     new = self.emit(value if visited is None else visited)
@@ -85,9 +86,18 @@ class GraphRewriter:
         """Bind a new value in the function under construction and return its variable."""
         if isinstance(value, relax.Var | GenericConst):
             return value
-        var = self.builder.emit(value)
+        if isinstance(value, relax.Call):
+            # Else the builder binds calls in its arguments, under names of its own.
+            args = [self.emit(arg) if isinstance(arg, relax.Call) else arg for arg in value.args]
+            value = relax.Call(value.op, args, value.attrs, value.ty_args)
+        var = self.builder.emit(value, name_hint=self._name)
         self._value[var] = value
         return var
+
+    def keep_name(self, expr: relax.Expr) -> None:
+        """Name what replaces the present value after another one, which goes on in it."""
+        if isinstance(expr, relax.Var):
+            self._name = expr.name
 
     def producer(self, expr: relax.Expr, op: str | Sequence[str]) -> relax.Call | None:
         """Return the call that produced `expr`, if it is one of the named operators."""
@@ -111,53 +121,3 @@ class GraphRewriter:
         if isinstance(value, relax.TupleGetItem):
             return relax.TupleGetItem(self.substitute(value.tuple_value), value.index)
         return value
-
-
-def straight_line(func: relax.Function) -> relax.SeqExpr:
-    """Return the body of a function that is one block of bindings."""
-    body = func.body
-    bindings = [binding for block in body.blocks for binding in block.bindings]
-    if len(body.blocks) > 1 or any(isinstance(b.value, relax.If) for b in bindings):
-        raise UserError(
-            "the network has control flow (If, Loop or Scan); export it for inference, without it"
-        )
-    return body
-
-
-def op_name(call: relax.Call) -> str:
-    """Return the operator's name without the `relax.` prefix, or '' for other callees."""
-    return call.op.name.removeprefix("relax.") if isinstance(call.op, tvm.ir.Op) else ""
-
-
-def constant(array: np.ndarray) -> GenericConst:
-    """Make a Relax constant from an array."""
-    return relax.const(np.ascontiguousarray(array))
-
-
-def constant_value(expr: relax.Expr) -> np.ndarray | None:
-    """Return a constant's array, or None for anything that is not a constant."""
-    return expr.value.numpy() if isinstance(expr, GenericConst) else None
-
-
-def shape_of(expr: relax.Expr) -> tuple[int, ...]:
-    """Return the static shape of a tensor expression."""
-    return tuple(int(extent) for extent in expr.ty.shape.values)
-
-
-def _count_uses(func: relax.Function) -> Counter[relax.Var]:
-    values = [binding.value for block in func.body.blocks for binding in block.bindings]
-    return Counter(var for value in (*values, func.body.body) for var in _reads(value))
-
-
-def _reads(value: relax.Expr) -> Iterator[relax.Var]:
-    """Yield the variables in a bound value, each as often as it stands there."""
-    if isinstance(value, relax.Var):
-        yield value
-    elif isinstance(value, relax.Call):
-        for arg in value.args:
-            yield from _reads(arg)
-    elif isinstance(value, relax.Tuple):
-        for field in value.fields:
-            yield from _reads(field)
-    elif isinstance(value, relax.TupleGetItem):
-        yield from _reads(value.tuple_value)

@@ -8,15 +8,10 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from mobilenet_tvm.compile.passes.lower_layers import DTYPES, has_schedule
+from mobilenet_tvm.compile.passes.find_layers import DTYPES, has_schedule
 from mobilenet_tvm.compile.passes.recognize_hard import HARD_SIGMOID, HARD_SWISH
-from mobilenet_tvm.compile.passes.rewriter import (
-    GraphRewriter,
-    constant,
-    constant_value,
-    op_name,
-    straight_line,
-)
+from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
+from mobilenet_tvm.compile.passes.values import constant, constant_value, op_name, straight_line
 from mobilenet_tvm.targets.errors import UserError
 
 #: Operators that neither add many values up nor grow fast: float16 stays float16.

@@ -9,13 +9,8 @@ import tvm
 from tvm import relax
 
 from mobilenet_tvm.compile.passes.recognize_hard import HARD_SIGMOID, HARD_SWISH
-from mobilenet_tvm.compile.passes.rewriter import (
-    GraphRewriter,
-    constant,
-    constant_value,
-    op_name,
-    shape_of,
-)
+from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
+from mobilenet_tvm.compile.passes.values import constant, constant_value, op_name, shape_of
 
 TO_NHWC = (0, 2, 3, 1)
 TO_NCHW = (0, 3, 1, 2)

@@ -11,7 +11,6 @@ from statistics import fmean
 from mobilenet_tvm.compile.analysis.peak import Peak
 from mobilenet_tvm.compile.logs.log import Record
 from mobilenet_tvm.compile.report.json_files import PeerRow, Profile, ProfiledCall
-from mobilenet_tvm.schedules.registry import operator
 from mobilenet_tvm.schedules.workloads import Workload, parse
 from mobilenet_tvm.targets.errors import UserError
 
@@ -326,7 +325,7 @@ def _count_calls(profiles: Iterable[Profile]) -> Counter[str]:
 def _known(text: str, calls: int) -> LayerTimes:
     """Make a layer from the text of a workload."""
     workload = parse(text)
-    return LayerTimes(text, operator(workload), workload.flops, workload.bytes, calls)
+    return LayerTimes(text, workload.operator, workload.flops, workload.bytes, calls)
 
 
 def _called(calls: Sequence[ProfiledCall], count: int) -> LayerTimes:

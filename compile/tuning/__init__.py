@@ -1,1 +1,1 @@
-"""Autotuning: this project's schedules as the design space of TVM's MetaSchedule."""
+"""Autotuning: searches this project's design spaces, measuring here or on boards."""

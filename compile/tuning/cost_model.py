@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xgboost
 
-from mobilenet_tvm.compile.tuning.features import Table, matrix
+from mobilenet_tvm.compile.tuning.features import Features, Table, all_names, features_of
 from mobilenet_tvm.compile.tuning.prior import Known, Prior
 from mobilenet_tvm.compile.tuning.space import Space
 from mobilenet_tvm.targets.target import Target
@@ -17,8 +17,10 @@ MODELS = 3
 _ROUNDS = 40
 #: With so few samples, more threads make XGBoost ten times slower.
 _SETTINGS = {"max_depth": 6, "eta": 0.3, "nthread": 1}
-#: It is trained again when it knows this share more.
-_NEW = 0.05
+#: The column of what earlier trials say.
+_PRIOR = "prior"
+#: It is trained again when it has this share more of measurements.
+_RETRAIN_SHARE = 0.05
 
 
 # With MetaSchedule's XGBModel on the same features, the search was no better than a random one on
@@ -29,7 +31,7 @@ class CostModel:
 
     Its scores are throughputs, relative to the fastest known of each layer. Several models, each
     trained on a sample with replacement [1]_, agree where much was measured, and differ elsewhere:
-    who follows each in turn exploits the one and explores the other.
+    following each in turn exploits the one and explores the other.
 
     Parameters
     ----------
@@ -46,41 +48,45 @@ class CostModel:
     def __init__(self, seed: int, earlier: Mapping[Target, Known] | None = None) -> None:
         self._prior = Prior(earlier or {}, seed)
         self._rng = np.random.default_rng(seed)
-        self._tables: dict[str, Table] = {}
+        self._features: dict[str, Features] = {}
         self._measured: dict[str, dict[int, float]] = {}
         self._boosters: list[xgboost.Booster] = []
+        #: Of the columns that they were trained on.
+        self._names: tuple[str, ...] = ()
         self._trained_with = 0
 
     def scores(self, space: Space, numbers: Sequence[int]) -> Table | None:
         """Predict decisions of a space, [models, decisions]; None where nothing is known yet."""
         if not numbers:
             return None
-        rows = self._table(space)[list(numbers)]
+        candidates = self._candidates(space).rows(numbers)
         if self._boosters:
-            data = xgboost.DMatrix(rows)
+            data = xgboost.DMatrix(candidates.columns(self._names))
             return np.array([booster.predict(data) for booster in self._boosters])
-        return self._prior.predict(rows[:, :-1])[np.newaxis] if self._prior.known else None
+        return self._prior.predict(candidates)[np.newaxis] if self._prior.known else None
 
     def learn(self, space: Space, seconds: Mapping[int, float]) -> None:
         """Learn from measurements of a layer's decisions, by number, in seconds."""
-        self._table(space)
+        self._candidates(space)
         self._measured.setdefault(space.key, {}).update(seconds)
         samples = sum(map(len, self._measured.values()))
-        if samples > (1 + _NEW) * self._trained_with:
+        if samples > (1 + _RETRAIN_SHARE) * self._trained_with:
             self._train()
             self._trained_with = samples
 
-    def _table(self, space: Space) -> Table:
+    def _candidates(self, space: Space) -> Features:
         """Return a space's features, the last of them what earlier trials say."""
-        if space.key not in self._tables:
-            known = matrix(space)
-            self._tables[space.key] = np.column_stack([known, self._prior.predict(known)])
-        return self._tables[space.key]
+        if space.key not in self._features:
+            found = features_of(space)
+            self._features[space.key] = found.plus(_PRIOR, self._prior.predict(found))
+        return self._features[space.key]
 
     def _train(self) -> None:
-        rows = np.concatenate(
-            [self._tables[key][list(seconds)] for key, seconds in self._measured.items()]
-        )
+        measured = {
+            key: self._features[key].rows(list(seconds)) for key, seconds in self._measured.items()
+        }
+        self._names = all_names(candidates.names for candidates in measured.values())
+        rows = np.concatenate([found.columns(self._names) for found in measured.values()])
         times = [np.array(list(seconds.values())) for seconds in self._measured.values()]
         throughputs = np.concatenate([layer.min(initial=np.inf) / layer for layer in times])
         self._boosters = []

@@ -37,8 +37,7 @@ def find_layers(
     """
     counts: Counter[Workload] = Counter()
     for model in models:
-        found = layers(resolve(model, options).model, target, dtype)
-        counts.update(layer.workload for layer in found)
+        counts.update(layers(resolve(model, options).model, target, dtype))
     if not counts:
         raise UserError("nothing to tune: no layer of the model has a schedule of its own")
     return counts

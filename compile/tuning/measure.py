@@ -18,7 +18,7 @@ from mobilenet_tvm.runtime.measure import (
     check,
     time_until_stable,
 )
-from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.gpu.gates import GATE
 from mobilenet_tvm.schedules.workloads import CHANNEL_STEPS, TENSOR_STEPS, Workload
 from mobilenet_tvm.targets.target import Target
@@ -79,7 +79,7 @@ def random_arguments(
         return values.astype(workload.dtype)
 
     plain = [normal(shape, np.prod(shape[:-1]) ** -0.5) for shape in workload.weights]
-    remaining = iter(operators.pack(workload, plain, decision))
+    remaining = iter(registry.pack(decision, plain))
     arrays, weights = [], []
     last = len(parameters) - 1
     for index, (name, shape, dtype) in enumerate(parameters):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xgboost
 
-from mobilenet_tvm.compile.tuning.features import Table, features, table
+from mobilenet_tvm.compile.tuning.features import Features, Table, features
 from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.target import Target
 
@@ -43,8 +43,10 @@ class Prior:
                     rows.append(features(workload, decision, target))
                     throughputs.append(fastest / seconds)
         self._booster: xgboost.Booster | None = None
+        known = Features.of(rows)
+        self._names = known.names
         if rows:
-            data = xgboost.DMatrix(table(rows), np.array(throughputs, np.float32))
+            data = xgboost.DMatrix(known.values, np.array(throughputs, np.float32))
             self._booster = xgboost.train({**_SETTINGS, "seed": seed}, data, _ROUNDS)
 
     @property
@@ -52,8 +54,9 @@ class Prior:
         """Whether there were any trials."""
         return self._booster is not None
 
-    def predict(self, rows: Table) -> Table:
-        """Predict candidates by their features, [candidates, features]; NaN without trials."""
+    def predict(self, candidates: Features) -> Table:
+        """Predict candidates, [candidates]; NaN without trials."""
         if self._booster is None:
-            return np.full(len(rows), np.nan, np.float32)
-        return np.asarray(self._booster.predict(xgboost.DMatrix(rows)), np.float32)
+            return np.full(len(candidates.values), np.nan, np.float32)
+        rows = xgboost.DMatrix(candidates.columns(self._names))
+        return np.asarray(self._booster.predict(rows), np.float32)

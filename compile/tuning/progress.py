@@ -1,4 +1,4 @@
-"""Tells how far tuning is: events for whoever shows them, and a plain printer."""
+"""Reports the progress of tuning: an event for each candidate, and a plain printer of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from mobilenet_tvm.compile.tuning.measure import Failure, Measurement
+from mobilenet_tvm.compile.tuning.measure import Failure
+from mobilenet_tvm.compile.tuning.task import Outcome
 from mobilenet_tvm.schedules.workloads import Workload
 
 
@@ -27,7 +28,7 @@ class Event:
         The layer's shortest time so far, in seconds.
     layer, layers : int
         The layer's place, from 1, and how many there are.
-    trials, most_trials : int
+    trials, max_trials : int
         How many candidates were tried, and how many may be.
     seconds : float
         Since the start.
@@ -40,36 +41,36 @@ class Event:
 
     workload: Workload
     decision: Any
-    outcome: Measurement | Failure
+    outcome: Outcome
     best: float | None
     layer: int
     layers: int
     trials: int
-    most_trials: int
+    max_trials: int
     seconds: float
     seconds_left: float
     total: float | None
 
 
 #: Longer names of layers are cut, so that a line fits a terminal.
-_NAME = 44
+_MAX_NAME = 44
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _NAME else f"{name[: _NAME - 3]}..."
+    return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 3]}..."
 
 
 def line_printer(
     stream: TextIO, peak_gflops: float | None = None, every: float = 2.0
 ) -> Callable[[Event], None]:
-    """Return a function that prints an event now and then, and each failure.
+    """Return a function that prints each failure, and other events from time to time.
 
     Parameters
     ----------
     stream : file
         A terminal or a log.
     peak_gflops : float, optional
-        What the machine can do, for the share of it.
+        The machine's peak, to print the share of it that is reached.
     every : float
         Seconds between lines.
     """
@@ -79,10 +80,10 @@ def line_printer(
         nonlocal last
         failed = isinstance(event.outcome, Failure)
         now = time.monotonic()
-        if not failed and now - last < every and event.trials < event.most_trials:
+        if not failed and now - last < every and event.trials < event.max_trials:
             return
         last = now
-        text = f"{event.trials}/{event.most_trials} trials, {event.seconds_left:.0f} s left"
+        text = f"{event.trials}/{event.max_trials} trials, {event.seconds_left:.0f} s left"
         text += f"; all layers {1e3 * event.total:.3f} ms" if event.total else ""
         text += f"; {_short(str(event.workload))} ({event.layer}/{event.layers}): "
         if isinstance(event.outcome, Failure):

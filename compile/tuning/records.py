@@ -10,7 +10,7 @@ from typing import Any
 from mobilenet_tvm.compile.logs.log import Record, TuningLog, shipped_log
 from mobilenet_tvm.compile.tuning.measure import Measurement
 from mobilenet_tvm.compile.tuning.prior import Known
-from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import Workload, parse
 from mobilenet_tvm.targets.presets import PRESETS
 from mobilenet_tvm.targets.target import Target
@@ -135,6 +135,6 @@ def known_trials(records: Sequence[Record], target: Target) -> Known:
     found: dict[Workload, list[tuple[Any, float]]] = defaultdict(list)
     for record in records:
         workload = parse(record.workload)
-        decision = operators.decision(workload, record.decision, target)
+        decision = registry.decision(workload, record.decision, target)
         found[workload].append((decision, 1e-6 * record.microseconds))
     return found

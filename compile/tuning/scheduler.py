@@ -1,88 +1,137 @@
-"""Which layer gets the next batch of candidates while boards still measure other layers'."""
+"""The loop that tunes: shares trials out among layers, and keeps this machine or boards busy.
+
+TVM's MetaSchedule is not used. It imports its tensor intrinsics for half a minute, and its
+gradient-based scheduler waits for the batch of the layer that it chose, so that boards are idle;
+`search` and `local.runner` say what its search and its runner lack.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Protocol
 
-from tvm.ir.utils import derived_object
-from tvm.s_tir import meta_schedule
+from mobilenet_tvm.compile.tuning.cost_model import CostModel
+from mobilenet_tvm.compile.tuning.local.builder import Candidate
+from mobilenet_tvm.compile.tuning.search import LayerSearch
+from mobilenet_tvm.compile.tuning.task import Outcome, Task
+from mobilenet_tvm.targets.host import core_count
 
-from mobilenet_tvm.compile.tuning.task import Task
+#: Candidates per batch: few, since the model learns after each, but enough for all cores.
+BATCH_SIZE = max(4, core_count())
 
-#: As in MetaSchedule's scheduler: what counts are the gains of the last batches, but more so how
-#: long the layer takes for each batch it has had.
+#: What counts are the gains of the last batches, but more so how long the layer takes for each
+#: batch it has had; as in MetaSchedule's gradient-based scheduler.
 _ALPHA, _WINDOW = 0.2, 3
 
 
-class Measuring(Protocol):
-    """A runner that measures while its caller goes on."""
+class Runner(Protocol):
+    """Measures candidates, and hands each outcome to a callback as soon as it is there."""
 
     @property
-    def hungry(self) -> bool:
-        """Whether it will soon have nothing left to measure."""
+    def concurrency(self) -> int:
+        """How many candidates it measures at a time."""
+
+    @property
+    def wants_work(self) -> bool:
+        """Whether it will soon have nothing left to measure, or takes no more."""
+
+    @property
+    def over(self) -> str:
+        """Why no more can be measured; empty as long as it can."""
+
+    @property
+    def seconds(self) -> float:
+        """How long the tuner did nothing but wait for measurements."""
+
+    def submit(self, candidates: Sequence[Candidate]) -> None:
+        """Measure candidates, at once or while the caller goes on."""
+
+    def unfinished(self) -> AbstractSet[Candidate]:
+        """Return what was submitted and may still get an outcome; raise a callback's error."""
 
     def wait(self) -> None:
-        """Wait until another candidate is measured."""
+        """Wait until another candidate is measured, or for a moment."""
+
+    def in_turns(self, groups: Iterable[Sequence[Candidate]]) -> Iterator[Sequence[Outcome]]:
+        """Measure candidates again, those of a group in turns; yield each group's outcomes.
+
+        They are not handed to the callback, and may be missing when the run is over.
+        """
+
+    def close(self) -> None:
+        """Stop measuring, and give all boards back."""
 
 
-def promise(best: Sequence[float]) -> float:
+def promise(best_seconds: Sequence[float]) -> float:
     """Estimate what a layer's next batch gains, in seconds.
 
     Parameters
     ----------
-    best : sequence of float
+    best_seconds : sequence of float
         The layer's shortest time after each of its batches.
     """
-    if not best:
+    if not best_seconds:
         return float("inf")
-    gain = (best[-1 - _WINDOW] - best[-1]) / _WINDOW if len(best) > _WINDOW else 0.0
-    return _ALPHA * gain + (1 - _ALPHA) * best[-1] / len(best)
+    batches, last = len(best_seconds), best_seconds[-1]
+    gain = (best_seconds[-1 - _WINDOW] - last) / _WINDOW if batches > _WINDOW else 0.0
+    return _ALPHA * gain + (1 - _ALPHA) * last / batches
 
 
-# MetaSchedule's GradientBased waits for the batch of the layer that promises most before it
-# makes the next one, so that boards are idle while it is built.
-@derived_object
-class OverlappingScheduler(meta_schedule.task_scheduler.PyTaskScheduler):  # type: ignore[misc]
-    """Keeps a runner busy: takes the layer that promises most of those not being measured.
+def run_trials(
+    tasks: Sequence[Task],
+    model: CostModel,
+    build: Callable[[Task, Sequence[int]], Sequence[Candidate]],
+    runner: Runner,
+    *,
+    trials: int,
+    left: Callable[[], int],
+    seed: int,
+) -> None:
+    """Build and measure candidates until all layers' searches have ended.
+
+    Of the layers without a batch under way, the one that promises most gets the next one.
 
     Parameters
     ----------
     tasks : sequence of Task
-        The layers, in the order of MetaSchedule's tasks.
-    runner : Measuring
-        Measures them.
+        The layers; the first ones get the first trials.
+    model : CostModel
+        Knows the tasks' spaces.
+    build : callable
+        Builds a task's decisions, by their numbers; keeps the failures as outcomes, and returns
+        the others.
+    runner : Runner
+        Measures what was built; its callback keeps the outcomes in the tasks.
+    trials : int
+        How many candidates are tried.
+    left : callable
+        Returns how many may still be tried; none when the time is up.
+    seed : int
+        For all that is drawn at random.
     """
-
-    def __init__(self, tasks: Sequence[Task], runner: Measuring) -> None:
-        super().__init__()
-        self._tasks = tasks
-        self._runner = runner
-        self._best: list[list[float]] = [[] for _ in tasks]
-        self._running: set[int] = set()
-
-    def next_task_id(self) -> int:
-        """Return the layer's index; -1 when all have ended."""
-        while True:
-            self._join()
-            records = self._outer().tasks_
-            alive = [index for index, record in enumerate(records) if not record.is_terminated]
-            if not alive:
-                return -1
-            idle = [index for index in alive if index not in self._running]
-            if idle and self._runner.hungry:
-                chosen = max(idle, key=lambda i: self._tasks[i].count * promise(self._best[i]))
-                self._running.add(chosen)
-                return chosen
-            self._runner.wait()
-
-    def _join(self) -> None:
-        """Take note of the batches that are measured."""
-        scheduler = self._outer()
-        for index in sorted(self._running):
-            scheduler.touch_task(index)
-            if scheduler.tasks_[index].runner_futures is None:
-                self._running.remove(index)
-                times, best = self._tasks[index].times, self._tasks[index].best
-                if best in times:
-                    self._best[index].append(times[best].seconds)
+    # One candidate in measuring and two waiting for each board, of all layers together.
+    size = max(BATCH_SIZE, -(-3 * runner.concurrency // len(tasks)))
+    # A third of the trials at most goes into the first look at all layers.
+    first = max(1, min(size, trials // (3 * len(tasks))))
+    active = [LayerSearch(task, model, seed, first, size, left) for task in tasks]
+    under_way: dict[LayerSearch, Sequence[Candidate]] = {}
+    while active or under_way:
+        idle = [search for search in active if search not in under_way]
+        if idle and runner.wants_work:
+            search = max(idle, key=lambda s: s.task.count * promise(s.best_seconds))
+            numbers = search.next_batch()
+            if numbers:
+                under_way[search] = build(search.task, numbers)
+                runner.submit(under_way[search])
+            else:
+                active.remove(search)
+        else:
+            runner.wait()
+        unfinished = runner.unfinished()
+        # All first batches are chosen by earlier trials alone, whichever board is the first to
+        # finish one.
+        if all(search.batches for search in active):
+            for search in [s for s, batch in under_way.items() if unfinished.isdisjoint(batch)]:
+                del under_way[search]
+                search.learn()

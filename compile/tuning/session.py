@@ -282,7 +282,7 @@ def _estimate(setup: _Setup, options: TuneOptions, progress: TextIO | None) -> T
     found = static_records(tuned, log, target)
     if found:
         log.settle(found)
-    peak = target.clock_ghz * 2 * target.fma_per_cycle * target.lanes
+    peak = target.clock_ghz * 2 * target.fma_per_cycle * target.lanes_of("float32")
     return TuneResult(target, options.threads, log, tuned, peak, len(found))
 
 

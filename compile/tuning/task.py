@@ -1,15 +1,18 @@
-"""One layer that is tuned: its space, and what is known of each decision."""
+"""One layer that is tuned: its space, and what is known about each decision."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from mobilenet_tvm.compile.tuning.measure import Failure, Measurement
 from mobilenet_tvm.compile.tuning.space import Space
 from mobilenet_tvm.schedules.workloads import Workload
+
+#: What comes of a candidate.
+Outcome = Measurement | Failure
 
 
 @dataclass
@@ -29,13 +32,13 @@ class Task:
     space: Space
     count: int
     known: Mapping[int, float] = field(default_factory=dict)
-    #: How many candidates were chosen, of which some may still be measured.
+    #: How many candidates were chosen; some of them may not be measured yet.
     chosen: int = 0
     #: By the decision's number, in the order of measuring.
-    outcomes: dict[int, Measurement | Failure] = field(default_factory=dict)
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
     #: What was measured again at the end: the default beside the best.
     confirmed: dict[int, Measurement] = field(default_factory=dict)
-    #: Why it ended.
+    #: Why its search ended.
     ended: str = ""
 
     @property
@@ -45,7 +48,7 @@ class Task:
 
     @property
     def times(self) -> dict[int, Measurement]:
-        """What was measured, by the decision's number; the last word on each."""
+        """What was measured, by the decision's number; the latest of each."""
         found = {n: m for n, m in self.outcomes.items() if isinstance(m, Measurement)}
         return found | self.confirmed
 
@@ -67,7 +70,7 @@ class Task:
 
     @property
     def untried(self) -> list[int]:
-        """The numbers of the decisions that nobody has measured."""
+        """The numbers of the decisions that were never tried."""
         return [
             number
             for number in range(len(self.space.decisions))
@@ -78,3 +81,7 @@ class Task:
     def failures(self) -> Counter[str]:
         """How many candidates failed, by kind."""
         return Counter(o.kind for o in self.outcomes.values() if isinstance(o, Failure))
+
+
+#: Gets the outcome of a task's decision, by its number.
+OnOutcome = Callable[[Task, int, Outcome], None]

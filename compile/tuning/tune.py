@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,16 +15,20 @@ from mobilenet_tvm.compile.tuning.boards.farm import Farm
 from mobilenet_tvm.compile.tuning.boards.files import compile_with_arguments
 from mobilenet_tvm.compile.tuning.boards.runner import BoardRunner
 from mobilenet_tvm.compile.tuning.cost_model import CostModel
-from mobilenet_tvm.compile.tuning.local.builder import Build, Builder, compile_candidate
-from mobilenet_tvm.compile.tuning.local.runner import TIMEOUT, Runner, require_native
-from mobilenet_tvm.compile.tuning.measure import Failure, Measurement
+from mobilenet_tvm.compile.tuning.local.builder import (
+    Build,
+    Builder,
+    Candidate,
+    compile_candidate,
+)
+from mobilenet_tvm.compile.tuning.local.runner import TIMEOUT, LocalRunner, require_native
+from mobilenet_tvm.compile.tuning.measure import Measurement
 from mobilenet_tvm.compile.tuning.prior import Known
 from mobilenet_tvm.compile.tuning.progress import Event
-from mobilenet_tvm.compile.tuning.scheduler import OverlappingScheduler
-from mobilenet_tvm.compile.tuning.search import BATCH, search
+from mobilenet_tvm.compile.tuning.scheduler import Runner, run_trials
 from mobilenet_tvm.compile.tuning.space import Space
-from mobilenet_tvm.compile.tuning.task import Task
-from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.compile.tuning.task import Outcome, Task
+from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.target import Target
 
@@ -132,7 +137,7 @@ def tune(
     earlier: Mapping[Target, Known] | None = None,
     on_result: OnResult | None = None,
     on_event: Callable[[Event], None] | None = None,
-    build: Build = operators.build,
+    build: Build = registry.build,
     timeout: float = TIMEOUT,
     farm: Farm | None = None,
     say: Callable[[str], None] = lambda _: None,
@@ -193,37 +198,19 @@ def tune(
     with tempfile.TemporaryDirectory(prefix="mobilenet-tvm-tune-") as name:
         folder = Path(name)
         compile_ = compile_candidate if farm is None else compile_with_arguments
-        builder = Builder(run.tasks, build, folder, run.tried, compile_)
-        runner: Any
+        builder = Builder(build, folder, run.tried, compile_)
+        runner: Runner
         if farm is None:
-            runner = Runner(builder.artifacts, target, threads, folder, run.tried, timeout)
-            scheduler, batch = None, BATCH
+            runner = LocalRunner(target, threads, folder, run.tried, timeout)
         else:
-            runner = BoardRunner(
-                builder.artifacts, farm, target, threads, folder, run.tried, say, timeout
-            )
-            scheduler = OverlappingScheduler(run.tasks, runner)
-            # One candidate per board in measuring, two waiting, of all layers together.
-            batch = max(BATCH, -(-3 * runner.boards // len(run.tasks)))
+            runner = BoardRunner(farm, target, threads, folder, run.tried, say, timeout)
 
         def left() -> int:
             return 0 if runner.over else run.left()
 
         try:
-            search(
-                run.tasks,
-                model,
-                builder,
-                runner,
-                trials=trials,
-                left=left,
-                seed=seed,
-                scheduler=scheduler,
-                batch=batch,
-            )
-            if runner.error is not None:
-                raise runner.error
-            _confirm(run, builder, runner)
+            run_trials(run.tasks, model, builder.build, runner, trials=trials, left=left, seed=seed)
+            _confirm(run, builder.built, runner)
         finally:
             builder.close()
             runner.close()
@@ -247,6 +234,7 @@ class _Run:
         self._on_result = on_result
         self._on_event = on_event
         self._start = time.perf_counter()
+        self._lock = threading.Lock()
 
     @property
     def elapsed(self) -> float:
@@ -258,15 +246,19 @@ class _Run:
         chosen = sum(task.chosen for task in self.tasks)
         return max(0, self.trials - chosen) if self.elapsed < self._limit else 0
 
-    def tried(self, task: Task, number: int, outcome: Measurement | Failure) -> None:
-        """Keep a candidate's outcome, and tell who wants to know."""
-        # A new one, so that other threads can go over the old one meanwhile.
-        task.outcomes = task.outcomes | {number: outcome}
+    def tried(self, task: Task, number: int, outcome: Outcome) -> None:
+        """Keep a candidate's outcome and pass it on: the one path of results.
+
+        Builds fail in one thread while boards measure in others.
+        """
         decision = task.space.decisions[number]
-        if isinstance(outcome, Measurement) and self._on_result:
-            self._on_result(task.workload, decision, outcome)
-        if self._on_event:
-            self._on_event(self._event(task, decision, outcome))
+        with self._lock:
+            # A new one, so that other threads can go over the old one meanwhile.
+            task.outcomes = task.outcomes | {number: outcome}
+            if isinstance(outcome, Measurement) and self._on_result:
+                self._on_result(task.workload, decision, outcome)
+            if self._on_event:
+                self._on_event(self._event(task, decision, outcome))
 
     def confirmed(self, task: Task, number: int, measurement: Measurement) -> None:
         """Keep a time that was measured again."""
@@ -274,7 +266,7 @@ class _Run:
         if self._on_result:
             self._on_result(task.workload, task.space.decisions[number], measurement)
 
-    def _event(self, task: Task, decision: Any, outcome: Measurement | Failure) -> Event:
+    def _event(self, task: Task, decision: Any, outcome: Outcome) -> Event:
         done = sum(len(other.outcomes) for other in self.tasks)
         times = [other.times for other in self.tasks]
         total = None
@@ -289,7 +281,7 @@ class _Run:
             layer=self.tasks.index(task) + 1,
             layers=len(self.tasks),
             trials=done,
-            most_trials=self.trials,
+            max_trials=self.trials,
             seconds=self.elapsed,
             seconds_left=min(left, max(0.0, self._limit - self.elapsed)),
             total=total,
@@ -314,14 +306,13 @@ def by_number(space: Space, measured: Sequence[tuple[Any, float]]) -> dict[int, 
     return seconds
 
 
-def _confirm(run: _Run, builder: Any, runner: Any) -> None:
+def _confirm(run: _Run, built: Mapping[tuple[str, int], Candidate], runner: Runner) -> None:
     """Measure the best of each layer again, in turns with the default.
 
     The shortest of many times is partly luck, and a machine's speed drifts.
     """
-    paths = {(id(a.task), a.number): path for path, a in builder.artifacts.items()}
     gained = [task for task in run.tasks if task.default is not None and task.best != 0]
-    groups = [[paths[id(task), number] for number in (0, task.best) * 2] for task in gained]
+    groups = [[built[task.space.key, number] for number in (0, task.best) * 2] for task in gained]
     for task, outcomes in zip(gained, runner.in_turns(groups), strict=True):
         for number, pair in ((0, outcomes[::2]), (task.best, outcomes[1::2])):
             times = [outcome for outcome in pair if isinstance(outcome, Measurement)]

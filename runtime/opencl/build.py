@@ -8,12 +8,12 @@ import re
 import shlex
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mobilenet_tvm.runtime.cache import cache_folder
+from mobilenet_tvm.runtime.atomic import replacing
+from mobilenet_tvm.runtime.folders import cache_folder
 from mobilenet_tvm.runtime.library import find_runtime_library
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.host import architecture
@@ -87,18 +87,15 @@ def build(compiler: Sequence[str] | None = None, output: Path | None = None) -> 
     output = output or plugin_path()
     includes = [f"-I{folder}" for folder in (tvm_headers(), _ffi_headers())]
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".build-", dir=output.parent) as scratch:
-            objects = [Path(scratch) / f"{source.stem}.o" for source in _sources()]
+        with replacing(output) as library:
+            objects = [library.with_name(f"{source.stem}.o") for source in _sources()]
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 commands = [
                     [*command, *_COMPILE, *includes, str(source), "-o", str(made)]
                     for source, made in zip(_sources(), objects, strict=True)
                 ]
                 list(pool.map(_run, commands))
-            library = Path(scratch) / output.name
             _run([*command, *map(str, objects), *_LINK, "-o", str(library)])
-            library.replace(output)
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror})") from None
     return output

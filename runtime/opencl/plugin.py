@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from mobilenet_tvm.runtime.cache import cache_folder, prune
+from mobilenet_tvm.runtime.folders import cache_folder, prune
 from mobilenet_tvm.runtime.library import load_runtime
 from mobilenet_tvm.runtime.opencl.build import build, plugin_path
 from mobilenet_tvm.targets.errors import UserError
@@ -82,9 +82,9 @@ def _open(path: Path) -> None:
     # Global, as TVM's own libraries are: exceptions of either side pass through the other.
     ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
     keep_programs_in = function("keep_programs_in")
-    folder = cache_folder() / "opencl" / "programs"
     # Without such a folder every start compiles the kernels again.
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, UserError):
+        folder = cache_folder() / "opencl" / "programs"
         folder.mkdir(parents=True, exist_ok=True)
         prune(folder)
         keep_programs_in(str(folder))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -19,9 +18,10 @@ from typing import Any
 import numpy as np
 import tvm_ffi
 
-from mobilenet_tvm.runtime.bench import measure
-from mobilenet_tvm.runtime.cache import cache_folder
+from mobilenet_tvm.runtime.atomic import replacing
+from mobilenet_tvm.runtime.bench import measure_latency
 from mobilenet_tvm.runtime.device import open_device
+from mobilenet_tvm.runtime.folders import cache_folder
 from mobilenet_tvm.runtime.library import load_artifact
 from mobilenet_tvm.runtime.measure import shortest_run
 from mobilenet_tvm.runtime.model import Array, Model, load
@@ -78,7 +78,7 @@ def _functions(info: BoardInfo, folder: Path) -> dict[str, Callable[..., Any]]:
             shortest_run, path_of(name), json.loads(shapes), kind
         ),
         f"{PREFIX}bench": lambda name, threads, rounds: json.dumps(
-            measure(model(name, threads), rounds=rounds).seconds.tolist()
+            measure_latency(model(name, threads), rounds=rounds).seconds.tolist()
         ),
         f"{PREFIX}profile": lambda name, threads, rounds: json.dumps(
             [
@@ -120,11 +120,9 @@ def store_upload(name: str, contents: bytes) -> None:
     if hashlib.sha256(contents).hexdigest() != path.stem:
         raise UserError(f"{name}: the file arrived damaged; upload it again")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(contents)
-        Path(file.name).replace(path)
+        with replacing(path) as scratch:
+            scratch.write_bytes(contents)
     except OSError as error:
-        Path(file.name).unlink(missing_ok=True)
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
 
 

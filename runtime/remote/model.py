@@ -7,19 +7,18 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mobilenet_tvm.runtime.bench import Latency, random_inputs
+from mobilenet_tvm.runtime.device import CPU
 from mobilenet_tvm.runtime.elf import read_elf
 from mobilenet_tvm.runtime.metadata import metadata_of
 from mobilenet_tvm.runtime.model import Array, BaseModel
 from mobilenet_tvm.runtime.profile import CallTime
+from mobilenet_tvm.runtime.remote.connection import Connection
 from mobilenet_tvm.runtime.remote.marks import PREFIX
-
-if TYPE_CHECKING:
-    from mobilenet_tvm.runtime.remote.session import Session
 
 
 class RemoteModel(BaseModel):
@@ -30,13 +29,13 @@ class RemoteModel(BaseModel):
 
     Attributes
     ----------
-    session : Session
-        The board.
+    session : Connection
+        The board's.
 
     Parameters
     ----------
-    session : Session
-        The board.
+    session : Connection
+        The board's.
     path : Path
         The artifact here.
     threads : int, optional
@@ -48,7 +47,7 @@ class RemoteModel(BaseModel):
         If the file is no artifact, or the board cannot run it.
     """
 
-    def __init__(self, session: Session, path: Path, threads: int | None) -> None:
+    def __init__(self, session: Connection, path: Path, threads: int | None) -> None:
         library = read_elf(path)
         metadata = metadata_of(library)
         session.board.require(library.architecture, metadata.required_features, str(path))
@@ -72,7 +71,12 @@ class RemoteModel(BaseModel):
             for info, size, end in zip(self.outputs, self._output_sizes, ends, strict=True)
         ]
 
-    def measure(self, rounds: int = 100) -> Latency:
+    def _place(self) -> str:
+        on_cpu = self.metadata.target.get("kind", CPU) == CPU
+        device = f"threads: {self.threads}, on" if on_cpu else "on the GPU of"
+        return f"{device} board {self.session.board}"
+
+    def measure_latency(self, rounds: int = 100) -> Latency:
         """Time calls on the board itself; the network has no part in them.
 
         Parameters
@@ -83,11 +87,11 @@ class RemoteModel(BaseModel):
         Returns
         -------
         Latency
-            See `bench.measure`.
+            See `bench.measure_latency`.
         """
         return Latency(np.array(self._ask("bench", rounds)))
 
-    def measure_calls(self, rounds: int = 20) -> Latency:
+    def measure_round_trip(self, rounds: int = 20) -> Latency:
         """Time calls from here: inputs to the board, the model, and outputs back.
 
         Parameters

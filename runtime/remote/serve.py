@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 import tvm_ffi
 
 from mobilenet_tvm.runtime.address import check_key, join_host_port, split_host_port
-from mobilenet_tvm.runtime.cache import prune
+from mobilenet_tvm.runtime.folders import prune
 from mobilenet_tvm.runtime.library import load_runtime
 from mobilenet_tvm.runtime.remote.board import serve_session, uploads
 from mobilenet_tvm.runtime.remote.info import BoardInfo

@@ -7,20 +7,22 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from tvm import s_tir, te, tirx
 
-from mobilenet_tvm.schedules.base import (
-    MOST_TILE_BYTES,
-    divisors,
-    epilogue_stage,
+from mobilenet_tvm.schedules.base import Decision as BaseDecision
+from mobilenet_tvm.schedules.cpu.base import CpuSchedule
+from mobilenet_tvm.schedules.cpu.registers import (
+    fits_stack,
     keep_in_registers,
-    padded,
     sum_in_registers,
+    tile_features,
 )
-from mobilenet_tvm.schedules.workloads import Depthwise
+from mobilenet_tvm.schedules.loops import divisors
+from mobilenet_tvm.schedules.stages import epilogue_stage, padded
+from mobilenet_tvm.schedules.workloads import Depthwise, size_of
 from mobilenet_tvm.targets.target import Target
 
+#: In bytes.
 CACHE_LINE = 64
 #: Threads share rows where there are so many: a share of the channels would come from the other
 #: cores' caches, to which the layers before and after give rows. With two threads, V3-Large and V2
@@ -31,7 +33,7 @@ CACHE_SET_SPAN = 1024
 
 
 @dataclass(frozen=True)
-class Decision:
+class Decision(BaseDecision):
     """How to compute a depthwise layer.
 
     Parameters
@@ -51,98 +53,94 @@ class Decision:
     channels_outside: bool
 
 
-def default(workload: Depthwise, target: Target) -> Decision:
-    """Choose a decision from the target's description alone.
+class DepthwiseConvolution(CpuSchedule[Depthwise, Decision]):
+    """A tile of rows x columns x channels in registers while the taps pass by."""
 
-    The best tile loads the fewest vectors per output: neighbouring outputs share their
-    inputs, and all share the taps. It stays small, eight outputs, so that the border's
-    conditions can be moved out of it.
+    workload_type = Depthwise
+    decision_type = Decision
 
-    Parameters
-    ----------
-    workload : Depthwise
-        The layer.
-    target : Target
-        Gives the vector width and the registers.
+    def default(self, workload: Depthwise, target: Target) -> Decision:
+        """Choose the tile that loads the fewest vectors per output.
 
-    Returns
-    -------
-    Decision
-        Always valid for the workload.
-    """
-    lanes = _lanes(workload, target)
-    row = 4 * workload.channels
-    # With a stride, or pixels that fall into the same cache sets, a line is gone before its
-    # second half is wanted.
-    whole_lines = max(workload.stride) > 1 or row % CACHE_SET_SPAN == 0
-    wanted = CACHE_LINE // 4 // lanes if whole_lines else 1
+        Neighbouring outputs share their inputs, and all share the taps. The tile stays small,
+        eight outputs, so that the border's conditions can be moved out of it.
+        """
+        lanes = lanes_of(workload, target)
+        element = size_of(workload.types.data)
+        # With a stride, or pixels that fall into the same cache sets, a line is gone before its
+        # second half is wanted.
+        conflicts = element * workload.channels % CACHE_SET_SPAN == 0
+        whole_lines = max(workload.window.stride) > 1 or conflicts
+        wanted = CACHE_LINE // element // lanes if whole_lines else 1
 
-    def cost(tile: tuple[int, int, int]) -> tuple[float, int]:
-        tile_y, tile_x, tile_c = tile
-        rows = (tile_y - 1) * workload.stride[0] + workload.kernel[0]
-        columns = (tile_x - 1) * workload.stride[1] + workload.kernel[1]
-        taps = workload.kernel[0] * workload.kernel[1]
-        loads = (rows * columns + taps) / (tile_y * tile_x)
-        return loads * max(1.0, wanted * lanes / tile_c), -tile_c
+        def cost(tile: tuple[int, int, int]) -> tuple[float, int]:
+            tile_y, tile_x, tile_c = tile
+            loads = _loads(workload, tile_y, tile_x)
+            return loads * max(1.0, wanted * lanes / tile_c), -tile_c
 
-    # Half of the registers are for inputs and taps.
-    accumulators = min(target.vector_registers // 2, 8 * max(1, 8 // target.lanes))
-    tiles = [
-        (y, x, c)
-        for y, x, c in _tiles(workload, target)
-        if y * x <= 8 and y * x * c <= accumulators * lanes
-    ]
-    return Decision(*min(tiles, key=cost), channels_outside=False)
+        # Half of the registers are for inputs and taps.
+        outputs = 8 * max(1, 256 // target.vector_bits)
+        accumulators = min(target.vector_registers // 2, outputs)
+        tiles = [
+            (y, x, c)
+            for y, x, c in _tiles(workload, target)
+            if y * x <= 8 and y * x * c <= accumulators * lanes
+        ]
+        return Decision(*min(tiles, key=cost), channels_outside=False)
 
+    def space(self, workload: Depthwise, target: Target) -> dict[str, list[Any]]:
+        """Return the candidates for each part of a decision."""
+        outside = [False, True] if workload.output[0] < SHARED_ROWS else [False]
+        return {"tile": sorted(_tiles(workload, target)), "channels_outside": outside}
 
-def space(workload: Depthwise, target: Target) -> dict[str, list[Any]]:
-    """Return the candidates for each part of a decision."""
-    outside = [False, True] if workload.output[0] < SHARED_ROWS else [False]
-    return {"tile": sorted(_tiles(workload, target)), "channels_outside": outside}
+    def valid(self, workload: Depthwise, decision: Decision, target: Target) -> bool:
+        """Tell whether `build` takes a decision."""
+        return (decision.tile_y, decision.tile_x, decision.tile_c) in _tiles(workload, target)
 
+    def decisions(self, workload: Depthwise, target: Target) -> list[Decision]:
+        """Return the valid decisions of the space, each once."""
+        parts = self.space(workload, target)
+        return [
+            Decision(y, x, c, outside)
+            for (y, x, c), outside in itertools.product(parts["tile"], parts["channels_outside"])
+        ]
 
-def valid(workload: Depthwise, decision: Decision, target: Target) -> bool:
-    """Tell whether `build` takes a decision."""
-    return (decision.tile_y, decision.tile_x, decision.tile_c) in _tiles(workload, target)
+    def build(self, workload: Depthwise, decision: Decision, target: Target) -> tirx.PrimFunc:
+        """Return a function of data [batch, height, width, channels] and an output in NHWC."""
+        data, weight, total = sums(workload)
+        operands, result = epilogue_stage(workload, total.shape, lambda *i: total[i])
+        sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
+        _schedule(sch, decision, lanes_of(workload, target))
+        return sch.mod["main"]
 
+    def features(self, workload: Depthwise, decision: Decision, target: Target) -> dict[str, float]:
+        """Describe a decision: the tile, its loads, and its share of the caches."""
+        lanes, taps = lanes_of(workload, target), workload.window.taps
+        vectors = decision.tile_c / lanes
+        rows, columns = workload.window.inputs(decision.tile_y, decision.tile_x)
+        height, width = workload.output
+        element = size_of(workload.types.data)
+        outputs = decision.tile_y * decision.tile_x
+        outer = workload.channels / decision.tile_c
+        if not decision.channels_outside:
+            outer = height / decision.tile_y
+        return tile_features(outputs, vectors, rows * columns / taps, 1.0, target) | {
+            "share_of_lanes": lanes / target.lanes_of(workload.types.sums),
+            "loads_per_output": _loads(workload, decision.tile_y, decision.tile_x),
+            "unrolled": outputs * vectors * taps,
+            "lines": element * decision.tile_c / CACHE_LINE,
+            "row_share_of_l1": element * width * workload.channels * rows / target.l1d_bytes,
+            "column_share_of_l1": element * width * decision.tile_c * rows / target.l1d_bytes,
+            "tiles_x": width / decision.tile_x,
+            "stride": workload.window.stride[0],
+            "taps": taps,
+            "chunks": workload.batch * outer,
+        }
 
-def decisions(workload: Depthwise, target: Target) -> list[Decision]:
-    """Return the valid decisions of the space, each once."""
-    parts = space(workload, target)
-    return [
-        Decision(y, x, c, outside)
-        for (y, x, c), outside in itertools.product(parts["tile"], parts["channels_outside"])
-    ]
-
-
-def pack(weight: np.ndarray[Any, Any], decision: Decision) -> np.ndarray[Any, Any]:  # noqa: ARG001
-    """Lay weights [kernel height, kernel width, channels] out: they are read as they are."""
-    return np.ascontiguousarray(weight)
-
-
-def build(workload: Depthwise, decision: Decision, target: Target) -> tirx.PrimFunc:
-    """Return the scheduled function.
-
-    Parameters
-    ----------
-    workload : Depthwise
-        The layer.
-    decision : Decision
-        How to compute it.
-    target : Target
-        Gives the vector width.
-
-    Returns
-    -------
-    PrimFunc
-        Takes data [batch, height, width, channels], weights [kernel height, kernel width,
-        channels], the epilogue's tensors, and the output, in NHWC.
-    """
-    data, weight, total = sums(workload)
-    operands, result = epilogue_stage(workload.epilogue, total.shape, lambda *i: total[i])
-    sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
-    _schedule(sch, decision, _lanes(workload, target))
-    return sch.mod["main"]
+    def cycles(self, workload: Depthwise, decision: Decision, target: Target) -> float:
+        """Estimate a decision's cost per output: loads, or multiply-adds."""
+        loads = _loads(workload, decision.tile_y, decision.tile_x)
+        return max(loads, workload.window.taps / target.fma_per_cycle)
 
 
 def sums(
@@ -159,16 +157,16 @@ def sums(
     data : te.Tensor, optional
         What it reads, where another stage computes that.
     """
-    channels = workload.channels
+    channels, window = workload.channels, workload.window
     rows, columns = workload.output
     if data is None:
         shape = (workload.batch, workload.height, workload.width, channels)
-        data = te.placeholder(shape, name="data")
-    weight = te.placeholder((*workload.kernel, channels), name=taps)
-    source = padded(data, workload.padding)
-    ry = te.reduce_axis((0, workload.kernel[0]), name="ry")
-    rx = te.reduce_axis((0, workload.kernel[1]), name="rx")
-    stride_y, stride_x = workload.stride
+        data = te.placeholder(shape, workload.types.data, name="data")
+    weight = te.placeholder((*window.kernel, channels), workload.types.weights, name=taps)
+    source = padded(data, window.padding)
+    ry = te.reduce_axis((0, window.kernel[0]), name="ry")
+    rx = te.reduce_axis((0, window.kernel[1]), name="rx")
+    stride_y, stride_x = window.stride
     total = te.compute(
         (workload.batch, rows, columns, channels),
         lambda n, y, x, c: te.sum(
@@ -177,6 +175,11 @@ def sums(
         name="depthwise",
     )
     return data, weight, total
+
+
+def lanes_of(workload: Depthwise, target: Target) -> int:
+    """Return the length of the vectors: a divisor of the channels."""
+    return math.gcd(workload.channels, target.lanes_of(workload.types.sums))
 
 
 def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int) -> None:
@@ -201,13 +204,15 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int) -> None:
     keep_in_registers(sch, [y_tile, x_tile, c_vector], c_lane)
 
 
-def _lanes(workload: Depthwise, target: Target) -> int:
-    return math.gcd(workload.channels, target.lanes)
+def _loads(workload: Depthwise, tile_y: int, tile_x: int) -> float:
+    """Return the vectors of inputs and taps that a tile loads for each of its outputs."""
+    rows, columns = workload.window.inputs(tile_y, tile_x)
+    return (rows * columns + workload.window.taps) / (tile_y * tile_x)
 
 
 def _tiles(workload: Depthwise, target: Target) -> list[tuple[int, int, int]]:
     """Return the output tiles whose accumulators, taps and inputs fit the registers."""
-    lanes = _lanes(workload, target)
+    lanes = lanes_of(workload, target)
     rows, columns = workload.output
     limit = target.vector_registers - 2
     return [
@@ -216,5 +221,8 @@ def _tiles(workload: Depthwise, target: Target) -> list[tuple[int, int, int]]:
         for tile_x in divisors(columns, 14)
         for vectors in divisors(workload.channels // lanes, limit)
         if tile_y * tile_x * vectors <= limit
-        and 4 * tile_y * tile_x * vectors * lanes <= MOST_TILE_BYTES
+        and fits_stack(tile_y * tile_x * vectors * lanes, workload.types.sums)
     ]
+
+
+SCHEDULE = DepthwiseConvolution()

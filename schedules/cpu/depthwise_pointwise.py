@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,21 +11,23 @@ import numpy as np
 from tvm import s_tir, te, tirx
 from tvm.s_tir.schedule import LoopRV
 
-from mobilenet_tvm.schedules.base import (
-    divisor_at_most,
-    divisors,
-    epilogue_stage,
+from mobilenet_tvm.schedules.base import Array
+from mobilenet_tvm.schedules.base import Decision as BaseDecision
+from mobilenet_tvm.schedules.cpu import depthwise, pointwise
+from mobilenet_tvm.schedules.cpu.base import CpuSchedule
+from mobilenet_tvm.schedules.cpu.registers import (
     keep_in_registers,
     load_in_pairs,
     sum_in_registers,
 )
-from mobilenet_tvm.schedules.cpu import depthwise, pointwise
-from mobilenet_tvm.schedules.workloads import DepthwisePointwise
+from mobilenet_tvm.schedules.loops import divisor_at_most, divisors
+from mobilenet_tvm.schedules.stages import epilogue_stage
+from mobilenet_tvm.schedules.workloads import DepthwisePointwise, size_of
 from mobilenet_tvm.targets.target import Target
 
 
 @dataclass(frozen=True)
-class Decision:
+class Decision(BaseDecision):
     """How to compute a fused layer.
 
     Parameters
@@ -42,115 +44,85 @@ class Decision:
     tile_n: int
     tile_x: int
 
-
-def pays(workload: DepthwisePointwise, target: Target) -> bool:
-    """Tell whether fusing saves more memory traffic than it costs in freedom to tile.
-
-    It does where the tensor between the halves would leave the second-level cache. With a
-    stride that tensor is small beside the input, and a function of its own reads the input
-    faster: 321 us apart and 373 fused for MobileNetV2's first such layer.
-
-    Parameters
-    ----------
-    workload : DepthwisePointwise
-        The layer.
-    target : Target
-        Gives the cache.
-    """
-    rows, columns = workload.depthwise.output
-    # A batch goes through the cache picture by picture.
-    between = 4 * rows * columns * workload.depthwise.channels
-    return workload.depthwise.stride == (1, 1) and between > target.l2_bytes
+    @property
+    def tile(self) -> tuple[int, int, int]:
+        """The pointwise register tile."""
+        return self.lanes, self.tile_m, self.tile_n
 
 
-def default(workload: DepthwisePointwise, target: Target) -> Decision:
-    """Choose the tiles from the target's description alone.
+class FusedHalves(CpuSchedule[DepthwisePointwise, Decision]):
+    """Computes the depthwise half of each tile of pixels before the pointwise one reads it."""
 
-    Parameters
-    ----------
-    workload : DepthwisePointwise
-        The layer.
-    target : Target
-        Registers, ports, latency.
+    workload_type = DepthwisePointwise
+    decision_type = Decision
 
-    Returns
-    -------
-    Decision
-        Always valid for the workload.
-    """
-    columns = workload.depthwise.output[1]
-    tile = pointwise.best_tile(workload.pointwise, target, columns)
-    narrow = divisor_at_most(tile[1], 8)
-    return Decision(*tile, tile_x=narrow if narrow > 1 else tile[1])
+    def pays(self, workload: DepthwisePointwise, target: Target) -> bool:
+        """Tell whether fusing saves more memory traffic than it costs in freedom to tile.
 
+        It does where the tensor between the halves would leave the second-level cache. With a
+        stride that tensor is small beside the input, and a function of its own reads the input
+        faster: 321 us apart and 373 fused for MobileNetV2's first such layer.
+        """
+        first = workload.depthwise
+        rows, columns = first.output
+        # A batch goes through the cache picture by picture.
+        between = size_of(first.types.result) * rows * columns * first.channels
+        return first.window.stride == (1, 1) and between > target.l2_bytes
 
-def space(workload: DepthwisePointwise, target: Target) -> dict[str, list[Any]]:
-    """Return the candidates for each part of a decision."""
-    columns = workload.depthwise.output[1]
-    tiles = pointwise.space(workload.pointwise, target)["tile"]
-    return {
-        "tile": [tile for tile in tiles if columns % tile[1] == 0],
-        "tile_x": divisors(columns, 14),
-    }
+    def default(self, workload: DepthwisePointwise, target: Target) -> Decision:
+        """Choose the tiles from the target's description alone."""
+        columns = workload.depthwise.output[1]
+        tile = pointwise.best_tile(workload.pointwise, target, columns)
+        narrow = divisor_at_most(tile[1], 8)
+        return Decision(*tile, tile_x=narrow if narrow > 1 else tile[1])
 
+    def space(self, workload: DepthwisePointwise, target: Target) -> dict[str, list[Any]]:
+        """Return the candidates for each part of a decision."""
+        columns = workload.depthwise.output[1]
+        tiles = pointwise.SCHEDULE.space(workload.pointwise, target)["tile"]
+        return {
+            "tile": [tile for tile in tiles if columns % tile[1] == 0],
+            "tile_x": divisors(columns, 14),
+        }
 
-def valid(workload: DepthwisePointwise, decision: Decision, target: Target) -> bool:
-    """Tell whether `build` takes a decision."""
-    tile = (decision.lanes, decision.tile_m, decision.tile_n)
-    fits = tile in space(workload, target)["tile"]
-    return fits and decision.tile_x >= 1 and decision.tile_m % decision.tile_x == 0
+    def valid(self, workload: DepthwisePointwise, decision: Decision, target: Target) -> bool:
+        """Tell whether `build` takes a decision."""
+        fits = decision.tile in self.space(workload, target)["tile"]
+        return fits and decision.tile_x >= 1 and decision.tile_m % decision.tile_x == 0
 
+    def decisions(self, workload: DepthwisePointwise, target: Target) -> list[Decision]:
+        """Return the valid decisions of the space, each once."""
+        parts = self.space(workload, target)
+        return [
+            Decision(lanes, tile_m, tile_n, tile_x)
+            for (lanes, tile_m, tile_n), tile_x in itertools.product(parts["tile"], parts["tile_x"])
+            if tile_m % tile_x == 0
+        ]
 
-def decisions(workload: DepthwisePointwise, target: Target) -> list[Decision]:
-    """Return the valid decisions of the space, each once."""
-    parts = space(workload, target)
-    return [
-        Decision(lanes, tile_m, tile_n, tile_x)
-        for (lanes, tile_m, tile_n), tile_x in itertools.product(parts["tile"], parts["tile_x"])
-        if tile_m % tile_x == 0
-    ]
+    def pack(self, weights: Sequence[Array], decision: Decision) -> list[Array]:
+        """Return taps as they are, and the matrix in panels."""
+        taps, matrix = weights
+        return [np.ascontiguousarray(taps), pointwise.in_panels(matrix, decision.tile_n)]
 
+    def build(
+        self, workload: DepthwisePointwise, decision: Decision, target: Target
+    ) -> tirx.PrimFunc:
+        """Return a function of data and an output in NHWC."""
+        data, parameters, result = stages(workload, decision)
+        sch = s_tir.Schedule(te.create_prim_func([data, *parameters, result]))
+        schedule_halves(sch, decision, workload, target)
+        return sch.mod["main"]
 
-def pack(
-    taps: np.ndarray[Any, Any], matrix: np.ndarray[Any, Any], decision: Decision
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Lay both halves' weights out as the schedule reads them.
+    def features(
+        self, workload: DepthwisePointwise, decision: Decision, target: Target
+    ) -> dict[str, float]:
+        """Describe a decision: the product's tile, and how the depthwise half divides it."""
+        found = pointwise.product_features(workload.pointwise, decision.tile, target)
+        return found | {"columns": decision.tile_m / decision.tile_x}
 
-    Parameters
-    ----------
-    taps : ndarray
-        [kernel height, kernel width, channels].
-    matrix : ndarray
-        [channels, outputs].
-    decision : Decision
-        Gives the width of a panel.
-    """
-    panel = pointwise.Decision(decision.lanes, decision.tile_m, decision.tile_n, 1, 1)
-    return np.ascontiguousarray(taps), pointwise.pack(matrix, panel)
-
-
-def build(workload: DepthwisePointwise, decision: Decision, target: Target) -> tirx.PrimFunc:
-    """Return the scheduled function.
-
-    Parameters
-    ----------
-    workload : DepthwisePointwise
-        The layer.
-    decision : Decision
-        How to compute it.
-    target : Target
-        Gives the architecture, and the vector width of the depthwise half.
-
-    Returns
-    -------
-    PrimFunc
-        Takes data, depthwise weights and epilogue tensors, pointwise weights and epilogue
-        tensors, and the output, in NHWC.
-    """
-    data, parameters, result = stages(workload, decision)
-    sch = s_tir.Schedule(te.create_prim_func([data, *parameters, result]))
-    schedule_halves(sch, decision, workload, target)
-    return sch.mod["main"]
+    def cycles(self, workload: DepthwisePointwise, decision: Decision, target: Target) -> float:
+        """Estimate the cycles of the pointwise half."""
+        return pointwise.tile_cycles(workload.pointwise, target, *decision.tile)
 
 
 def stages(
@@ -171,20 +143,18 @@ def stages(
     tile_n = decision.tile_n
     panels = -(-workload.outputs // tile_n)
     data, taps, filtered = depthwise.sums(first, "taps", data)
-    inner, middle = epilogue_stage(
-        first.epilogue, filtered.shape, lambda *i: filtered[i], "between"
-    )
+    inner, middle = epilogue_stage(first, filtered.shape, lambda *i: filtered[i], "between")
     pixels = tuple(filtered.shape[:3])
-    weight = te.placeholder((panels, first.channels, tile_n), name="weight")
+    packed = (panels, first.channels, tile_n)
+    weight = te.placeholder(packed, workload.types.weights, name="weight")
     k = te.reduce_axis((0, first.channels), name="k")
     product = te.compute(
         (*pixels, panels * tile_n),
         lambda n, y, x, c: te.sum(middle[n, y, x, k] * weight[c // tile_n, k, c % tile_n], axis=k),
         name="pointwise",
     )
-    outer, result = epilogue_stage(
-        workload.epilogue, (*pixels, workload.outputs), lambda *i: product[i]
-    )
+    shape = (*pixels, workload.outputs)
+    outer, result = epilogue_stage(workload, shape, lambda *i: product[i])
     return data, [taps, *inner, weight, *outer], result
 
 
@@ -197,7 +167,7 @@ def schedule_halves(
 ) -> LoopRV:
     """Schedule both halves, and return the parallel loop: over bands of `rows` output rows."""
     channels = workload.depthwise.channels
-    lanes = math.gcd(channels, target.lanes)
+    lanes = depthwise.lanes_of(workload.depthwise, target)
     pairs = target.architecture == "aarch64" and channels % 4 == 0
     product, result = sch.get_sblock("pointwise"), sch.get_sblock("epilogue")
     filtered, middle = sch.get_sblock("depthwise"), sch.get_sblock("between")
@@ -234,3 +204,6 @@ def schedule_halves(
     sch.reorder(ry, rx, ty, tx, tc)
     sum_in_registers(sch, filtered, ry, [ry, rx], [ty, tx, tc], lanes)
     return band
+
+
+SCHEDULE = FusedHalves()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,22 +11,30 @@ import numpy as np
 from tvm import s_tir, te, tirx
 from tvm.s_tir.schedule import LoopRV
 
-from mobilenet_tvm.schedules.base import (
-    MOST_TILE_BYTES,
-    PARALLEL_FLOPS,
-    divisor_at_most,
-    epilogue_stage,
+from mobilenet_tvm.schedules.base import Array
+from mobilenet_tvm.schedules.base import Decision as BaseDecision
+from mobilenet_tvm.schedules.cpu.base import PARALLEL_FLOPS, CpuSchedule
+from mobilenet_tvm.schedules.cpu.prefetch import prefetch_next_panel
+from mobilenet_tvm.schedules.cpu.registers import (
+    fits_stack,
     keep_in_registers,
     load_in_pairs,
     sum_in_registers,
+    tile_features,
 )
-from mobilenet_tvm.schedules.cpu.prefetch import prefetch_next_panel
-from mobilenet_tvm.schedules.workloads import Pointwise
+from mobilenet_tvm.schedules.loops import divisor_at_most
+from mobilenet_tvm.schedules.stages import epilogue_stage
+from mobilenet_tvm.schedules.workloads import Pointwise, size_of
 from mobilenet_tvm.targets.target import Target
+
+#: The shortest vector that is worth half a register: 128 bits.
+SHORTEST_VECTOR = 128
+#: Bytes that an in-order core loads in a cycle.
+IN_ORDER_LOAD = 8
 
 
 @dataclass(frozen=True)
-class Decision:
+class Decision(BaseDecision):
     """How to compute a pointwise layer.
 
     Parameters
@@ -49,133 +58,130 @@ class Decision:
     block_m: int
 
 
-def default(workload: Pointwise, target: Target) -> Decision:
-    """Choose a decision from the target's description alone.
+class MatrixProduct(CpuSchedule[Pointwise, Decision]):
+    """A tile of pixels x outputs in registers while the inputs pass by."""
 
-    The register tile is the one with the fewest cycles by a model of the inner loop: per
-    input, a tile of m x n vectors takes m * n multiply-adds, m broadcasts and n loads. An
-    in-order core does not do them at the same time.
+    workload_type = Pointwise
+    decision_type = Decision
 
-    Parameters
-    ----------
-    workload : Pointwise
-        The layer.
-    target : Target
-        Registers, ports, latency and caches.
+    def default(self, workload: Pointwise, target: Target) -> Decision:
+        """Choose the register tile with the fewest cycles by a model of the inner loop.
 
-    Returns
-    -------
-    Decision
-        Always valid for the workload.
-    """
-    lanes, tile_m, tile_n = best_tile(workload, target)
-    tiles = -(-workload.pixels // tile_m)
-    unroll = 4 if workload.inputs % 4 == 0 and workload.pixels % tile_m == 0 else 1
-    # A block of data stays in the second-level cache, beside a panel and what is written, while
-    # all weights pass by: they come from farther away, once per block.
-    panel_bytes = 4 * workload.inputs * tile_n
-    fits = (0.75 * target.l2_bytes - panel_bytes) / (4 * workload.inputs * tile_m)
-    block = divisor_at_most(tiles, int(fits))
-    return Decision(lanes, tile_m, tile_n, unroll, block)
+        Per input, a tile of m x n vectors takes m * n multiply-adds, m broadcasts and n loads. An
+        in-order core does not do them at the same time.
+        """
+        lanes, tile_m, tile_n = best_tile(workload, target)
+        tiles = -(-workload.pixels // tile_m)
+        unroll = 4 if workload.inputs % 4 == 0 and workload.pixels % tile_m == 0 else 1
+        # A block of data stays in the second-level cache, beside a panel and what is written,
+        # while all weights pass by: they come from farther away, once per block.
+        panel_bytes = size_of(workload.types.weights) * workload.inputs * tile_n
+        tile_bytes = size_of(workload.types.data) * workload.inputs * tile_m
+        fits = (0.75 * target.l2_bytes - panel_bytes) / tile_bytes
+        block = divisor_at_most(tiles, int(fits))
+        return Decision(lanes, tile_m, tile_n, unroll, block)
+
+    def space(self, workload: Pointwise, target: Target) -> dict[str, list[Any]]:
+        """Return the candidates for each part of a decision."""
+        return {
+            "tile": sorted(_tiles(workload, target)),
+            "unroll_k": [d for d in (1, 2, 4, 8) if workload.inputs % d == 0],
+            # As many as all pixels: one block.
+            "block_m": [1, 4, 16, 64, workload.pixels],
+        }
+
+    def valid(self, workload: Pointwise, decision: Decision, target: Target) -> bool:
+        """Tell whether `build` takes a decision; it takes any block."""
+        return (
+            (decision.lanes, decision.tile_m, decision.tile_n) in _tiles(workload, target)
+            and decision.unroll_k in self.space(workload, target)["unroll_k"]
+            and 1 <= decision.block_m <= workload.pixels
+        )
+
+    def decisions(self, workload: Pointwise, target: Target) -> list[Decision]:
+        """Return the valid decisions of the space, each once."""
+        parts = self.space(workload, target)
+        found: dict[Decision, None] = {}
+        for (lanes, tile_m, tile_n), unroll, block in itertools.product(*parts.values()):
+            # The condition of a ragged last tile, unrolled, would stand in every iteration.
+            if unroll == 1 or workload.pixels % tile_m == 0:
+                # Whole blocks only: a last, smaller one would be a second copy of the loops.
+                block_m = divisor_at_most(-(-workload.pixels // tile_m), block)
+                found[Decision(lanes, tile_m, tile_n, unroll, block_m)] = None
+        return list(found)
+
+    def pack(self, weights: Sequence[Array], decision: Decision) -> list[Array]:
+        """Return weights [inputs, outputs] as `in_panels` lays them out."""
+        (weight,) = weights
+        return [in_panels(weight, decision.tile_n)]
+
+    def build(self, workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimFunc:
+        """Return a function of data [pixels, inputs] and an output [pixels, outputs]."""
+        pixels, inputs, outputs = workload.pixels, workload.inputs, workload.outputs
+        tile_m, tile_n = decision.tile_m, decision.tile_n
+        types, panels = workload.types, -(-outputs // tile_n)
+        data = te.placeholder((pixels, inputs), types.data, name="data")
+        weight = te.placeholder((panels, inputs, tile_n), types.weights, name="weight")
+        k = te.reduce_axis((0, inputs), name="k")
+        product = te.compute(
+            (pixels, panels * tile_n),
+            lambda m, n: te.sum(data[m, k] * weight[n // tile_n, k, n % tile_n], axis=k),
+            name="pointwise",
+        )
+        operands, result = epilogue_stage(workload, (pixels, outputs), lambda m, n: product[m, n])
+        sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
+        tiles = -(-pixels // tile_m)
+        pairs = target.architecture == "aarch64" and decision.unroll_k % 2 == 0
+        parallel = workload.flops >= PARALLEL_FLOPS
+        outer, inputs_loop = _schedule(sch, decision, tiles, parallel, pairs)
+        # The tiles that use a panel one after the other; each is read from far away once.
+        uses = min(decision.block_m, tiles)
+        cached = size_of(types.weights) * inputs * outputs <= target.l1d_bytes
+        # An in-order core has no cycle to spare for it, and fetches what is read in order by
+        # itself.
+        if uses == 1 or cached or target.in_order:
+            return sch.mod["main"]
+        index = sch.get(outer).loop_var
+        return prefetch_next_panel(sch, inputs_loop, index // uses % panels, index % uses, uses)
+
+    def features(self, workload: Pointwise, decision: Decision, target: Target) -> dict[str, float]:
+        """Describe a decision: the register tile, and the blocks' share of the caches."""
+        tile = (decision.lanes, decision.tile_m, decision.tile_n)
+        tiles = -(-workload.pixels // decision.tile_m)
+        rows = min(decision.block_m, tiles) * decision.tile_m
+        read = size_of(workload.types.data) * rows * workload.inputs
+        written = size_of(workload.types.result) * rows * workload.outputs
+        return product_features(workload, tile, target) | {
+            "block_share_of_l1": read / target.l1d_bytes,
+            "block_share_of_l2": (read + written) / target.l2_bytes,
+            "blocks": tiles / decision.block_m,
+            "iterations": workload.inputs / decision.unroll_k,
+            "unrolled": decision.unroll_k * decision.tile_m * decision.tile_n / decision.lanes,
+        }
+
+    def cycles(self, workload: Pointwise, decision: Decision, target: Target) -> float:
+        """Estimate a layer's cycles from its register tile."""
+        return tile_cycles(workload, target, decision.lanes, decision.tile_m, decision.tile_n)
 
 
-def space(workload: Pointwise, target: Target) -> dict[str, list[Any]]:
-    """Return the candidates for each part of a decision."""
-    tiles = _tiles(workload, target)
-    return {
-        "tile": sorted(tiles),
-        "unroll_k": [d for d in (1, 2, 4, 8) if workload.inputs % d == 0],
-        # As many as all pixels: one block.
-        "block_m": [1, 4, 16, 64, workload.pixels],
-    }
-
-
-def valid(workload: Pointwise, decision: Decision, target: Target) -> bool:
-    """Tell whether `build` takes a decision; it takes any block."""
-    return (
-        (decision.lanes, decision.tile_m, decision.tile_n) in _tiles(workload, target)
-        and decision.unroll_k in space(workload, target)["unroll_k"]
-        and 1 <= decision.block_m <= workload.pixels
-    )
-
-
-def decisions(workload: Pointwise, target: Target) -> list[Decision]:
-    """Return the valid decisions of the space, each once."""
-    parts = space(workload, target)
-    found: dict[Decision, None] = {}
-    for (lanes, tile_m, tile_n), unroll, block in itertools.product(*parts.values()):
-        # The condition of a ragged last tile, unrolled, would stand in every iteration.
-        if unroll == 1 or workload.pixels % tile_m == 0:
-            # Whole blocks only: a last, smaller one would be a second copy of the loops.
-            block_m = divisor_at_most(-(-workload.pixels // tile_m), block)
-            found[Decision(lanes, tile_m, tile_n, unroll, block_m)] = None
-    return list(found)
-
-
-def pack(weight: np.ndarray[Any, Any], decision: Decision) -> np.ndarray[Any, Any]:
-    """Lay weights out as the schedule reads them.
+def in_panels(weight: Array, tile_n: int) -> Array:
+    """Lay weights out as the inner loop reads them.
 
     Parameters
     ----------
     weight : ndarray
         [inputs, outputs].
-    decision : Decision
-        Gives the width of a panel.
+    tile_n : int
+        Outputs of a panel.
 
     Returns
     -------
     ndarray
-        [outputs / tile_n, inputs, tile_n]: panels that the inner loop reads in order, the last
-        filled up with zeros.
+        [outputs / tile_n, inputs, tile_n], the last panel filled up with zeros.
     """
     inputs, outputs = weight.shape
-    full = np.pad(weight, ((0, 0), (0, -outputs % decision.tile_n)))
-    return np.ascontiguousarray(full.reshape(inputs, -1, decision.tile_n).transpose(1, 0, 2))
-
-
-def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimFunc:
-    """Return the scheduled function.
-
-    Parameters
-    ----------
-    workload : Pointwise
-        The layer.
-    decision : Decision
-        How to compute it.
-    target : Target
-        Gives the architecture and the first-level cache.
-
-    Returns
-    -------
-    PrimFunc
-        Takes data [pixels, inputs], packed weights, the epilogue's tensors, and the output
-        [pixels, outputs].
-    """
-    pixels, inputs, outputs = workload.pixels, workload.inputs, workload.outputs
-    tile_m, tile_n = decision.tile_m, decision.tile_n
-    panels = -(-outputs // tile_n)
-    data = te.placeholder((pixels, inputs), name="data")
-    weight = te.placeholder((panels, inputs, tile_n), name="weight")
-    k = te.reduce_axis((0, inputs), name="k")
-    product = te.compute(
-        (pixels, panels * tile_n),
-        lambda m, n: te.sum(data[m, k] * weight[n // tile_n, k, n % tile_n], axis=k),
-        name="pointwise",
-    )
-    operands, result = epilogue_stage(
-        workload.epilogue, (pixels, outputs), lambda m, n: product[m, n]
-    )
-    sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
-    tiles = -(-pixels // tile_m)
-    pairs = target.architecture == "aarch64" and decision.unroll_k % 2 == 0
-    outer, inputs_loop = _schedule(sch, decision, tiles, workload.flops >= PARALLEL_FLOPS, pairs)
-    # The tiles that use a panel one after the other; each panel is read from far away once.
-    uses = min(decision.block_m, tiles)
-    # An in-order core has no cycle to spare for it, and fetches what is read in order by itself.
-    if uses == 1 or 4 * inputs * outputs <= target.l1d_bytes or target.in_order:
-        return sch.mod["main"]
-    index = sch.get(outer).loop_var
-    return prefetch_next_panel(sch, inputs_loop, index // uses % panels, index % uses, uses)
+    full = np.pad(weight, ((0, 0), (0, -outputs % tile_n)))
+    return np.ascontiguousarray(full.reshape(inputs, -1, tile_n).transpose(1, 0, 2))
 
 
 def _schedule(
@@ -227,15 +233,17 @@ def best_tile(
         for lanes, tile_m, tile_n in _tiles(workload, target)
         if columns is None or columns % tile_m == 0
     ]
-    return min(tiles, key=lambda tile: cycles(workload, target, *tile))
+    return min(tiles, key=lambda tile: tile_cycles(workload, target, *tile))
 
 
 def _tiles(workload: Pointwise, target: Target) -> list[tuple[int, int, int]]:
     """Return (lanes, tile_m, tile_n) that fit: accumulators, one vector of each operand."""
+    sums = workload.types.sums
     # Half a vector fits some channels that a whole one does not.
-    lengths = [target.lanes]
-    if workload.outputs % target.lanes and target.lanes > 4:
-        lengths.append(target.lanes // 2)
+    whole = target.lanes_of(sums)
+    lengths = [whole]
+    if workload.outputs % whole and target.vector_bits > SHORTEST_VECTOR:
+        lengths.append(whole // 2)
     # A layer of one pixel has only its outputs to hide the latency behind.
     widest = 16 if workload.pixels == 1 else 4
     tiles = itertools.product(lengths, range(1, widest + 1), range(1, min(workload.pixels, 14) + 1))
@@ -244,7 +252,7 @@ def _tiles(workload: Pointwise, target: Target) -> list[tuple[int, int, int]]:
         for lanes, vectors, tile_m in tiles
         if -(-workload.outputs // lanes) % vectors == 0
         and tile_m * vectors + vectors + _scalars(target, tile_m) <= target.vector_registers
-        and 4 * tile_m * vectors * lanes <= MOST_TILE_BYTES
+        and fits_stack(tile_m * vectors * lanes, sums)
     ]
 
 
@@ -256,19 +264,44 @@ def _scalars(target: Target, tile_m: int) -> int:
     return tile_m + 2 if target.architecture == "aarch64" else 1
 
 
-def cycles(workload: Pointwise, target: Target, lanes: int, tile_m: int, tile_n: int) -> float:
+def tile_cycles(workload: Pointwise, target: Target, lanes: int, tile_m: int, tile_n: int) -> float:
     """Estimate a layer's cycles with a register tile of `lanes`-wide vectors."""
     vectors = tile_n // lanes
     # Units of half the width start twice as often, up to two a cycle.
-    rate = min(2, target.fma_per_cycle * target.lanes // lanes)
+    rate = min(2, target.fma_per_cycle * target.lanes_of(workload.types.sums) // lanes)
     # A last tile with fewer pixels takes as long as a whole one, and leaves a condition behind.
     tiles = -(-workload.pixels // tile_m) * -(-workload.outputs // tile_n)
     ragged = 1.05 if workload.pixels % tile_m else 1.0
     multiply = max(tile_m * vectors / rate, target.fma_latency)
     if target.in_order:
-        # It loads 64 bits a cycle.
-        per_input = multiply + (tile_m + tile_n) / 2
+        data, weights = size_of(workload.types.data), size_of(workload.types.weights)
+        per_input = multiply + (data * tile_m + weights * tile_n) / IN_ORDER_LOAD
     else:
         per_input = max(multiply, (tile_m + vectors) / 2)
     # Each tile clears, finishes and stores its accumulators once.
     return ragged * tiles * (workload.inputs * per_input + 3 * tile_m * vectors + 10)
+
+
+def product_features(
+    workload: Pointwise, tile: tuple[int, int, int], target: Target
+) -> dict[str, float]:
+    """Describe a product by its register tile: lanes, pixels, outputs."""
+    lanes, tile_m, tile_n = tile
+    vectors = tile_n / lanes
+    tiles_m, tiles_n = -(-workload.pixels // tile_m), -(-workload.outputs // tile_n)
+    computed = tiles_m * tile_m * tiles_n * tile_n
+    panel = size_of(workload.types.weights) * workload.inputs * tile_n
+    rows = size_of(workload.types.data) * workload.inputs * tile_m
+    return tile_features(tile_m, vectors, tile_m, vectors, target) | {
+        "share_of_lanes": lanes / target.lanes_of(workload.types.sums),
+        "wasted": computed / (workload.pixels * workload.outputs) - 1,
+        "ragged": workload.pixels % tile_m / tile_m,
+        "panel_share_of_l1": panel / target.l1d_bytes,
+        "rows_share_of_l1": rows / target.l1d_bytes,
+        "panels": tiles_n,
+        "chunks": tiles_m * tiles_n,
+        "cycles_per_flop": tile_cycles(workload, target, *tile) / workload.flops,
+    }
+
+
+SCHEDULE = MatrixProduct()

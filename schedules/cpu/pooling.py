@@ -8,13 +8,17 @@ from typing import Any
 
 from tvm import s_tir, te, tirx
 
-from mobilenet_tvm.schedules.base import PARALLEL_FLOPS, divisors, epilogue_stage, keep_in_registers
+from mobilenet_tvm.schedules.base import Decision as BaseDecision
+from mobilenet_tvm.schedules.cpu.base import PARALLEL_FLOPS, CpuSchedule
+from mobilenet_tvm.schedules.cpu.registers import keep_in_registers
+from mobilenet_tvm.schedules.loops import divisors
+from mobilenet_tvm.schedules.stages import epilogue_stage
 from mobilenet_tvm.schedules.workloads import GlobalPool
 from mobilenet_tvm.targets.target import Target
 
 
 @dataclass(frozen=True)
-class Decision:
+class Decision(BaseDecision):
     """How to compute a pooling.
 
     Parameters
@@ -26,68 +30,60 @@ class Decision:
     tile_c: int
 
 
-def default(workload: GlobalPool, target: Target) -> Decision:
-    """Choose the widest tile up to eight vectors, enough to hide an addition's latency.
+class Pooling(CpuSchedule[GlobalPool, Decision]):
+    """A tile of channels at a time."""
 
-    Parameters
-    ----------
-    workload : GlobalPool
-        The layer.
-    target : Target
-        Gives the vector width.
+    workload_type = GlobalPool
+    decision_type = Decision
 
-    Returns
-    -------
-    Decision
-        Always valid for the workload.
-    """
-    return Decision(max(space(workload, target)["tile_c"]))
+    def default(self, workload: GlobalPool, target: Target) -> Decision:
+        """Choose the widest tile up to eight vectors, enough to hide an addition's latency."""
+        return Decision(max(self.space(workload, target)["tile_c"]))
 
+    def space(self, workload: GlobalPool, target: Target) -> dict[str, list[Any]]:
+        """Return the candidates for each part of a decision."""
+        lanes = _lanes(workload, target)
+        return {"tile_c": [lanes * count for count in divisors(workload.channels // lanes, 8)]}
 
-def space(workload: GlobalPool, target: Target) -> dict[str, list[Any]]:
-    """Return the candidates for each part of a decision."""
-    lanes = math.gcd(workload.channels, target.lanes)
-    return {"tile_c": [lanes * count for count in divisors(workload.channels // lanes, 8)]}
+    def valid(self, workload: GlobalPool, decision: Decision, target: Target) -> bool:
+        """Tell whether `build` takes a decision."""
+        return decision.tile_c in self.space(workload, target)["tile_c"]
 
+    def decisions(self, workload: GlobalPool, target: Target) -> list[Decision]:
+        """Return the valid decisions of the space, each once."""
+        return [Decision(tile_c) for tile_c in self.space(workload, target)["tile_c"]]
 
-def valid(workload: GlobalPool, decision: Decision, target: Target) -> bool:
-    """Tell whether `build` takes a decision."""
-    return decision.tile_c in space(workload, target)["tile_c"]
+    def build(self, workload: GlobalPool, decision: Decision, target: Target) -> tirx.PrimFunc:
+        """Return a function of data [batch, pixels, channels] and an output [batch, channels]."""
+        types = workload.types
+        picture = (workload.batch, workload.pixels, workload.channels)
+        data = te.placeholder(picture, types.data, name="data")
+        pixel = te.reduce_axis((0, workload.pixels), name="pixel")
+        shape = (workload.batch, workload.channels)
+        total = te.compute(shape, lambda n, c: te.sum(data[n, pixel, c], axis=pixel), name="sum")
+        scale = tirx.const(1.0 / workload.pixels, types.sums)
+        operands, result = epilogue_stage(workload, shape, lambda *i: total[i] * scale)
+        sch = s_tir.Schedule(te.create_prim_func([data, *operands, result]))
+        _schedule(sch, decision, _lanes(workload, target), workload.flops >= PARALLEL_FLOPS)
+        return sch.mod["main"]
 
+    def features(
+        self,
+        workload: GlobalPool,  # noqa: ARG002
+        decision: Decision,  # noqa: ARG002
+        target: Target,  # noqa: ARG002
+    ) -> dict[str, float]:
+        """Describe a decision: its own number says all."""
+        return {}
 
-def decisions(workload: GlobalPool, target: Target) -> list[Decision]:
-    """Return the valid decisions of the space, each once."""
-    return [Decision(tile_c) for tile_c in space(workload, target)["tile_c"]]
-
-
-def build(workload: GlobalPool, decision: Decision, target: Target) -> tirx.PrimFunc:
-    """Return the scheduled function.
-
-    Parameters
-    ----------
-    workload : GlobalPool
-        The layer.
-    decision : Decision
-        How to compute it.
-    target : Target
-        Gives the vector width.
-
-    Returns
-    -------
-    PrimFunc
-        Takes data [batch, pixels, channels], the epilogue's tensors, and the output
-        [batch, channels].
-    """
-    data = te.placeholder((workload.batch, workload.pixels, workload.channels), name="data")
-    pixel = te.reduce_axis((0, workload.pixels), name="pixel")
-    shape = (workload.batch, workload.channels)
-    total = te.compute(shape, lambda n, c: te.sum(data[n, pixel, c], axis=pixel), name="sum")
-    scale = tirx.const(1.0 / workload.pixels, "float32")
-    operands, result = epilogue_stage(workload.epilogue, shape, lambda *i: total[i] * scale)
-    lanes = math.gcd(workload.channels, target.lanes)
-    sch = s_tir.Schedule(te.create_prim_func([data, *operands, result]))
-    _schedule(sch, decision, lanes, workload.flops >= PARALLEL_FLOPS)
-    return sch.mod["main"]
+    def cycles(
+        self,
+        workload: GlobalPool,  # noqa: ARG002
+        decision: Decision,  # noqa: ARG002
+        target: Target,  # noqa: ARG002
+    ) -> float:
+        """Estimate a decision's cost: bound by memory, all cost the same."""
+        return 1.0
 
 
 def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int, parallel: bool) -> None:
@@ -106,3 +102,10 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int, parallel: boo
     *_, vector, lane = sch.get_loops(init)
     keep_in_registers(sch, [vector], lane)
     keep_in_registers(sch, [c_vector], c_lane)
+
+
+def _lanes(workload: GlobalPool, target: Target) -> int:
+    return math.gcd(workload.channels, target.lanes_of(workload.types.sums))
+
+
+SCHEDULE = Pooling()

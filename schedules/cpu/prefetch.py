@@ -7,9 +7,11 @@ from typing import Any
 from tvm import s_tir, tirx
 from tvm.s_tir.schedule import LoopRV
 
-from mobilenet_tvm.schedules.base import extent, replace_body
+from mobilenet_tvm.schedules.loops import extent, replace_body
+from mobilenet_tvm.schedules.workloads import size_of
 
-CACHE_LINE_FLOATS = 16
+#: In bytes.
+CACHE_LINE = 64
 
 
 def prefetch_next_panel(
@@ -35,16 +37,17 @@ def prefetch_next_panel(
     func = sch.mod["main"]
     weight = func.params[1]
     _, inputs, tile_n = (int(size) for size in weight.shape)
+    line_values = CACHE_LINE // size_of(str(weight.ty.dtype))
     steps = extent(sch, loop)
     step = sch.get(loop).loop_var
     # A tile's share of the panel: some lines per step, or one line for so many steps, a power of
     # two, which divides by a shift.
-    share = -(-inputs * tile_n // (CACHE_LINE_FLOATS * tiles))
+    share = -(-inputs * tile_n // (line_values * tiles))
     lines = -(-share // steps)
     steps_per_line = 1 << max(0, (steps // share).bit_length() - 1)
 
     def prefetch(line: int) -> tirx.Evaluate:
-        place = (tile * share + step // steps_per_line * lines + line) * CACHE_LINE_FLOATS
+        place = (tile * share + step // steps_per_line * lines + line) * line_values
         # The last panel's successor lies outside; a prefetch there does nothing.
         element = tirx.BufferLoad(weight, [panel + 1, place // tile_n, place % tile_n])
         address = tirx.call_intrin("handle", "tirx.address_of", element)

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from tvm import s_tir, te, tirx
 
-from mobilenet_tvm.schedules.base import (
-    MOST_TILE_BYTES,
-    divisor_at_most,
-    divisors,
-    epilogue_stage,
-    extent,
+from mobilenet_tvm.schedules.base import Array
+from mobilenet_tvm.schedules.base import Decision as BaseDecision
+from mobilenet_tvm.schedules.cpu.base import CpuSchedule
+from mobilenet_tvm.schedules.cpu.registers import (
+    fits_stack,
     keep_in_registers,
-    padded,
     sum_in_registers,
+    tile_features,
 )
+from mobilenet_tvm.schedules.loops import divisor_at_most, divisors, extent
+from mobilenet_tvm.schedules.stages import epilogue_stage, padded
 from mobilenet_tvm.schedules.workloads import Convolution
 from mobilenet_tvm.targets.target import Target
 
 #: A picture has so few channels; more are a loop.
-MOST_UNROLLED_INPUTS = 8
+MAX_UNROLLED_INPUTS = 8
 
 
 @dataclass(frozen=True)
-class Decision:
+class Decision(BaseDecision):
     """How to compute a stem.
 
     Parameters
@@ -42,91 +44,70 @@ class Decision:
     tile_c: int
 
 
-def default(workload: Convolution, target: Target) -> Decision:
-    """Choose the register tile that loads least per multiply-add.
+class Stem(CpuSchedule[Convolution, Decision]):
+    """A tile of columns x outputs in registers while the taps and inputs pass by."""
 
-    Parameters
-    ----------
-    workload : Convolution
-        The layer.
-    target : Target
-        Gives the vector width and the registers.
+    workload_type = Convolution
+    decision_type = Decision
 
-    Returns
-    -------
-    Decision
-        Always valid for the workload.
-    """
-    lanes = lanes_of(workload, target)
-    # As many sums as hide the latency; the more, the fewer of the unrolled taps stay in registers.
-    busy = target.fma_latency * target.fma_per_cycle
-    tiles = [(x, c) for x, c in _tiles(workload, target) if x * c <= max(busy, 8) * lanes]
+    def default(self, workload: Convolution, target: Target) -> Decision:
+        """Choose the register tile that loads least per multiply-add."""
+        lanes = lanes_of(workload, target)
+        # As many sums as hide the latency; with more, fewer of the unrolled taps stay in registers.
+        busy = target.fma_latency * target.fma_per_cycle
+        tiles = [(x, c) for x, c in _tiles(workload, target) if x * c <= max(busy, 8) * lanes]
+        return min(
+            (Decision(*tile) for tile in tiles),
+            key=lambda decision: (self.cycles(workload, decision, target), -decision.tile_x),
+        )
 
-    def cost(tile: tuple[int, int]) -> tuple[float, int]:
-        tile_x, vectors = tile[0], tile[1] // lanes
+    def space(self, workload: Convolution, target: Target) -> dict[str, list[Any]]:
+        """Return the candidates for each part of a decision."""
+        return {"tile": sorted(_tiles(workload, target))}
+
+    def valid(self, workload: Convolution, decision: Decision, target: Target) -> bool:
+        """Tell whether `build` takes a decision."""
+        return (decision.tile_x, decision.tile_c) in _tiles(workload, target)
+
+    def decisions(self, workload: Convolution, target: Target) -> list[Decision]:
+        """Return the valid decisions of the space, each once."""
+        return [Decision(*tile) for tile in self.space(workload, target)["tile"]]
+
+    def pack(self, weights: Sequence[Array], decision: Decision) -> list[Array]:
+        """Return weights as [outputs / tile_c, kernel height, kernel width, inputs, tile_c]."""
+        (weight,) = weights
+        *window, outputs = weight.shape
+        panels = weight.reshape(*window, outputs // decision.tile_c, decision.tile_c)
+        return [np.ascontiguousarray(panels.transpose(3, 0, 1, 2, 4))]
+
+    def build(self, workload: Convolution, decision: Decision, target: Target) -> tirx.PrimFunc:
+        """Return a function of a picture, in NHWC or NCHW, and an output in NHWC."""
+        data, weight, total = sums(workload, decision)
+        operands, result = epilogue_stage(workload, total.shape, lambda *i: total[i])
+        sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
+        _schedule(sch, decision, lanes_of(workload, target))
+        return sch.mod["main"]
+
+    def features(
+        self, workload: Convolution, decision: Decision, target: Target
+    ) -> dict[str, float]:
+        """Describe a decision: the register tile and what it unrolls."""
+        lanes = lanes_of(workload, target)
+        vectors = decision.tile_c / lanes
+        taps = workload.window.taps * workload.inputs
+        return tile_features(decision.tile_x, vectors, decision.tile_x, vectors, target) | {
+            "share_of_lanes": lanes / target.lanes_of(workload.types.sums),
+            "unrolled": decision.tile_x * vectors * taps / workload.window.kernel[0],
+            "panels": workload.outputs / decision.tile_c,
+            "taps": taps,
+        }
+
+    def cycles(self, workload: Convolution, decision: Decision, target: Target) -> float:
+        """Estimate a decision's cost: loads per multiply-add, more where latency shows."""
+        tile_x, vectors = decision.tile_x, decision.tile_c // lanes_of(workload, target)
         work = tile_x * vectors
-        return max(1.0, busy / work) + (tile_x + vectors) / work, -tile_x
-
-    return Decision(*min(tiles, key=cost))
-
-
-def space(workload: Convolution, target: Target) -> dict[str, list[Any]]:
-    """Return the candidates for each part of a decision."""
-    return {"tile": sorted(_tiles(workload, target))}
-
-
-def valid(workload: Convolution, decision: Decision, target: Target) -> bool:
-    """Tell whether `build` takes a decision."""
-    return (decision.tile_x, decision.tile_c) in _tiles(workload, target)
-
-
-def decisions(workload: Convolution, target: Target) -> list[Decision]:
-    """Return the valid decisions of the space, each once."""
-    return [Decision(*tile) for tile in space(workload, target)["tile"]]
-
-
-def pack(weight: np.ndarray[Any, Any], decision: Decision) -> np.ndarray[Any, Any]:
-    """Lay weights out as the schedule reads them.
-
-    Parameters
-    ----------
-    weight : ndarray
-        [kernel height, kernel width, inputs, outputs].
-    decision : Decision
-        Gives the width of a panel.
-
-    Returns
-    -------
-    ndarray
-        [outputs / tile_c, kernel height, kernel width, inputs, tile_c].
-    """
-    *window, outputs = weight.shape
-    panels = weight.reshape(*window, outputs // decision.tile_c, decision.tile_c)
-    return np.ascontiguousarray(panels.transpose(3, 0, 1, 2, 4))
-
-
-def build(workload: Convolution, decision: Decision, target: Target) -> tirx.PrimFunc:
-    """Return the scheduled function.
-
-    Parameters
-    ----------
-    workload : Convolution
-        The layer.
-    decision : Decision
-        How to compute it.
-    target : Target
-        Gives the vector width.
-
-    Returns
-    -------
-    PrimFunc
-        Takes the picture, packed weights, the epilogue's tensors, and the output in NHWC.
-    """
-    data, weight, total = sums(workload, decision)
-    operands, result = epilogue_stage(workload.epilogue, total.shape, lambda *i: total[i])
-    sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
-    _schedule(sch, decision, lanes_of(workload, target))
-    return sch.mod["main"]
+        busy = target.fma_latency * target.fma_per_cycle
+        return max(1.0, busy / work) + (tile_x + vectors) / work
 
 
 def sums(workload: Convolution, decision: Decision) -> tuple[te.Tensor, te.Tensor, te.Tensor]:
@@ -139,7 +120,7 @@ def sums(workload: Convolution, decision: Decision) -> tuple[te.Tensor, te.Tenso
     decision : Decision
         Gives the width of a panel of weights.
     """
-    tile_c = decision.tile_c
+    tile_c, window, types = decision.tile_c, workload.window, workload.types
     picture = (workload.height, workload.width)
     nchw = workload.reads_nchw
     shape = (
@@ -147,14 +128,14 @@ def sums(workload: Convolution, decision: Decision) -> tuple[te.Tensor, te.Tenso
         if nchw
         else (workload.batch, *picture, workload.inputs)
     )
-    data = te.placeholder(shape, name="data")
-    panels = workload.outputs // tile_c
-    weight = te.placeholder((panels, *workload.kernel, workload.inputs, tile_c), name="weight")
-    source = padded(data, workload.padding, nchw)
-    ry = te.reduce_axis((0, workload.kernel[0]), name="ry")
-    rx = te.reduce_axis((0, workload.kernel[1]), name="rx")
+    data = te.placeholder(shape, types.data, name="data")
+    panels = (workload.outputs // tile_c, *window.kernel, workload.inputs, tile_c)
+    weight = te.placeholder(panels, types.weights, name="weight")
+    source = padded(data, window.padding, nchw)
+    ry = te.reduce_axis((0, window.kernel[0]), name="ry")
+    rx = te.reduce_axis((0, window.kernel[1]), name="rx")
     rc = te.reduce_axis((0, workload.inputs), name="rc")
-    stride_y, stride_x = workload.stride
+    stride_y, stride_x = window.stride
 
     def product(n: Any, y: Any, x: Any, c: Any) -> Any:
         row, column = y * stride_y + ry, x * stride_x + rx
@@ -190,7 +171,7 @@ def hold_sums(sch: s_tir.Schedule, lanes: int) -> None:
     total = sch.get_sblock("conv2d")
     *_, tx, tc, ry, rx, rc = sch.get_loops(total)
     inputs = extent(sch, rc)
-    few = inputs if inputs <= MOST_UNROLLED_INPUTS else divisor_at_most(inputs, 4)
+    few = inputs if inputs <= MAX_UNROLLED_INPUTS else divisor_at_most(inputs, 4)
     rc_outer, rc_inner = sch.split(rc, [None, few])
     sch.reorder(ry, rc_outer, rx, rc_inner, tx, tc)
     sum_in_registers(sch, total, ry, [rx, rc_inner], [tx, tc], lanes)
@@ -198,7 +179,7 @@ def hold_sums(sch: s_tir.Schedule, lanes: int) -> None:
 
 def lanes_of(workload: Convolution, target: Target) -> int:
     """Return the length of the vectors: a divisor of the outputs."""
-    return math.gcd(workload.outputs, target.lanes)
+    return math.gcd(workload.outputs, target.lanes_of(workload.types.sums))
 
 
 def _tiles(workload: Convolution, target: Target) -> list[tuple[int, int]]:
@@ -209,5 +190,8 @@ def _tiles(workload: Convolution, target: Target) -> list[tuple[int, int]]:
         for tile_x in divisors(workload.output[1], 16)
         for vectors in divisors(workload.outputs // lanes, 4)
         if tile_x * vectors + vectors + 1 <= target.vector_registers
-        and 4 * tile_x * vectors * lanes <= MOST_TILE_BYTES
+        and fits_stack(tile_x * vectors * lanes, workload.types.sums)
     ]
+
+
+SCHEDULE = Stem()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tvm import s_tir, tirx
 
-from mobilenet_tvm.schedules.base import blocks_of, divisor_at_most, extent, inline_all_but
-from mobilenet_tvm.schedules.fallback.elementwise import vectorize_and_parallelize
+from mobilenet_tvm.schedules.fallback.elementwise import lanes_of, vectorize_and_parallelize
+from mobilenet_tvm.schedules.loops import blocks_of, divisor_at_most, extent, inline_all_but
 from mobilenet_tvm.targets.target import Target
 
 #: Names of the blocks that TVM's operator inventory gives NHWC convolutions.
@@ -47,7 +47,7 @@ def apply(func: tirx.PrimFunc, target: Target) -> s_tir.Schedule | None:
         vectorize_and_parallelize(sch, sch.get_sblock(pad), target)
 
     batch, row, column, channel = sch.get_loops(output)
-    lanes = target.lanes
+    lanes = lanes_of(sch, conv, target)
     vector = divisor_at_most(extent(sch, channel), 2 * lanes)
     # Leave four registers for the operands of the multiply-adds.
     vectors = -(-vector // lanes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tvm import s_tir, tirx
 from tvm.s_tir.schedule import SBlockRV
 
-from mobilenet_tvm.schedules.base import (
+from mobilenet_tvm.schedules.loops import (
     blocks_of,
     divisor_at_most,
     extent,
@@ -37,9 +37,16 @@ def vectorize_and_parallelize(sch: s_tir.Schedule, block: SBlockRV, target: Targ
     elements = 1
     for loop in loops:
         elements *= extent(sch, loop)
-    lanes = divisor_at_most(extent(sch, loops[-1]), 2 * target.lanes)
+    lanes = divisor_at_most(extent(sch, loops[-1]), 2 * lanes_of(sch, block, target))
     outer, vector = sch.split(loops[-1], [None, lanes])
     sch.vectorize(vector)
     rows = sch.fuse(*loops[:-1], outer)
     if elements >= PARALLEL_ELEMENTS:
         sch.parallel(rows)
+
+
+def lanes_of(sch: s_tir.Schedule, block: SBlockRV, target: Target) -> int:
+    """Return how many values of the widest type that a block touches fit a vector register."""
+    touched = sch.get(block)
+    types = {str(region.source.dtype) for region in (*touched.reads, *touched.writes)}
+    return min(map(target.lanes_of, types))

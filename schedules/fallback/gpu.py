@@ -7,8 +7,8 @@ import math
 from tvm import s_tir, tirx
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
-from mobilenet_tvm.schedules.base import blocks_of, extent, inline_all_but, iteration_types
 from mobilenet_tvm.schedules.gpu.threads import GROUPS, bind_threads, lanes_of
+from mobilenet_tvm.schedules.loops import blocks_of, extent, inline_all_but, iteration_types
 from mobilenet_tvm.targets.target import Target
 
 

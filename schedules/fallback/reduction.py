@@ -5,17 +5,18 @@ from __future__ import annotations
 from tvm import s_tir, tirx
 from tvm.s_tir.schedule import SBlockRV
 
-from mobilenet_tvm.schedules.base import (
+from mobilenet_tvm.schedules.fallback.elementwise import (
+    PARALLEL_ELEMENTS,
+    lanes_of,
+    vectorize_and_parallelize,
+)
+from mobilenet_tvm.schedules.loops import (
     blocks_of,
     divisor_at_most,
     extent,
     inline_all_but,
     is_reduction,
     iteration_types,
-)
-from mobilenet_tvm.schedules.fallback.elementwise import (
-    PARALLEL_ELEMENTS,
-    vectorize_and_parallelize,
 )
 from mobilenet_tvm.targets.target import Target
 
@@ -45,7 +46,7 @@ def _reduce(sch: s_tir.Schedule, block: SBlockRV, target: Target) -> None:
         work *= extent(sch, loop)
     if not spatial:
         return
-    lanes = divisor_at_most(extent(sch, spatial[-1]), 2 * target.lanes)
+    lanes = divisor_at_most(extent(sch, spatial[-1]), 2 * lanes_of(sch, block, target))
     outer, vector = sch.split(spatial[-1], [None, lanes])
     sch.reorder(*spatial[:-1], outer, *reduced, vector)
     rows = sch.fuse(*spatial[:-1], outer)

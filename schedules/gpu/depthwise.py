@@ -14,10 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from tvm import s_tir, te, tirx
 
-from mobilenet_tvm.schedules.base import epilogue_stage
+from mobilenet_tvm.schedules.base import Decision as BaseDecision
+from mobilenet_tvm.schedules.gpu.base import GpuSchedule
 from mobilenet_tvm.schedules.gpu.threads import (
     ADDRESS_REGISTERS,
     GROUPS,
@@ -36,7 +36,8 @@ from mobilenet_tvm.schedules.gpu.threads import (
     unroll,
     words,
 )
-from mobilenet_tvm.schedules.workloads import Depthwise
+from mobilenet_tvm.schedules.stages import epilogue_stage
+from mobilenet_tvm.schedules.workloads import Depthwise, size_of
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
 
@@ -45,7 +46,7 @@ STAGES = ("between", "depthwise", "pad", "taps")
 
 
 @dataclass(frozen=True)
-class Decision:
+class Decision(BaseDecision):
     """How to compute a depthwise layer.
 
     Parameters
@@ -60,98 +61,95 @@ class Decision:
     group: int
 
 
-def default(workload: Depthwise, target: Target) -> Decision:
-    """Choose the strip of the fewest cycles by a model of a unit.
+class GpuDepthwise(GpuSchedule[Depthwise, Decision]):
+    """A thread computes a strip of pixels of a vector of channels."""
 
-    Parameters
-    ----------
-    workload : Depthwise
-        The layer.
-    target : Target
-        Its GPU: units, registers, threads, rates.
+    workload_type = Depthwise
+    decision_type = Decision
 
-    Returns
-    -------
-    Decision
-        Always valid for the workload.
-    """
-    gpu = gpu_of(target)
-    candidates = [Decision(tile_x, GROUPS[0]) for tile_x in space(workload, target)["tile_x"]]
-    return min(candidates, key=lambda decision: cycles(workload, decision, gpu))
+    def default(self, workload: Depthwise, target: Target) -> Decision:
+        """Choose the strip of the fewest cycles by a model of a unit."""
+        candidates = [
+            Decision(tile_x, GROUPS[0]) for tile_x in self.space(workload, target)["tile_x"]
+        ]
+        return min(candidates, key=lambda decision: self.cycles(workload, decision, target))
 
+    def space(self, workload: Depthwise, target: Target) -> dict[str, list[Any]]:
+        """Return the candidates for each part of a decision."""
+        gpu = gpu_of(target)
+        widest = min(workload.output[1], 8)
+        strips = [Decision(columns, GROUPS[0]) for columns in range(1, widest + 1)]
+        return {
+            "tile_x": [
+                strip.tile_x
+                for strip in strips
+                if strip.tile_x == 1 or self.registers(workload, strip, gpu) <= gpu.registers
+            ],
+            "group": [group for group in GROUPS if group <= gpu.group_threads],
+        }
 
-def space(workload: Depthwise, target: Target) -> dict[str, list[Any]]:
-    """Return the candidates for each part of a decision."""
-    gpu = gpu_of(target)
-    widest = min(workload.output[1], 8)
-    strips = [Decision(columns, GROUPS[0]) for columns in range(1, widest + 1)]
-    return {
-        "tile_x": [
-            strip.tile_x
-            for strip in strips
-            if strip.tile_x == 1 or registers(workload, strip, gpu) <= gpu.registers
-        ],
-        "group": [group for group in GROUPS if group <= gpu.group_threads],
-    }
+    def valid(self, workload: Depthwise, decision: Decision, target: Target) -> bool:
+        """Tell whether `build` takes a decision."""
+        parts = self.space(workload, target)
+        return decision.tile_x in parts["tile_x"] and decision.group in parts["group"]
 
+    def decisions(self, workload: Depthwise, target: Target) -> list[Decision]:
+        """Return the valid decisions of the space, each once."""
+        return list(
+            itertools.starmap(Decision, itertools.product(*self.space(workload, target).values()))
+        )
 
-def valid(workload: Depthwise, decision: Decision, target: Target) -> bool:
-    """Tell whether `build` takes a decision."""
-    parts = space(workload, target)
-    return decision.tile_x in parts["tile_x"] and decision.group in parts["group"]
+    def build(self, workload: Depthwise, decision: Decision, target: Target) -> tirx.PrimFunc:
+        """Return the scheduled function."""
+        channels, (rows, columns) = workload.channels, workload.output
+        dtype = arithmetic(workload.types.data, gpu_of(target))
+        strips = -(-columns // decision.tile_x)
+        # The last strip is whole: what it computes beyond the picture is not stored.
+        wide = strips * decision.tile_x
+        data, weight, product = products(workload, wide, workload.batch * rows, dtype)
+        ry = te.reduce_axis((0, workload.window.kernel[0]), name="ry")
+        rx = te.reduce_axis((0, workload.window.kernel[1]), name="rx")
+        total = te.compute(
+            (workload.batch * rows, wide, channels),
+            lambda row, x, c: te.sum(product(row, x, c, ry, rx), axis=[ry, rx]),
+            name="depthwise",
+        )
+        shape = (workload.batch, rows, columns, channels)
+        operands, result = epilogue_stage(
+            workload, shape, lambda n, y, x, c: total[n * rows + y, x, c]
+        )
+        sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
+        lanes = math.gcd(channels, lanes_of(dtype))
+        return _schedule(sch, decision, lanes, workload.batch * rows * strips * channels // lanes)
 
+    def registers(self, workload: Depthwise, decision: Decision, gpu: Gpu) -> int:
+        """Return what a thread holds: vectors of sums, of a row of inputs, of a tap; addresses."""
+        vectors = decision.tile_x + strip_inputs(workload, decision) + 1
+        dtype = arithmetic(workload.types.data, gpu)
+        return words(dtype, lanes_of(dtype) * vectors) + ADDRESS_REGISTERS
 
-def decisions(workload: Depthwise, target: Target) -> list[Decision]:
-    """Return the valid decisions of the space, each once."""
-    return list(itertools.starmap(Decision, itertools.product(*space(workload, target).values())))
-
-
-def pack(weight: np.ndarray[Any, Any], decision: Decision) -> np.ndarray[Any, Any]:  # noqa: ARG001
-    """Lay weights [kernel height, kernel width, channels] out: they are read as they are."""
-    return np.ascontiguousarray(weight)
-
-
-def build(workload: Depthwise, decision: Decision, target: Target) -> tirx.PrimFunc:
-    """Return the scheduled function.
-
-    Parameters
-    ----------
-    workload : Depthwise
-        The layer.
-    decision : Decision
-        How to compute it.
-    target : Target
-        Its GPU.
-
-    Returns
-    -------
-    PrimFunc
-        Takes data [batch, height, width, channels], weights [kernel height, kernel width,
-        channels], the epilogue's tensors, and the output, in NHWC.
-    """
-    channels, (rows, columns) = workload.channels, workload.output
-    dtype = arithmetic(workload.dtype, gpu_of(target))
-    strips = -(-columns // decision.tile_x)
-    # The last strip is whole: what it computes beyond the picture is not stored.
-    wide = strips * decision.tile_x
-    data, weight, product = products(workload, wide, workload.batch * rows, dtype)
-    ry = te.reduce_axis((0, workload.kernel[0]), name="ry")
-    rx = te.reduce_axis((0, workload.kernel[1]), name="rx")
-    total = te.compute(
-        (workload.batch * rows, wide, channels),
-        lambda row, x, c: te.sum(product(row, x, c, ry, rx), axis=[ry, rx]),
-        name="depthwise",
-    )
-    shape = (workload.batch, rows, columns, channels)
-    operands, result = epilogue_stage(
-        workload.epilogue,
-        shape,
-        lambda n, y, x, c: total[n * rows + y, x, c],
-        dtype=workload.dtype,
-    )
-    sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
-    lanes = math.gcd(channels, lanes_of(dtype))
-    return _schedule(sch, decision, lanes, workload.batch * rows * strips * channels // lanes)
+    def cycles(self, workload: Depthwise, decision: Decision, target: Target) -> float:
+        """Estimate the cycles of a layer."""
+        gpu = gpu_of(target)
+        rows, columns = workload.output
+        kernel_rows, kernel_columns = workload.window.kernel
+        lanes = lanes_of(arithmetic(workload.types.data, gpu))
+        strips = workload.batch * rows * -(-columns // decision.tile_x)
+        # What a last strip computes in vain is counted; that it asks before it stores, here.
+        ragged = 1.1 if columns % decision.tile_x else 1.0
+        warps = strips * -(-workload.channels // lanes) / gpu.lockstep
+        row = strip_inputs(workload, decision)
+        # Two columns and all taps but the middle row's are masked for the border.
+        masks = 2 * kernel_rows + (kernel_rows - 1) * kernel_columns
+        operations = lanes * (kernel_rows * kernel_columns * decision.tile_x + masks)
+        multiply = operations * gpu.lockstep / fma_per_cycle(workload.types.data, gpu)
+        lines = size_of(workload.types.data) * lanes * gpu.lockstep / gpu.load_bytes_per_cycle
+        load = kernel_rows * (row + kernel_columns) * lines
+        busy = ragged * warps * overlapped(multiply, load) / gpu.units
+        resident = resident_threads(gpu, self.registers(workload, decision, gpu)) / gpu.lockstep
+        # Where one strip of pixels does not fit, the thread spills.
+        rounds = max(1.0, warps / gpu.units / (resident or 1.0))
+        return overlapped(busy, rounds * kernel_rows * gpu.load_latency)
 
 
 def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int, count: int) -> tirx.PrimFunc:
@@ -197,10 +195,12 @@ def products(
         To compute in.
     """
     shape = (workload.batch, workload.height, workload.width, workload.channels)
-    data = te.placeholder(shape, workload.dtype, name="data")
-    weight = te.placeholder((*workload.kernel, workload.channels), workload.dtype, name="filter")
-    stride_y, stride_x = workload.stride
-    top, left, bottom, right = workload.padding
+    data = te.placeholder(shape, workload.types.data, name="data")
+    weight = te.placeholder(
+        (*workload.window.kernel, workload.channels), workload.types.weights, name="filter"
+    )
+    stride_y, stride_x = workload.window.stride
+    top, left, bottom, right = workload.window.padding
     height, width = workload.output
     source = clamped(data, (top, left, bottom, right + (columns - width) * stride_x), dtype)
     padded = workload.height + top + bottom
@@ -243,7 +243,7 @@ def inlined(
     columns = workload.output[1]
     rows = -(-pixels // columns)
     data, weight, product = products(workload, columns, rows, dtype)
-    places = list(itertools.product(*map(range, workload.kernel)))
+    places = list(itertools.product(*map(range, workload.window.kernel)))
     total = te.compute(
         (rows, columns, workload.channels),
         lambda row, x, c: functools.reduce(
@@ -251,53 +251,14 @@ def inlined(
         ),
         name="depthwise",
     )
-    operands, result = epilogue_stage(
-        workload.epilogue, total.shape, lambda *i: total[i], "between", workload.dtype
-    )
+    operands, result = epilogue_stage(workload, total.shape, lambda *i: total[i], "between")
     parameters = [weight, *operands]
     return data, parameters, lambda m, c: result[m // columns, m % columns, c]
 
 
-def registers(workload: Depthwise, decision: Decision, gpu: Gpu) -> int:
-    """Return what a thread holds: vectors of sums, of a row of inputs, of a tap; addresses."""
-    vectors = decision.tile_x + strip_inputs(workload, decision) + 1
-    dtype = arithmetic(workload.dtype, gpu)
-    return words(dtype, lanes_of(dtype) * vectors) + ADDRESS_REGISTERS
-
-
-def cycles(workload: Depthwise, decision: Decision, gpu: Gpu) -> float:
-    """Estimate the cycles of a layer.
-
-    Parameters
-    ----------
-    workload : Depthwise
-        The layer.
-    decision : Decision
-        How it is computed.
-    gpu : Gpu
-        A unit multiplies, or loads lines for a warp, or waits for loads with too few threads.
-    """
-    rows, columns = workload.output
-    kernel_rows, kernel_columns = workload.kernel
-    lanes = lanes_of(arithmetic(workload.dtype, gpu))
-    strips = workload.batch * rows * -(-columns // decision.tile_x)
-    # What a last strip computes in vain is counted; that it asks before it stores, here.
-    ragged = 1.1 if columns % decision.tile_x else 1.0
-    warps = strips * -(-workload.channels // lanes) / gpu.lockstep
-    row = strip_inputs(workload, decision)
-    # Two columns and all taps but the middle row's are masked for the border.
-    masks = 2 * kernel_rows + (kernel_rows - 1) * kernel_columns
-    operations = lanes * (kernel_rows * kernel_columns * decision.tile_x + masks)
-    multiply = operations * gpu.lockstep / fma_per_cycle(workload.dtype, gpu)
-    lines = words(workload.dtype, lanes) * 4 * gpu.lockstep / gpu.load_bytes_per_cycle
-    load = kernel_rows * (row + kernel_columns) * lines
-    busy = ragged * warps * overlapped(multiply, load) / gpu.units
-    resident = resident_threads(gpu, registers(workload, decision, gpu)) / gpu.lockstep
-    # Where one strip of pixels does not fit, the thread spills.
-    rounds = max(1.0, warps / gpu.units / (resident or 1.0))
-    return overlapped(busy, rounds * kernel_rows * gpu.load_latency)
-
-
 def strip_inputs(workload: Depthwise, decision: Decision) -> int:
     """Return the columns of inputs that a strip reads."""
-    return (decision.tile_x - 1) * workload.stride[1] + workload.kernel[1]
+    return (decision.tile_x - 1) * workload.window.stride[1] + workload.window.kernel[1]
+
+
+SCHEDULE = GpuDepthwise()

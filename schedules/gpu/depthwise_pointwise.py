@@ -28,11 +28,16 @@ class Decision(PointwiseDecision):
     """How to compute a fused layer: the tile of its pointwise half."""
 
 
-class _PerThread(Fused):
+class FusedPerThread(Fused[PointwiseDecision]):
+    """A thread filters the pixels that it multiplies."""
+
+    decision_type = Decision
+    half = pointwise.SCHEDULE
+
     def fits(self, workload: DepthwisePointwise, decision: PointwiseDecision, gpu: Gpu) -> bool:
         """Tell whether a thread has registers left for the depthwise half."""
         return (
-            decision.unroll_k <= lanes_of(workload.dtype)
+            decision.unroll_k <= lanes_of(workload.types.data)
             and self.registers(workload, decision, gpu) <= gpu.registers
         )
 
@@ -40,28 +45,29 @@ class _PerThread(Fused):
         self,
         sch: s_tir.Schedule,
         workload: DepthwisePointwise,
-        decision: Decision,
+        decision: PointwiseDecision,
         target: Target,  # noqa: ARG002
     ) -> tirx.PrimFunc:
+        """Schedule the pointwise half, into which the other one is inlined."""
         threads = pointwise.schedule(sch, workload.pointwise, decision)
         return guarded(sch, threads, pointwise.thread_count(workload.pointwise, decision))
 
     def registers(self, workload: DepthwisePointwise, decision: PointwiseDecision, gpu: Gpu) -> int:
         """Return what a thread holds: the pointwise half's, and a row of inputs and a tap."""
         vectors = _row(workload, decision) + 1
-        row = words(arithmetic(workload.dtype, gpu), vectors * lanes_of(workload.dtype))
+        row = words(arithmetic(workload.types.data, gpu), vectors * lanes_of(workload.types.data))
         return super().registers(workload, decision, gpu) + row
 
     def filtering(
         self, workload: DepthwisePointwise, decision: PointwiseDecision, gpu: Gpu
     ) -> float:
         """Estimate the depthwise half: threads read pixels that lie in cache lines of their own."""
-        second, kernel = workload.pointwise, workload.depthwise.kernel
+        second, kernel = workload.pointwise, workload.depthwise.window.kernel
         warps = pointwise.thread_count(second, decision) / gpu.lockstep
-        lanes = lanes_of(workload.dtype)
+        lanes = lanes_of(workload.types.data)
         operations = lanes * kernel[0] * kernel[1] * decision.tile_m
         load = kernel[0] * (_row(workload, decision) * gpu.lockstep + kernel[1])
-        multiply = operations * gpu.lockstep / fma_per_cycle(workload.dtype, gpu)
+        multiply = operations * gpu.lockstep / fma_per_cycle(workload.types.data, gpu)
         return warps * second.inputs / lanes * overlapped(multiply, load) / gpu.units
 
 
@@ -70,4 +76,4 @@ def _row(workload: DepthwisePointwise, decision: PointwiseDecision) -> int:
     return depthwise.strip_inputs(workload.depthwise, strip)
 
 
-SCHEDULE = _PerThread(pointwise, Decision)
+SCHEDULE = FusedPerThread()

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from tvm import s_tir, te
 
 from mobilenet_tvm.schedules.gpu.threads import WORTH_IT, gpu_of, nearest, with_traffic
-from mobilenet_tvm.schedules.workloads import Pointwise
+from mobilenet_tvm.schedules.workloads import Pointwise, size_of
 from mobilenet_tvm.targets.target import Target
 
 #: The parameter's name.
@@ -41,9 +39,9 @@ def unscheduled(workload: Pointwise, rows: int, stages: Stages) -> s_tir.Schedul
         where there are any, the epilogue's tensors, and the output [pixels, outputs].
     """
     pixels, inputs = workload.pixels, workload.inputs
-    data = te.placeholder((pixels, inputs), workload.dtype, name="data")
+    data = te.placeholder((pixels, inputs), workload.types.data, name="data")
     if workload.gates:
-        gate = te.placeholder((workload.gates, inputs), workload.dtype, name=GATE)
+        gate = te.placeholder((workload.gates, inputs), workload.types.data, name=GATE)
         gates, size = [gate], pixels // workload.gates
     else:
         gates, size = [], pixels
@@ -71,10 +69,10 @@ def pay(workload: Pointwise, cycles: Callable[[Pointwise], float], target: Targe
     target : Target
         Its GPU.
     """
-    gpu, plain = gpu_of(target), replace(workload, gates=0)
+    gpu, plain = gpu_of(target), workload.without_gates()
     together, multiply = (
         with_traffic(cycles(layer), layer.bytes, gpu) for layer in (workload, plain)
     )
-    moved = np.dtype(workload.dtype).itemsize * workload.inputs * 2 * workload.pixels
+    moved = size_of(workload.types.data) * workload.inputs * 2 * workload.pixels
     apart = multiply + with_traffic(0, moved, gpu) + gpu.launch_cycles
     return together < WORTH_IT * apart

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,9 @@ import numpy as np
 from tvm import s_tir, te, tirx
 from tvm.s_tir.schedule import LoopRV
 
-from mobilenet_tvm.schedules.base import epilogue_stage
+from mobilenet_tvm.schedules.base import Array
+from mobilenet_tvm.schedules.base import Decision as BaseDecision
+from mobilenet_tvm.schedules.gpu.base import GpuPointwise
 from mobilenet_tvm.schedules.gpu.gates import unscheduled
 from mobilenet_tvm.schedules.gpu.threads import (
     ADDRESS_REGISTERS,
@@ -35,20 +37,14 @@ from mobilenet_tvm.schedules.gpu.threads import (
     unroll,
     words,
 )
+from mobilenet_tvm.schedules.stages import epilogue_stage
 from mobilenet_tvm.schedules.workloads import Pointwise
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
 
-#: Sums are kept in this type. Of float16, as many products as a thread has at hand are added up
-#: before. The median error, as a share of the output's range, of V1, V2, V3-Large and V3-Small with
-#: random weights and of a pretrained V1 on 100 crops of pictures is 1.5, 1.4, 0.9, 0.7 and 0.2 %,
-#: with sums of float16 3.4, 3.7, 2.1, 1.7 and 0.8 %. The pictures' first classes stay with both. By
-#: the model below, float16 makes V1 and V2 1.5 and 1.6 times as fast so, 2.0 times otherwise.
-_SUMS = "float32"
-
 
 @dataclass(frozen=True)
-class Decision:
+class Decision(BaseDecision):
     """How to compute a pointwise layer.
 
     Parameters
@@ -69,151 +65,168 @@ class Decision:
     group: int
 
 
-def default(workload: Pointwise, target: Target) -> Decision:
-    """Choose the decision of the fewest cycles by a model of a unit.
+class TiledPointwise(GpuPointwise[Decision]):
+    """A register tile of pixels x outputs per thread."""
 
-    Parameters
-    ----------
-    workload : Pointwise
-        The layer.
-    target : Target
-        Its GPU: units, registers, threads, rates.
+    decision_type = Decision
 
-    Returns
-    -------
-    Decision
-        Always valid for the workload.
-    """
-    gpu = gpu_of(target)
-    candidates = [d for d in decisions(workload, target) if d.group == GROUPS[0]]
-    return min(candidates, key=lambda d: (cycles(workload, d, gpu), -d.unroll_k, d.tile_m))
-
-
-def space(workload: Pointwise, target: Target) -> dict[str, list[Any]]:
-    """Return the candidates for each part of a decision."""
-    return {
-        "tile": _tiles(workload, gpu_of(target)),
-        "group": [group for group in GROUPS if group <= gpu_of(target).group_threads],
-    }
-
-
-def valid(workload: Pointwise, decision: Decision, target: Target) -> bool:
-    """Tell whether `build` takes a decision."""
-    parts = space(workload, target)
-    tile = (decision.tile_m, decision.tile_n, decision.unroll_k)
-    return tile in parts["tile"] and decision.group in parts["group"]
-
-
-def decisions(workload: Pointwise, target: Target) -> list[Decision]:
-    """Return the valid decisions of the space, each once."""
-    parts = space(workload, target)
-    return [
-        Decision(tile_m, tile_n, unroll_k, group)
-        for (tile_m, tile_n, unroll_k), group in itertools.product(parts["tile"], parts["group"])
-    ]
-
-
-def pack(weight: np.ndarray[Any, Any], decision: Decision) -> np.ndarray[Any, Any]:
-    """Lay weights out as the schedule reads them.
-
-    Parameters
-    ----------
-    weight : ndarray
-        [inputs, outputs].
-    decision : Decision
-        Gives the outputs of a thread.
-
-    Returns
-    -------
-    ndarray
-        [tile_n / lanes, inputs, outputs / tile_n, lanes]: neighbouring threads read neighbouring
-        vectors. The last are filled up with zeros.
-    """
-    (inputs, outputs), lanes = weight.shape, lanes_of(str(weight.dtype))
-    vectors = decision.tile_n // lanes
-    full = np.pad(weight, ((0, 0), (0, -outputs % decision.tile_n)))
-    return np.ascontiguousarray(full.reshape(inputs, -1, vectors, lanes).transpose(2, 0, 1, 3))
-
-
-def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimFunc:  # noqa: ARG001
-    """Return the scheduled function.
-
-    Parameters
-    ----------
-    workload : Pointwise
-        The layer.
-    decision : Decision
-        How to compute it.
-    target : Target
-        The same code serves all.
-
-    Returns
-    -------
-    PrimFunc
-        Takes data [pixels, inputs], packed weights, gates [pictures, inputs] where there are any,
-        the epilogue's tensors, and the output [pixels, outputs].
-    """
-    rows = padded_pixels(workload, decision)
-    sch = unscheduled(workload, rows, functools.partial(stages, workload, decision))
-    threads = schedule(sch, workload, decision)
-    return guarded(sch, threads, thread_count(workload, decision))
-
-
-def padded_pixels(workload: Pointwise, decision: Decision) -> int:
-    """Return the pixels of all tiles, the last one's beyond the picture included."""
-    high = decision.tile_m
-    return -(-workload.pixels // high) * high
-
-
-def stages(
-    workload: Pointwise, decision: Decision, element: Callable[[Any, Any], Any]
-) -> tuple[te.Tensor, list[te.Tensor], te.Tensor]:
-    """Return the packed weights, what the epilogue reads, and the result.
-
-    Parameters
-    ----------
-    workload : Pointwise
-        The layer.
-    decision : Decision
-        How it is computed.
-    element : callable
-        Gives the input of a pixel and a channel, also of pixels beyond the last.
-    """
-    pixels, inputs, outputs = workload.pixels, workload.inputs, workload.outputs
-    tile_n, lanes = decision.tile_n, lanes_of(workload.dtype)
-    rows, panels = padded_pixels(workload, decision), -(-outputs // tile_n)
-    weight = te.placeholder((tile_n // lanes, inputs, panels, lanes), workload.dtype, name="weight")
-    tile_data = te.compute(
-        (rows, inputs),
-        element,
-        name="rows",
-    )
-    chunk = _chunk(workload, decision)
-    k = te.reduce_axis((0, inputs // chunk), name="k")
-
-    def products(m: Any, n: Any) -> Any:
-        places = [k * chunk + place for place in range(chunk)]
-        terms = (
-            tile_data[m, k] * weight[n % tile_n // lanes, k, n // tile_n, n % lanes] for k in places
+    def default(self, workload: Pointwise, target: Target) -> Decision:
+        """Choose the decision of the fewest cycles by a model of a unit."""
+        candidates = [d for d in self.decisions(workload, target) if d.group == GROUPS[0]]
+        return min(
+            candidates, key=lambda d: (self.cycles(workload, d, target), -d.unroll_k, d.tile_m)
         )
-        return te.sum(functools.reduce(operator.add, terms).astype(_SUMS), axis=k)
 
-    product = te.compute((rows, panels * tile_n), products, name="pointwise")
-    operands, result = epilogue_stage(
-        workload.epilogue, (pixels, outputs), lambda m, n: product[m, n], dtype=workload.dtype
-    )
-    return weight, operands, result
+    def space(self, workload: Pointwise, target: Target) -> dict[str, list[Any]]:
+        """Return the candidates for each part of a decision."""
+        return {
+            "tile": self._tiles(workload, gpu_of(target)),
+            "group": [group for group in GROUPS if group <= gpu_of(target).group_threads],
+        }
+
+    def valid(self, workload: Pointwise, decision: Decision, target: Target) -> bool:
+        """Tell whether `build` takes a decision."""
+        parts = self.space(workload, target)
+        tile = (decision.tile_m, decision.tile_n, decision.unroll_k)
+        return tile in parts["tile"] and decision.group in parts["group"]
+
+    def decisions(self, workload: Pointwise, target: Target) -> list[Decision]:
+        """Return the valid decisions of the space, each once."""
+        parts = self.space(workload, target)
+        return [
+            Decision(tile_m, tile_n, unroll_k, group)
+            for (tile_m, tile_n, unroll_k), group in itertools.product(
+                parts["tile"], parts["group"]
+            )
+        ]
+
+    def pack(self, weights: Sequence[Array], decision: Decision) -> list[Array]:
+        """Return weights [inputs, outputs] as [tile_n / lanes, inputs, outputs / tile_n, lanes].
+
+        Neighbouring threads read neighbouring vectors. The last are filled up with zeros.
+        """
+        (weight,) = weights
+        (inputs, outputs), lanes = weight.shape, lanes_of(str(weight.dtype))
+        vectors = decision.tile_n // lanes
+        full = np.pad(weight, ((0, 0), (0, -outputs % decision.tile_n)))
+        return [
+            np.ascontiguousarray(full.reshape(inputs, -1, vectors, lanes).transpose(2, 0, 1, 3))
+        ]
+
+    def build(self, workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimFunc:  # noqa: ARG002
+        """Return the scheduled function."""
+        rows = self.padded_pixels(workload, decision)
+        sch = unscheduled(workload, rows, functools.partial(self.product, workload, decision))
+        threads = schedule(sch, workload, decision)
+        return guarded(sch, threads, thread_count(workload, decision))
+
+    def padded_pixels(self, workload: Pointwise, decision: Decision) -> int:
+        """Return the pixels of all tiles, the last one's beyond the picture included."""
+        high = decision.tile_m
+        return -(-workload.pixels // high) * high
+
+    def product(
+        self, workload: Pointwise, decision: Decision, element: Callable[[Any, Any], Any]
+    ) -> tuple[te.Tensor, list[te.Tensor], te.Tensor]:
+        """Return the packed weights, what the epilogue reads, and the result.
+
+        Parameters
+        ----------
+        workload : Pointwise
+            The layer.
+        decision : Decision
+            How it is computed.
+        element : callable
+            Gives the input of a pixel and a channel, also of pixels beyond the last.
+        """
+        pixels, inputs, outputs = workload.pixels, workload.inputs, workload.outputs
+        tile_n, lanes = decision.tile_n, lanes_of(workload.types.data)
+        rows, panels = self.padded_pixels(workload, decision), -(-outputs // tile_n)
+        weight = te.placeholder(
+            (tile_n // lanes, inputs, panels, lanes), workload.types.weights, name="weight"
+        )
+        tile_data = te.compute(
+            (rows, inputs),
+            element,
+            name="rows",
+        )
+        chunk = _chunk(workload, decision)
+        k = te.reduce_axis((0, inputs // chunk), name="k")
+
+        def products(m: Any, n: Any) -> Any:
+            places = [k * chunk + place for place in range(chunk)]
+            terms = (
+                tile_data[m, k] * weight[n % tile_n // lanes, k, n // tile_n, n % lanes]
+                for k in places
+            )
+            return te.sum(functools.reduce(operator.add, terms).astype(workload.types.sums), axis=k)
+
+        product = te.compute((rows, panels * tile_n), products, name="pointwise")
+        operands, result = epilogue_stage(workload, (pixels, outputs), lambda m, n: product[m, n])
+        return weight, operands, result
+
+    def registers(self, workload: Pointwise, decision: Decision, gpu: Gpu) -> int:  # noqa: ARG002
+        """Return what a thread holds: sums, inputs of its pixels and a gate, weights, addresses."""
+        sums = words(workload.types.sums, decision.tile_m * decision.tile_n)
+        pixels = decision.tile_m + (1 if workload.gates else 0)
+        inputs = pixels * decision.unroll_k + decision.tile_n * _chunk(workload, decision)
+        return sums + words(workload.types.data, inputs) + ADDRESS_REGISTERS
+
+    def cycles(self, workload: Pointwise, decision: Decision, target: Target) -> float:
+        """Estimate the cycles of a layer."""
+        gpu = gpu_of(target)
+        columns = -(-workload.outputs // decision.tile_n)
+        warps = -(-workload.pixels // decision.tile_m) * columns / gpu.lockstep
+        rate = 1 / fma_per_cycle(workload.types.data, gpu)
+        if workload.types.data != workload.types.sums:
+            rate += 1 / gpu.fma_per_cycle / decision.unroll_k
+        multiply = decision.tile_m * decision.tile_n * gpu.lockstep * rate
+        if workload.gates:
+            multiply += decision.tile_m * gpu.lockstep / fma_per_cycle(workload.types.data, gpu)
+        # A warp reads weights that lie side by side, and a vector of so many pixels: one access
+        # each, for as many inputs as an iteration has, or a load.
+        across, lanes = min(gpu.lockstep, columns), lanes_of(workload.types.data)
+        line = gpu.load_bytes_per_cycle
+        ahead = min(lanes, decision.unroll_k)
+        pixels = decision.tile_m * -(-gpu.lockstep // across)
+        load_data = (pixels + (1 if workload.gates else 0)) / ahead
+        load_weights = decision.tile_n / lanes * max(1.0, WIDEST * across / line)
+        issue = overlapped(multiply, load_data + load_weights)
+        # A last tile of fewer pixels asks before it stores each.
+        ragged = 1.05 if workload.pixels % decision.tile_m else 1.0
+        busy = ragged * warps * issue * workload.inputs / gpu.units
+        # A warp's iteration waits once for its loads, as long as no other warp has work.
+        resident = resident_threads(gpu, self.registers(workload, decision, gpu)) / gpu.lockstep
+        rounds = max(1.0, warps / gpu.units / resident)
+        steps = workload.inputs / decision.unroll_k
+        wait = rounds * steps * (gpu.load_latency + decision.unroll_k * issue)
+        return overlapped(busy, wait)
+
+    def _tiles(self, workload: Pointwise, gpu: Gpu) -> list[tuple[int, int, int]]:
+        """Return (tile_m, tile_n, unroll_k) that fit a thread's registers."""
+        pixels, lanes = workload.pixels, lanes_of(workload.types.data)
+        vectors = -(-workload.outputs // lanes)
+        tiles = itertools.product(
+            [m for m in (1, 2, 3, 4, 5, 6, 7, 8) if m <= pixels],
+            [lanes * count for count in (1, 2, 4) if vectors % count == 0],
+            # With one pixel a thread has only the inputs to load ahead.
+            [k for k in (1, 2, 4, 8, 16) if workload.inputs % k == 0 and (k <= 8 or pixels == 1)],
+        )
+        return [
+            tile
+            for tile in tiles
+            if self.registers(workload, Decision(*tile, GROUPS[0]), gpu) <= gpu.registers
+        ]
 
 
 def thread_count(workload: Pointwise, decision: Decision) -> int:
     """Return how many tiles there are, one for each thread."""
-    rows = padded_pixels(workload, decision) // decision.tile_m
-    return rows * -(-workload.outputs // decision.tile_n)
+    return -(-workload.pixels // decision.tile_m) * -(-workload.outputs // decision.tile_n)
 
 
 def schedule(sch: s_tir.Schedule, workload: Pointwise, decision: Decision) -> LoopRV:
     """Schedule the stages; return the loop over a group's threads."""
-    lanes = lanes_of(workload.dtype)
+    lanes = lanes_of(workload.types.data)
     product, result = sch.get_sblock("pointwise"), sch.get_sblock("epilogue")
     m, n = sch.get_loops(result)
     m_tiles, m_tile = sch.split(m, [None, decision.tile_m])
@@ -239,71 +252,16 @@ def schedule(sch: s_tir.Schedule, workload: Pointwise, decision: Decision) -> Lo
     return threads
 
 
-def registers(workload: Pointwise, decision: Decision, gpu: Gpu) -> int:  # noqa: ARG001
-    """Return what a thread holds: sums, inputs of its pixels and a gate, weights, addresses."""
-    sums = words(_SUMS, decision.tile_m * decision.tile_n)
-    pixels = decision.tile_m + (1 if workload.gates else 0)
-    inputs = pixels * decision.unroll_k + decision.tile_n * _chunk(workload, decision)
-    return sums + words(workload.dtype, inputs) + ADDRESS_REGISTERS
-
-
-def cycles(workload: Pointwise, decision: Decision, gpu: Gpu) -> float:
-    """Estimate the cycles of a layer.
-
-    Parameters
-    ----------
-    workload : Pointwise
-        The layer.
-    decision : Decision
-        How it is computed.
-    gpu : Gpu
-        A unit multiplies, or loads lines for a warp, or waits for loads with too few threads.
-    """
-    columns = -(-workload.outputs // decision.tile_n)
-    warps = -(-workload.pixels // decision.tile_m) * columns / gpu.lockstep
-    rate = 1 / fma_per_cycle(workload.dtype, gpu)
-    if workload.dtype != _SUMS:
-        rate += 1 / gpu.fma_per_cycle / decision.unroll_k
-    multiply = decision.tile_m * decision.tile_n * gpu.lockstep * rate
-    if workload.gates:
-        multiply += decision.tile_m * gpu.lockstep / fma_per_cycle(workload.dtype, gpu)
-    # A warp reads weights that lie side by side, and a vector of so many pixels: one access each,
-    # for as many inputs as an iteration has, or a load.
-    across, lanes = min(gpu.lockstep, columns), lanes_of(workload.dtype)
-    line = gpu.load_bytes_per_cycle
-    ahead = min(lanes, decision.unroll_k)
-    pixels = decision.tile_m * -(-gpu.lockstep // across)
-    load_data = (pixels + (1 if workload.gates else 0)) / ahead
-    load_weights = decision.tile_n / lanes * max(1.0, WIDEST * across / line)
-    issue = overlapped(multiply, load_data + load_weights)
-    # A last tile of fewer pixels asks before it stores each.
-    ragged = 1.05 if workload.pixels % decision.tile_m else 1.0
-    busy = ragged * warps * issue * workload.inputs / gpu.units
-    # A warp's iteration waits once for its loads, as long as no other warp has work.
-    resident = resident_threads(gpu, registers(workload, decision, gpu)) / gpu.lockstep
-    rounds = max(1.0, warps / gpu.units / resident)
-    steps = workload.inputs / decision.unroll_k
-    wait = rounds * steps * (gpu.load_latency + decision.unroll_k * issue)
-    return overlapped(busy, wait)
-
-
 def _chunk(workload: Pointwise, decision: Decision) -> int:
-    """Return how many products are added up in the data's type before they are in the sums'."""
-    return 1 if workload.dtype == _SUMS else decision.unroll_k
+    """Return how many products are added up in the data's type before they are in the sums'.
+
+    Of float16, as many as a thread has at hand, before they go to float32. The median error, as a
+    share of the output's range, of V1, V2, V3-Large and V3-Small with random weights and of a
+    pretrained V1 on 100 crops of pictures is 1.5, 1.4, 0.9, 0.7 and 0.2 %, with sums of float16
+    3.4, 3.7, 2.1, 1.7 and 0.8 %. The pictures' first classes stay with both. By the model here,
+    float16 makes V1 and V2 1.5 and 1.6 times as fast so, 2.0 times otherwise.
+    """
+    return 1 if workload.types.data == workload.types.sums else decision.unroll_k
 
 
-def _tiles(workload: Pointwise, gpu: Gpu) -> list[tuple[int, int, int]]:
-    """Return (tile_m, tile_n, unroll_k) that fit a thread's registers."""
-    pixels, lanes = workload.pixels, lanes_of(workload.dtype)
-    vectors = -(-workload.outputs // lanes)
-    tiles = itertools.product(
-        [m for m in (1, 2, 3, 4, 5, 6, 7, 8) if m <= pixels],
-        [lanes * count for count in (1, 2, 4) if vectors % count == 0],
-        # With one pixel a thread has only the inputs to load ahead.
-        [k for k in (1, 2, 4, 8, 16) if workload.inputs % k == 0 and (k <= 8 or pixels == 1)],
-    )
-    return [
-        tile
-        for tile in tiles
-        if registers(workload, Decision(*tile, GROUPS[0]), gpu) <= gpu.registers
-    ]
+SCHEDULE = TiledPointwise()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tvm import s_tir, te, tirx
 
-from mobilenet_tvm.schedules.base import divisors, epilogue_stage
+from mobilenet_tvm.schedules.base import Decision as BaseDecision
+from mobilenet_tvm.schedules.gpu.base import GpuSchedule
 from mobilenet_tvm.schedules.gpu.threads import (
     ADDRESS_REGISTERS,
     GROUPS,
@@ -22,39 +23,18 @@ from mobilenet_tvm.schedules.gpu.threads import (
     unroll,
     words,
 )
-from mobilenet_tvm.schedules.workloads import GlobalPool
+from mobilenet_tvm.schedules.loops import divisors
+from mobilenet_tvm.schedules.stages import epilogue_stage
+from mobilenet_tvm.schedules.workloads import GlobalPool, size_of
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
 
 #: Loads that a thread has under way at once.
-MOST_UNROLLED = 8
-
-
-def stages(workload: GlobalPool, target: Target) -> list[GlobalPool]:
-    """Return the poolings to do one after the other: means of parts of many pixels, then theirs.
-
-    A thread per vector of channels would leave most of a GPU idle, and wait for each of its loads.
-
-    Parameters
-    ----------
-    workload : GlobalPool
-        The layer.
-    target : Target
-        Its GPU.
-    """
-    gpu, pixels = gpu_of(target), workload.pixels
-    parts = min(divisors(pixels, pixels), key=lambda count: abs(count - pixels**0.5))
-    saved = (pixels - parts - pixels // parts) / MOST_UNROLLED * gpu.load_latency
-    threads = workload.batch * workload.channels / _lanes(workload, gpu)
-    if parts in (1, pixels) or saved < gpu.launch_cycles or threads > gpu.units * gpu.threads:
-        return [workload]
-    batch, channels, dtype = workload.batch, workload.channels, workload.dtype
-    first = GlobalPool(batch * parts, pixels // parts, channels, (), dtype)
-    return [first, GlobalPool(batch, parts, channels, workload.epilogue, dtype)]
+MAX_UNROLLED = 8
 
 
 @dataclass(frozen=True)
-class Decision:
+class Decision(BaseDecision):
     """How to compute a pooling.
 
     Parameters
@@ -69,76 +49,81 @@ class Decision:
     group: int
 
 
-def default(workload: GlobalPool, target: Target) -> Decision:
-    """Choose the most loads at once.
+class GpuPooling(GpuSchedule[GlobalPool, Decision]):
+    """A thread sums a vector of channels."""
 
-    Parameters
-    ----------
-    workload : GlobalPool
-        The layer.
-    target : Target
-        Its GPU.
+    workload_type = GlobalPool
+    decision_type = Decision
 
-    Returns
-    -------
-    Decision
-        Always valid for the workload.
-    """
-    return Decision(max(space(workload, target)["unroll"]), GROUPS[0])
+    def default(self, workload: GlobalPool, target: Target) -> Decision:
+        """Choose the most loads at once."""
+        return Decision(max(self.space(workload, target)["unroll"]), GROUPS[0])
 
+    def space(self, workload: GlobalPool, target: Target) -> dict[str, list[Any]]:
+        """Return the candidates for each part of a decision."""
+        return {
+            "unroll": divisors(workload.pixels, MAX_UNROLLED),
+            "group": [group for group in GROUPS if group <= gpu_of(target).group_threads],
+        }
 
-def space(workload: GlobalPool, target: Target) -> dict[str, list[Any]]:
-    """Return the candidates for each part of a decision."""
-    return {
-        "unroll": divisors(workload.pixels, MOST_UNROLLED),
-        "group": [group for group in GROUPS if group <= gpu_of(target).group_threads],
-    }
+    def valid(self, workload: GlobalPool, decision: Decision, target: Target) -> bool:
+        """Tell whether `build` takes a decision."""
+        parts = self.space(workload, target)
+        return decision.unroll in parts["unroll"] and decision.group in parts["group"]
 
+    def decisions(self, workload: GlobalPool, target: Target) -> list[Decision]:
+        """Return the valid decisions of the space, each once."""
+        return list(
+            itertools.starmap(Decision, itertools.product(*self.space(workload, target).values()))
+        )
 
-def valid(workload: GlobalPool, decision: Decision, target: Target) -> bool:
-    """Tell whether `build` takes a decision."""
-    parts = space(workload, target)
-    return decision.unroll in parts["unroll"] and decision.group in parts["group"]
+    def build(self, workload: GlobalPool, decision: Decision, target: Target) -> tirx.PrimFunc:
+        """Return the scheduled function."""
+        picture = (workload.batch, workload.pixels, workload.channels)
+        data = te.placeholder(picture, workload.types.data, name="data")
+        sums = workload.types.sums
+        pixel = te.reduce_axis((0, workload.pixels), name="pixel")
+        shape = (workload.batch, workload.channels)
+        # In float32: the sum of so many pixels could overflow float16.
+        total = te.compute(
+            shape, lambda n, c: te.sum(data[n, pixel, c].astype(sums), axis=pixel), name="sum"
+        )
+        scale = tirx.const(1.0 / workload.pixels, sums)
+        operands, result = epilogue_stage(workload, shape, lambda *i: total[i] * scale)
+        sch = s_tir.Schedule(te.create_prim_func([data, *operands, result]))
+        lanes = math.gcd(workload.channels, _lanes(workload, gpu_of(target)))
+        return _schedule(sch, decision, lanes, workload.batch * workload.channels // lanes)
 
+    def stages(self, workload: GlobalPool, target: Target) -> list[GlobalPool]:
+        """Return the poolings to do one after the other: means of parts of the pixels, then theirs.
 
-def decisions(workload: GlobalPool, target: Target) -> list[Decision]:
-    """Return the valid decisions of the space, each once."""
-    return list(itertools.starmap(Decision, itertools.product(*space(workload, target).values())))
+        A thread per vector of channels would leave most of a GPU idle, and wait for each of its
+        loads.
+        """
+        gpu, pixels = gpu_of(target), workload.pixels
+        parts = min(divisors(pixels, pixels), key=lambda count: abs(count - pixels**0.5))
+        saved = (pixels - parts - pixels // parts) / MAX_UNROLLED * gpu.load_latency
+        threads = workload.batch * workload.channels / _lanes(workload, gpu)
+        if parts in (1, pixels) or saved < gpu.launch_cycles or threads > gpu.units * gpu.threads:
+            return [workload]
+        types = replace(workload.types, result=workload.types.data)
+        picture = (workload.batch * parts, pixels // parts, workload.channels)
+        return [GlobalPool(*picture, types=types), replace(workload, pixels=parts)]
 
+    def registers(self, workload: GlobalPool, decision: Decision, gpu: Gpu) -> int:
+        """Return what a thread holds: a sum, the vectors under way, addresses."""
+        lanes = _lanes(workload, gpu)
+        loaded = words(workload.types.data, lanes * decision.unroll)
+        return words(workload.types.sums, lanes) + loaded + ADDRESS_REGISTERS
 
-def build(workload: GlobalPool, decision: Decision, target: Target) -> tirx.PrimFunc:
-    """Return the scheduled function.
-
-    Parameters
-    ----------
-    workload : GlobalPool
-        The layer.
-    decision : Decision
-        How to compute it.
-    target : Target
-        Its GPU.
-
-    Returns
-    -------
-    PrimFunc
-        Takes data [batch, pixels, channels], the epilogue's tensors, and the output
-        [batch, channels].
-    """
-    picture = (workload.batch, workload.pixels, workload.channels)
-    data = te.placeholder(picture, workload.dtype, name="data")
-    pixel = te.reduce_axis((0, workload.pixels), name="pixel")
-    shape = (workload.batch, workload.channels)
-    # So many pixels that float16 could overflow.
-    total = te.compute(
-        shape, lambda n, c: te.sum(data[n, pixel, c].astype("float32"), axis=pixel), name="sum"
-    )
-    scale = tirx.const(1.0 / workload.pixels, "float32")
-    operands, result = epilogue_stage(
-        workload.epilogue, shape, lambda *i: total[i] * scale, dtype=workload.dtype
-    )
-    sch = s_tir.Schedule(te.create_prim_func([data, *operands, result]))
-    lanes = math.gcd(workload.channels, _lanes(workload, gpu_of(target)))
-    return _schedule(sch, decision, lanes, workload.batch * workload.channels // lanes)
+    def cycles(self, workload: GlobalPool, decision: Decision, target: Target) -> float:
+        """Estimate the cycles of a layer."""
+        gpu = gpu_of(target)
+        lanes = _lanes(workload, gpu)
+        warps = workload.batch * workload.channels / lanes / gpu.lockstep
+        lines = size_of(workload.types.data) * lanes * gpu.lockstep / gpu.load_bytes_per_cycle
+        wait = workload.pixels / decision.unroll * gpu.load_latency
+        return overlapped(warps * workload.pixels * lines / gpu.units, wait)
 
 
 def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int, count: int) -> tirx.PrimFunc:
@@ -159,30 +144,8 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int, count: int) -
     return guarded(sch, threads, count)
 
 
-def registers(workload: GlobalPool, decision: Decision, gpu: Gpu) -> int:
-    """Return what a thread holds: a sum, the vectors under way, addresses."""
-    lanes = _lanes(workload, gpu)
-    return lanes + words(workload.dtype, lanes * decision.unroll) + ADDRESS_REGISTERS
-
-
-def cycles(workload: GlobalPool, decision: Decision, gpu: Gpu) -> float:
-    """Estimate the cycles of a layer.
-
-    Parameters
-    ----------
-    workload : GlobalPool
-        The layer.
-    decision : Decision
-        How it is computed.
-    gpu : Gpu
-        Its units load lines, or wait for them.
-    """
-    lanes = _lanes(workload, gpu)
-    warps = workload.batch * workload.channels / lanes / gpu.lockstep
-    lines = 4 * words(workload.dtype, lanes) * gpu.lockstep / gpu.load_bytes_per_cycle
-    wait = workload.pixels / decision.unroll * gpu.load_latency
-    return overlapped(warps * workload.pixels * lines / gpu.units, wait)
-
-
 def _lanes(workload: GlobalPool, gpu: Gpu) -> int:
-    return lanes_of(arithmetic(workload.dtype, gpu))
+    return lanes_of(arithmetic(workload.types.data, gpu))
+
+
+SCHEDULE = GpuPooling()

@@ -5,14 +5,15 @@ As `shared_pointwise`, but the threads of a group compute the pixels that they s
 
 from __future__ import annotations
 
-from types import ModuleType
+from typing import Any
 
 from tvm import s_tir, tirx
 
 from mobilenet_tvm.schedules.gpu import shared_pointwise, tensor_core_pointwise
+from mobilenet_tvm.schedules.gpu.base import GpuPointwise
 from mobilenet_tvm.schedules.gpu.fused import Fused
 from mobilenet_tvm.schedules.gpu.shared_pointwise import Decision as PointwiseDecision
-from mobilenet_tvm.schedules.gpu.threads import arithmetic, gpu_of, lanes_of, words
+from mobilenet_tvm.schedules.gpu.threads import WORD, arithmetic, gpu_of, lanes_of, words
 from mobilenet_tvm.schedules.workloads import DepthwisePointwise, Pointwise
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
@@ -22,20 +23,33 @@ class Decision(PointwiseDecision):
     """How to compute a fused layer: the tile of its pointwise half."""
 
 
-class _Shared(Fused):
-    def alone(self, second: Pointwise, target: Target) -> ModuleType:
+class FusedShared(Fused[PointwiseDecision]):
+    """The threads of a group filter the pixels that they stage."""
+
+    decision_type = Decision
+    half = shared_pointwise.SCHEDULE
+
+    def alone(self, second: Pointwise, target: Target) -> GpuPointwise[Any]:
         """Return the schedule that the pointwise half has where it is not fused."""
-        cores = tensor_core_pointwise.pays(second, target)
-        return tensor_core_pointwise if cores else shared_pointwise
+        cores = tensor_core_pointwise.SCHEDULE
+        return cores if cores.takes(second, target) else self.half
 
     def scheduled(
-        self, sch: s_tir.Schedule, workload: DepthwisePointwise, decision: Decision, target: Target
+        self,
+        sch: s_tir.Schedule,
+        workload: DepthwisePointwise,
+        decision: PointwiseDecision,
+        target: Target,
     ) -> tirx.PrimFunc:
-        lanes = lanes_of(arithmetic(workload.dtype, gpu_of(target)))
+        """Schedule the pointwise half, into which the other one is inlined."""
+        lanes = lanes_of(arithmetic(workload.types.data, gpu_of(target)))
         shared_pointwise.schedule(sch, workload.pointwise, decision, lanes)
         return sch.mod["main"]
 
-    def filtering(self, workload: DepthwisePointwise, decision: Decision, gpu: Gpu) -> float:
+    def filtering(
+        self, workload: DepthwisePointwise, decision: PointwiseDecision, gpu: Gpu
+    ) -> float:
+        """Estimate the cycles of the depthwise half."""
         high, wide = decision.tile_m * decision.threads_m, decision.tile_n * decision.threads_n
         return filtering(workload, high, wide, gpu)
 
@@ -52,11 +66,11 @@ def filtering(workload: DepthwisePointwise, high: int, wide: int, gpu: Gpu) -> f
     gpu : Gpu
         A unit loads an input and a tap for each multiply-add.
     """
-    kernel, second = workload.depthwise.kernel, workload.pointwise
+    kernel, second = workload.depthwise.window.kernel, workload.pointwise
     groups = -(-second.pixels // high) * -(-second.outputs // wide)
     products = high * second.inputs * kernel[0] * kernel[1]
-    loaded = 2 * 4 * words(workload.dtype, products)
+    loaded = 2 * WORD * words(workload.types.data, products)
     return -(-groups // gpu.units) * loaded / gpu.load_bytes_per_cycle
 
 
-SCHEDULE = _Shared(shared_pointwise, Decision)
+SCHEDULE = FusedShared()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,13 @@ import numpy as np
 from tvm import s_tir, te, tirx
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
-from mobilenet_tvm.schedules.base import epilogue_stage, extent
+from mobilenet_tvm.schedules.base import Array
+from mobilenet_tvm.schedules.base import Decision as BaseDecision
+from mobilenet_tvm.schedules.gpu.base import GpuPointwise
 from mobilenet_tvm.schedules.gpu.gates import unscheduled
 from mobilenet_tvm.schedules.gpu.threads import (
     ADDRESS_REGISTERS,
+    WORD,
     arithmetic,
     gpu_of,
     lanes_of,
@@ -29,18 +32,15 @@ from mobilenet_tvm.schedules.gpu.threads import (
     unroll,
     words,
 )
-from mobilenet_tvm.schedules.workloads import Pointwise
+from mobilenet_tvm.schedules.loops import extent
+from mobilenet_tvm.schedules.stages import epilogue_stage
+from mobilenet_tvm.schedules.workloads import Pointwise, size_of
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
 
-#: Products are added up in this type, in vectors of so many, whatever the operands are: outside
-#: of tensor cores nothing is faster, and nothing is lost.
-_SUMS = "float32"
-_LANES = lanes_of(_SUMS)
-
 
 @dataclass(frozen=True)
-class Decision:
+class Decision(BaseDecision):
     """How to compute a pointwise layer.
 
     Parameters
@@ -69,177 +69,167 @@ class Decision:
         return self.threads_m * self.threads_n * self.split_k
 
 
-def default(workload: Pointwise, target: Target) -> Decision:
-    """Choose the decision of the fewest cycles by a model of a unit.
+class SharedPointwise(GpuPointwise[Decision]):
+    """A work-group's tile, with operands in shared memory."""
 
-    Parameters
-    ----------
-    workload : Pointwise
-        The layer.
-    target : Target
-        Its GPU: units, registers, shared memory, rates.
+    decision_type = Decision
 
-    Returns
-    -------
-    Decision
-        Always valid for the workload.
-    """
-    gpu = gpu_of(target)
-    candidates = decisions(workload, target)
-    return min(candidates, key=lambda d: (cycles(workload, d, gpu), tuple(vars(d).values())))
-
-
-def space(workload: Pointwise, target: Target) -> dict[str, list[Any]]:  # noqa: ARG001
-    """Return the candidates for each part of a decision."""
-    return {
-        "tile": [(m, n) for m in (1, 2, 4, 8) for n in (4, 8, 16) if m <= workload.pixels],
-        "threads": [(m, n) for m in (1, 2, 4, 8, 16) for n in (4, 8, 16, 32)],
-        "split_k": [s for s in (1, 2, 4, 8, 16) if workload.inputs % s == 0],
-        "step_k": [1, 2, 4, 8, 16, 32],
-    }
-
-
-def valid(workload: Pointwise, decision: Decision, target: Target) -> bool:
-    """Tell whether `build` takes a decision."""
-    parts = space(workload, target)
-    return (
-        (decision.tile_m, decision.tile_n) in parts["tile"]
-        and (decision.threads_m, decision.threads_n) in parts["threads"]
-        and decision.split_k in parts["split_k"]
-        and decision.step_k in parts["step_k"]
-        and _fits(workload, decision, gpu_of(target))
-    )
-
-
-def _fits(workload: Pointwise, decision: Decision, gpu: Gpu) -> bool:
-    """Tell whether parts of the space go together."""
-    return (
-        decision.tile_m * decision.tile_n % decision.split_k == 0
-        and workload.inputs // decision.split_k % decision.step_k == 0
-        and gpu.lockstep <= decision.threads <= min(gpu.group_threads, 512)
-        and registers(workload, decision, gpu) <= gpu.registers // 2
-        and shared_bytes(workload, decision) <= gpu.shared_bytes
-    )
-
-
-def decisions(workload: Pointwise, target: Target) -> list[Decision]:
-    """Return the valid decisions of the space, each once."""
-    gpu = gpu_of(target)
-    every = (
-        Decision(tile_m, tile_n, threads_m, threads_n, split_k, step_k)
-        for (tile_m, tile_n), (threads_m, threads_n), split_k, step_k in itertools.product(
-            *space(workload, target).values()
+    def default(self, workload: Pointwise, target: Target) -> Decision:
+        """Choose the decision of the fewest cycles by a model of a unit."""
+        candidates = self.decisions(workload, target)
+        return min(
+            candidates, key=lambda d: (self.cycles(workload, d, target), tuple(vars(d).values()))
         )
-    )
-    return [
-        decision
-        for decision in every
-        # Short steps are for inputs that longer ones do not divide.
-        if (decision.step_k >= 8 or workload.inputs // decision.split_k % 8)
-        and _fits(workload, decision, gpu)
-    ]
 
+    def space(self, workload: Pointwise, target: Target) -> dict[str, list[Any]]:  # noqa: ARG002
+        """Return the candidates for each part of a decision."""
+        return {
+            "tile": [(m, n) for m in (1, 2, 4, 8) for n in (4, 8, 16) if m <= workload.pixels],
+            "threads": [(m, n) for m in (1, 2, 4, 8, 16) for n in (4, 8, 16, 32)],
+            "split_k": [s for s in (1, 2, 4, 8, 16) if workload.inputs % s == 0],
+            "step_k": [1, 2, 4, 8, 16, 32],
+        }
 
-def pack(weight: np.ndarray[Any, Any], decision: Decision) -> np.ndarray[Any, Any]:
-    """Lay weights out as the schedule reads them.
+    def valid(self, workload: Pointwise, decision: Decision, target: Target) -> bool:
+        """Tell whether `build` takes a decision."""
+        parts = self.space(workload, target)
+        return (
+            (decision.tile_m, decision.tile_n) in parts["tile"]
+            and (decision.threads_m, decision.threads_n) in parts["threads"]
+            and decision.split_k in parts["split_k"]
+            and decision.step_k in parts["step_k"]
+            and self._fits(workload, decision, gpu_of(target))
+        )
 
-    Parameters
-    ----------
-    weight : ndarray
-        [inputs, outputs].
-    decision : Decision
-        Gives the outputs of a work-group.
+    def decisions(self, workload: Pointwise, target: Target) -> list[Decision]:
+        """Return the valid decisions of the space, each once."""
+        gpu = gpu_of(target)
+        every = (
+            Decision(tile_m, tile_n, threads_m, threads_n, split_k, step_k)
+            for (tile_m, tile_n), (threads_m, threads_n), split_k, step_k in itertools.product(
+                *self.space(workload, target).values()
+            )
+        )
+        return [
+            decision
+            for decision in every
+            # Short steps are for inputs that longer ones do not divide.
+            if (decision.step_k >= 8 or workload.inputs // decision.split_k % 8)
+            and self._fits(workload, decision, gpu)
+        ]
 
-    Returns
-    -------
-    ndarray
-        [inputs, outputs], the outputs filled up with zeros to whole tiles.
-    """
-    wide = decision.tile_n * decision.threads_n
-    return np.ascontiguousarray(np.pad(weight, ((0, 0), (0, -weight.shape[1] % wide))))
+    def pack(self, weights: Sequence[Array], decision: Decision) -> list[Array]:
+        """Return weights [inputs, outputs], the outputs filled up with zeros to whole tiles."""
+        (weight,) = weights
+        wide = decision.tile_n * decision.threads_n
+        return [np.ascontiguousarray(np.pad(weight, ((0, 0), (0, -weight.shape[1] % wide))))]
 
+    def build(self, workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimFunc:
+        """Return the scheduled function."""
+        rows = self.padded_pixels(workload, decision)
+        sch = unscheduled(workload, rows, functools.partial(self.product, workload, decision))
+        data = workload.types.data
+        computed = arithmetic(data, gpu_of(target)) if workload.gates else data
+        schedule(sch, workload, decision, lanes_of(computed))
+        return sch.mod["main"]
 
-def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimFunc:
-    """Return the scheduled function.
+    def padded_pixels(self, workload: Pointwise, decision: Decision) -> int:
+        """Return the pixels of all tiles, the last one's beyond the picture included."""
+        high = decision.tile_m * decision.threads_m
+        return -(-workload.pixels // high) * high
 
-    Parameters
-    ----------
-    workload : Pointwise
-        The layer.
-    decision : Decision
-        How to compute it.
-    target : Target
-        Its GPU.
+    def product(
+        self, workload: Pointwise, decision: Decision, element: Callable[[Any, Any], Any]
+    ) -> tuple[te.Tensor, list[te.Tensor], te.Tensor]:
+        """Return the packed weights, what the epilogue reads, and the result.
 
-    Returns
-    -------
-    PrimFunc
-        Takes data [pixels, inputs], packed weights, gates [pictures, inputs] where there are any,
-        the epilogue's tensors, and the output [pixels, outputs].
-    """
-    rows = padded_pixels(workload, decision)
-    sch = unscheduled(workload, rows, functools.partial(stages, workload, decision))
-    computed = arithmetic(workload.dtype, gpu_of(target)) if workload.gates else workload.dtype
-    schedule(sch, workload, decision, lanes_of(computed))
-    return sch.mod["main"]
+        Parameters
+        ----------
+        workload : Pointwise
+            The layer.
+        decision : Decision
+            How it is computed.
+        element : callable
+            Gives the input of a pixel and a channel, also of pixels beyond the last.
+        """
+        pixels, inputs, outputs = workload.pixels, workload.inputs, workload.outputs
+        wide = decision.tile_n * decision.threads_n
+        rows, columns = self.padded_pixels(workload, decision), -(-outputs // wide) * wide
+        steps = inputs // (decision.split_k * decision.step_k)
+        weight = te.placeholder((inputs, columns), workload.types.weights, name="weight")
+        # The last tile reads its last pixel several times, and stores it once.
+        staged = te.compute(
+            (rows, inputs),
+            element,
+            name="rows",
+        )
+        step = te.reduce_axis((0, steps), name="step")
+        k = te.reduce_axis((0, decision.step_k), name="k")
 
+        def products(s: Any, m: Any, n: Any) -> Any:
+            # The parts take turns, so that what all of them need at a time lies side by side.
+            place = (step * decision.split_k + s) * decision.step_k + k
+            operands = (staged[m, place], weight[place, n])
+            left, right = (operand.astype(workload.types.sums) for operand in operands)
+            return te.sum(left * right, axis=[step, k])
 
-def padded_pixels(workload: Pointwise, decision: Decision) -> int:
-    """Return the pixels of all tiles, the last one's beyond the picture included."""
-    high = decision.tile_m * decision.threads_m
-    return -(-workload.pixels // high) * high
+        partial = te.compute((decision.split_k, rows, columns), products, name="partial")
+        s = te.reduce_axis((0, decision.split_k), name="s")
+        product = te.compute(
+            (rows, columns), lambda m, n: te.sum(partial[s, m, n], axis=s), name="pointwise"
+        )
+        operands, result = epilogue_stage(workload, (pixels, outputs), lambda m, n: product[m, n])
+        return weight, operands, result
 
+    def registers(self, workload: Pointwise, decision: Decision, gpu: Gpu) -> int:  # noqa: ARG002
+        """Return what a thread holds: sums, its pixels' and outputs' operands, addresses."""
+        tile = decision.tile_m * decision.tile_n
+        return tile + decision.tile_m + decision.tile_n + 4 * ADDRESS_REGISTERS
 
-def stages(
-    workload: Pointwise, decision: Decision, element: Callable[[Any, Any], Any]
-) -> tuple[te.Tensor, list[te.Tensor], te.Tensor]:
-    """Return the packed weights, what the epilogue reads, and the result.
+    def cycles(self, workload: Pointwise, decision: Decision, target: Target) -> float:
+        """Estimate the cycles of a layer."""
+        gpu = gpu_of(target)
+        high, wide = decision.tile_m * decision.threads_m, decision.tile_n * decision.threads_n
+        groups = -(-workload.pixels // high) * -(-workload.outputs // wide)
+        resident = max(
+            1,
+            min(
+                gpu.threads // decision.threads,
+                65536 // (self.registers(workload, decision, gpu) * decision.threads),
+                4 * gpu.shared_bytes // shared_bytes(workload, decision),
+            ),
+        )
+        # What a unit has to do for all groups of its, and how long one group takes by itself.
+        part = workload.inputs // decision.split_k
+        multiply = high * wide * workload.inputs / gpu.fma_per_cycle
+        operands = decision.threads * (decision.tile_m + decision.tile_n) * part
+        load = words(workload.types.data, operands) / gpu.load_bytes_per_cycle
+        read = high * (2 if workload.gates else 1) + wide
+        fetched = WORD * words(workload.types.data, read * workload.inputs)
+        fetch = fetched / gpu.load_bytes_per_cycle
+        add = (
+            size_of(workload.types.sums) * decision.split_k * high * wide / gpu.load_bytes_per_cycle
+        )
+        busy = -(-groups // gpu.units) * overlapped(multiply, load + fetch + add)
+        alone = part / decision.step_k * (2 * gpu.load_latency) + overlapped(multiply, load)
+        rounds = -(-groups // (gpu.units * resident))
+        return overlapped(busy, rounds * alone)
 
-    Parameters
-    ----------
-    workload : Pointwise
-        The layer.
-    decision : Decision
-        How it is computed.
-    element : callable
-        Gives the input of a pixel and a channel, also of pixels beyond the last.
-    """
-    pixels, inputs, outputs = workload.pixels, workload.inputs, workload.outputs
-    wide = decision.tile_n * decision.threads_n
-    rows, columns = padded_pixels(workload, decision), -(-outputs // wide) * wide
-    steps = inputs // (decision.split_k * decision.step_k)
-    weight = te.placeholder((inputs, columns), workload.dtype, name="weight")
-    # The last tile reads its last pixel several times, and stores it once.
-    staged = te.compute(
-        (rows, inputs),
-        element,
-        name="rows",
-    )
-    step = te.reduce_axis((0, steps), name="step")
-    k = te.reduce_axis((0, decision.step_k), name="k")
-
-    def products(s: Any, m: Any, n: Any) -> Any:
-        # The parts take turns, so that what all of them need at a time lies side by side.
-        place = (step * decision.split_k + s) * decision.step_k + k
-        operands = (staged[m, place], weight[place, n])
-        left, right = (operand.astype(_SUMS) for operand in operands)
-        return te.sum(left * right, axis=[step, k])
-
-    partial = te.compute((decision.split_k, rows, columns), products, name="partial")
-    s = te.reduce_axis((0, decision.split_k), name="s")
-    product = te.compute(
-        (rows, columns), lambda m, n: te.sum(partial[s, m, n], axis=s), name="pointwise"
-    )
-    operands, result = epilogue_stage(
-        workload.epilogue, (pixels, outputs), lambda m, n: product[m, n], dtype=workload.dtype
-    )
-    return weight, operands, result
+    def _fits(self, workload: Pointwise, decision: Decision, gpu: Gpu) -> bool:
+        """Tell whether parts of the space go together."""
+        return (
+            decision.tile_m * decision.tile_n % decision.split_k == 0
+            and workload.inputs // decision.split_k % decision.step_k == 0
+            and gpu.lockstep <= decision.threads <= min(gpu.group_threads, 512)
+            and self.registers(workload, decision, gpu) <= gpu.registers // 2
+            and shared_bytes(workload, decision) <= gpu.shared_bytes
+        )
 
 
 def schedule(sch: s_tir.Schedule, workload: Pointwise, decision: Decision, fetched: int) -> None:
     """Schedule the stages; a thread fetches, or computes, so many inputs of a pixel at once."""
     product, result = sch.get_sblock("pointwise"), sch.get_sblock("epilogue")
-    sums = sch.get_sblock("partial")
+    sums, widest = sch.get_sblock("partial"), lanes_of(workload.types.sums)
     partial = sch.cache_write(sums, 0, "local")
     sch.set_scope(partial, 0, "shared")
     sch.set_scope(product, 0, "local")
@@ -248,7 +238,7 @@ def schedule(sch: s_tir.Schedule, workload: Pointwise, decision: Decision, fetch
     m, n, addend = sch.get_loops(product)
     high, wide = decision.tile_m * decision.threads_m, decision.tile_n * decision.threads_n
     m_tiles, m_tile = sch.split(m, [None, high])
-    lanes = math.gcd(decision.tile_m * decision.tile_n // decision.split_k, _LANES)
+    lanes = math.gcd(decision.tile_m * decision.tile_n // decision.split_k, widest)
     n_tiles, n_vector, lane = sch.split(n, [None, wide // lanes, lanes])
     sch.reorder(m_tiles, n_tiles, m_tile, n_vector, addend, lane)
     tile = sch.fuse(m_tiles, n_tiles)
@@ -264,7 +254,7 @@ def schedule(sch: s_tir.Schedule, workload: Pointwise, decision: Decision, fetch
     sch.compute_at(partial, tile, preserve_unit_loops=True)
     part, m, n = sch.get_loops(partial)[-3:]
     m_thread, m_tile = sch.split(m, [decision.threads_m, None])
-    n_thread, n_vector, n_lane = sch.split(n, [decision.threads_n, None, _LANES])
+    n_thread, n_vector, n_lane = sch.split(n, [decision.threads_n, None, widest])
     sch.reorder(part, m_thread, n_thread, m_tile, n_vector, n_lane)
     threads = sch.fuse(part, m_thread, n_thread)
     sch.bind(threads, "threadIdx.x")
@@ -272,7 +262,7 @@ def schedule(sch: s_tir.Schedule, workload: Pointwise, decision: Decision, fetch
     sch.vectorize(n_lane)
     sch.compute_at(sums, threads, preserve_unit_loops=True)
     *_, row, column, steps, k_inner = sch.get_loops(sums)
-    n_vector, n_lane = sch.split(column, [None, _LANES])
+    n_vector, n_lane = sch.split(column, [None, widest])
     sch.reorder(steps, k_inner, row, n_vector, n_lane)
     unroll(sch, [k_inner, row, n_vector])
     sch.vectorize(n_lane)
@@ -280,7 +270,7 @@ def schedule(sch: s_tir.Schedule, workload: Pointwise, decision: Decision, fetch
     sch.set_scope(rows, 0, "shared")
     _fetch(sch, rows, steps, decision, fetched)
     weight = sch.cache_read(sums, 1, "shared")
-    _fetch(sch, weight, steps, decision, lanes_of(workload.dtype))
+    _fetch(sch, weight, steps, decision, lanes_of(workload.types.weights))
     init = sch.decompose_reduction(product, addend)
     sch.vectorize(sch.get_loops(init)[-1])
     init = sch.decompose_reduction(sums, steps)
@@ -301,51 +291,12 @@ def _fetch(
     sch.vectorize(lane)
 
 
-def registers(workload: Pointwise, decision: Decision, gpu: Gpu) -> int:  # noqa: ARG001
-    """Return what a thread holds: sums, its pixels' and outputs' operands, addresses."""
-    tile = decision.tile_m * decision.tile_n
-    return tile + decision.tile_m + decision.tile_n + 4 * ADDRESS_REGISTERS
-
-
 def shared_bytes(workload: Pointwise, decision: Decision) -> int:
     """Return what a group keeps in shared memory: a step of both operands, all parts' sums."""
     high, wide = decision.tile_m * decision.threads_m, decision.tile_n * decision.threads_n
     operands = decision.split_k * decision.step_k * (high + wide)
-    return 4 * (words(workload.dtype, operands) + decision.split_k * high * wide)
+    sums = decision.split_k * high * wide
+    return WORD * (words(workload.types.data, operands) + words(workload.types.sums, sums))
 
 
-def cycles(workload: Pointwise, decision: Decision, gpu: Gpu) -> float:
-    """Estimate the cycles of a layer.
-
-    Parameters
-    ----------
-    workload : Pointwise
-        The layer.
-    decision : Decision
-        How it is computed.
-    gpu : Gpu
-        Its units take work-groups in turns.
-    """
-    high, wide = decision.tile_m * decision.threads_m, decision.tile_n * decision.threads_n
-    groups = -(-workload.pixels // high) * -(-workload.outputs // wide)
-    resident = max(
-        1,
-        min(
-            gpu.threads // decision.threads,
-            65536 // (registers(workload, decision, gpu) * decision.threads),
-            4 * gpu.shared_bytes // shared_bytes(workload, decision),
-        ),
-    )
-    # What a unit has to do for all groups of its, and how long one group takes by itself.
-    part = workload.inputs // decision.split_k
-    multiply = high * wide * workload.inputs / gpu.fma_per_cycle
-    operands = decision.threads * (decision.tile_m + decision.tile_n) * part
-    load = words(workload.dtype, operands) / gpu.load_bytes_per_cycle
-    read = high * (2 if workload.gates else 1) + wide
-    fetched = 4 * words(workload.dtype, read * workload.inputs)
-    fetch = fetched / gpu.load_bytes_per_cycle
-    add = 4 * decision.split_k * high * wide / gpu.load_bytes_per_cycle
-    busy = -(-groups // gpu.units) * overlapped(multiply, load + fetch + add)
-    alone = part / decision.step_k * (2 * gpu.load_latency) + overlapped(multiply, load)
-    rounds = -(-groups // (gpu.units * resident))
-    return overlapped(busy, rounds * alone)
+SCHEDULE = SharedPointwise()

@@ -6,13 +6,16 @@ Neighbours take the same pixels and the next outputs.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from tvm import s_tir, te, tirx
 
-from mobilenet_tvm.schedules.base import epilogue_stage
+from mobilenet_tvm.schedules.base import Array
+from mobilenet_tvm.schedules.base import Decision as BaseDecision
+from mobilenet_tvm.schedules.gpu.base import GpuSchedule
 from mobilenet_tvm.schedules.gpu.threads import (
     ADDRESS_REGISTERS,
     GROUPS,
@@ -28,17 +31,14 @@ from mobilenet_tvm.schedules.gpu.threads import (
     store,
     unroll,
 )
+from mobilenet_tvm.schedules.stages import epilogue_stage
 from mobilenet_tvm.schedules.workloads import Convolution
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
 
-#: Whatever the rest of the network computes in: a picture's values may lie close together and far
-#: from zero. In float16 the error of a small V1 with TensorFlow's padding went from 1 to 3 %.
-_ARITHMETIC = "float32"
-
 
 @dataclass(frozen=True)
-class Decision:
+class Decision(BaseDecision):
     """How to compute a stem.
 
     Parameters
@@ -56,153 +56,140 @@ class Decision:
     group: int
 
 
-def default(workload: Convolution, target: Target) -> Decision:
-    """Choose the register tile of the fewest cycles by a model of a unit.
+class GpuStem(GpuSchedule[Convolution, Decision]):
+    """A register tile of pixels x outputs per thread."""
 
-    Parameters
-    ----------
-    workload : Convolution
-        The layer.
-    target : Target
-        Its GPU: units, registers, rates.
+    workload_type = Convolution
+    decision_type = Decision
 
-    Returns
-    -------
-    Decision
-        Always valid for the workload.
-    """
-    gpu = gpu_of(target)
-    candidates = [d for d in decisions(workload, target) if d.group == GROUPS[0]]
-    return min(candidates, key=lambda decision: cycles(workload, decision, gpu))
+    def default(self, workload: Convolution, target: Target) -> Decision:
+        """Choose the register tile of the fewest cycles by a model of a unit."""
+        candidates = [d for d in self.decisions(workload, target) if d.group == GROUPS[0]]
+        return min(candidates, key=lambda decision: self.cycles(workload, decision, target))
 
+    def space(self, workload: Convolution, target: Target) -> dict[str, list[Any]]:
+        """Return the candidates for each part of a decision."""
+        gpu, lanes = gpu_of(target), lanes_of(workload.types.weights)
+        vectors = -(-workload.outputs // lanes)
+        tiles = itertools.product(
+            range(1, min(workload.output[1], 8) + 1),
+            [lanes * count for count in (1, 2, 4) if vectors % count == 0],
+        )
+        return {
+            "tile": [
+                tile
+                for tile in tiles
+                if tile == (1, lanes)
+                or self.registers(workload, Decision(*tile, 0), gpu) <= gpu.registers
+            ],
+            "group": [group for group in GROUPS if group <= gpu.group_threads],
+        }
 
-def space(workload: Convolution, target: Target) -> dict[str, list[Any]]:
-    """Return the candidates for each part of a decision."""
-    gpu, lanes = gpu_of(target), lanes_of(workload.dtype)
-    vectors = -(-workload.outputs // lanes)
-    tiles = itertools.product(
-        range(1, min(workload.output[1], 8) + 1),
-        [lanes * count for count in (1, 2, 4) if vectors % count == 0],
-    )
-    return {
-        "tile": [
-            tile
-            for tile in tiles
-            if tile == (1, lanes) or registers(workload, Decision(*tile, 0), gpu) <= gpu.registers
-        ],
-        "group": [group for group in GROUPS if group <= gpu.group_threads],
-    }
+    def valid(self, workload: Convolution, decision: Decision, target: Target) -> bool:
+        """Tell whether `build` takes a decision."""
+        parts = self.space(workload, target)
+        tile = (decision.tile_x, decision.tile_c)
+        return tile in parts["tile"] and decision.group in parts["group"]
 
+    def decisions(self, workload: Convolution, target: Target) -> list[Decision]:
+        """Return the valid decisions of the space, each once."""
+        parts = self.space(workload, target)
+        return [
+            Decision(tile_x, tile_c, group)
+            for (tile_x, tile_c), group in itertools.product(parts["tile"], parts["group"])
+        ]
 
-def valid(workload: Convolution, decision: Decision, target: Target) -> bool:
-    """Tell whether `build` takes a decision."""
-    parts = space(workload, target)
-    tile = (decision.tile_x, decision.tile_c)
-    return tile in parts["tile"] and decision.group in parts["group"]
+    def pack(self, weights: Sequence[Array], decision: Decision) -> list[Array]:
+        """Return weights with the outputs split: those of a thread outside, a vector inside.
 
+        [tile_c / lanes, kernel height, kernel width, inputs, outputs / tile_c, lanes]: neighbouring
+        threads read neighbouring vectors. The last are filled up with zeros.
+        """
+        (weight,) = weights
+        *window, outputs = weight.shape
+        lanes = lanes_of(str(weight.dtype))
+        vectors = decision.tile_c // lanes
+        full = np.pad(weight, [(0, 0)] * len(window) + [(0, -outputs % decision.tile_c)])
+        parts = full.reshape(*window, -1, vectors, lanes)
+        return [np.ascontiguousarray(np.moveaxis(parts, -2, 0))]
 
-def decisions(workload: Convolution, target: Target) -> list[Decision]:
-    """Return the valid decisions of the space, each once."""
-    parts = space(workload, target)
-    return [
-        Decision(tile_x, tile_c, group)
-        for (tile_x, tile_c), group in itertools.product(parts["tile"], parts["group"])
-    ]
+    def build(self, workload: Convolution, decision: Decision, target: Target) -> tirx.PrimFunc:
+        """Return the scheduled function."""
+        tile_x, tile_c = decision.tile_x, decision.tile_c
+        lanes = lanes_of(workload.types.weights)
+        # In float32: a picture's values may lie close together and far from zero. In float16 the
+        # error of a small V1 with TensorFlow's padding went from 1 to 3 %.
+        sums = workload.types.sums
+        rows, columns = workload.output
+        strips, panels = -(-columns // tile_x), -(-workload.outputs // tile_c)
+        picture, nchw = (workload.height, workload.width), workload.reads_nchw
+        shape = (
+            (workload.batch, workload.inputs, *picture)
+            if nchw
+            else (workload.batch, *picture, workload.inputs)
+        )
+        data = te.placeholder(shape, workload.types.data, name="data")
+        window = (*workload.window.kernel, workload.inputs)
+        weight = te.placeholder(
+            (tile_c // lanes, *window, panels, lanes), workload.types.weights, name="weight"
+        )
+        stride_y, stride_x = workload.window.stride
+        top, left, bottom, right = workload.window.padding
+        # The last strip is whole: what it computes beyond the picture is not stored.
+        beyond = (strips * tile_x - columns) * stride_x
+        source = clamped(data, (top, left, bottom, right + beyond), sums, nchw)
+        padded = workload.height + top + bottom
+        # A tap that meets the border above or below is zero.
+        masked = te.compute(
+            (rows, *weight.shape),
+            lambda y, v, ry, rx, rc, p, lane: (
+                weight[v, ry, rx, rc, p, lane].astype(sums)
+                * inside(y * stride_y + ry - top, workload.height, top, padded, sums)
+            ),
+            name="taps",
+        )
+        ry, rx, rc = (
+            te.reduce_axis((0, size), name=name)
+            for size, name in zip(window, ("ry", "rx", "rc"), strict=True)
+        )
 
+        def product(n: Any, y: Any, x: Any, c: Any) -> Any:
+            row, column = y * stride_y + ry, x * stride_x + rx
+            pixel = source[n, rc, row, column] if nchw else source[n, row, column, rc]
+            taps = masked[y, c % tile_c // lanes, ry, rx, rc, c // tile_c, c % lanes]
+            return te.sum(pixel * taps, axis=[ry, rx, rc])
 
-def pack(weight: np.ndarray[Any, Any], decision: Decision) -> np.ndarray[Any, Any]:
-    """Lay weights out as the schedule reads them.
+        total = te.compute(
+            (workload.batch, rows, strips * tile_x, panels * tile_c), product, name="conv2d"
+        )
+        output = (workload.batch, rows, columns, workload.outputs)
+        operands, result = epilogue_stage(workload, output, lambda *i: total[i])
+        sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
+        count = workload.batch * rows * strips * panels
+        lanes = lanes_of(arithmetic(workload.types.weights, gpu_of(target)))
+        return _schedule(sch, decision, count, lanes, workload.outputs % lanes == 0)
 
-    Parameters
-    ----------
-    weight : ndarray
-        [kernel height, kernel width, inputs, outputs].
-    decision : Decision
-        Gives the outputs of a thread.
+    def registers(self, workload: Convolution, decision: Decision, gpu: Gpu) -> int:  # noqa: ARG002
+        """Return what a thread holds: sums, a row of one input, a tap's weights, addresses."""
+        row = (decision.tile_x - 1) * workload.window.stride[1] + workload.window.kernel[1]
+        return decision.tile_x * decision.tile_c + row + decision.tile_c + ADDRESS_REGISTERS
 
-    Returns
-    -------
-    ndarray
-        [tile_c / lanes, kernel height, kernel width, inputs, outputs / tile_c, lanes]:
-        neighbouring threads read neighbouring vectors. The last are filled up with zeros.
-    """
-    *window, outputs = weight.shape
-    lanes = lanes_of(str(weight.dtype))
-    vectors = decision.tile_c // lanes
-    full = np.pad(weight, [(0, 0)] * len(window) + [(0, -outputs % decision.tile_c)])
-    parts = full.reshape(*window, -1, vectors, lanes)
-    return np.ascontiguousarray(np.moveaxis(parts, -2, 0))
-
-
-def build(workload: Convolution, decision: Decision, target: Target) -> tirx.PrimFunc:
-    """Return the scheduled function.
-
-    Parameters
-    ----------
-    workload : Convolution
-        The layer.
-    decision : Decision
-        How to compute it.
-    target : Target
-        Its GPU.
-
-    Returns
-    -------
-    PrimFunc
-        Takes the picture, packed weights, the epilogue's tensors, and the output in NHWC.
-    """
-    tile_x, tile_c = decision.tile_x, decision.tile_c
-    lanes = lanes_of(workload.dtype)
-    rows, columns = workload.output
-    strips, panels = -(-columns // tile_x), -(-workload.outputs // tile_c)
-    picture, nchw = (workload.height, workload.width), workload.reads_nchw
-    shape = (
-        (workload.batch, workload.inputs, *picture)
-        if nchw
-        else (workload.batch, *picture, workload.inputs)
-    )
-    data = te.placeholder(shape, name="data")
-    window = (*workload.kernel, workload.inputs)
-    weight = te.placeholder(
-        (tile_c // lanes, *window, panels, lanes), workload.dtype, name="weight"
-    )
-    stride_y, stride_x = workload.stride
-    top, left, bottom, right = workload.padding
-    # The last strip is whole: what it computes beyond the picture is not stored.
-    beyond = (strips * tile_x - columns) * stride_x
-    source = clamped(data, (top, left, bottom, right + beyond), _ARITHMETIC, nchw)
-    padded = workload.height + top + bottom
-    # A tap that meets the border above or below is zero.
-    masked = te.compute(
-        (rows, *weight.shape),
-        lambda y, v, ry, rx, rc, p, lane: (
-            weight[v, ry, rx, rc, p, lane].astype(_ARITHMETIC)
-            * inside(y * stride_y + ry - top, workload.height, top, padded, _ARITHMETIC)
-        ),
-        name="taps",
-    )
-    ry, rx, rc = (
-        te.reduce_axis((0, size), name=name)
-        for size, name in zip(window, ("ry", "rx", "rc"), strict=True)
-    )
-
-    def product(n: Any, y: Any, x: Any, c: Any) -> Any:
-        row, column = y * stride_y + ry, x * stride_x + rx
-        pixel = source[n, rc, row, column] if nchw else source[n, row, column, rc]
-        taps = masked[y, c % tile_c // lanes, ry, rx, rc, c // tile_c, c % lanes]
-        return te.sum(pixel * taps, axis=[ry, rx, rc])
-
-    total = te.compute(
-        (workload.batch, rows, strips * tile_x, panels * tile_c), product, name="conv2d"
-    )
-    output = (workload.batch, rows, columns, workload.outputs)
-    operands, result = epilogue_stage(
-        workload.epilogue, output, lambda *i: total[i], dtype=workload.dtype
-    )
-    sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
-    count = workload.batch * rows * strips * panels
-    lanes = lanes_of(arithmetic(workload.dtype, gpu_of(target)))
-    return _schedule(sch, decision, count, lanes, workload.outputs % lanes == 0)
+    def cycles(self, workload: Convolution, decision: Decision, target: Target) -> float:
+        """Estimate the cycles of a layer."""
+        gpu = gpu_of(target)
+        rows, columns = workload.output
+        panels = -(-workload.outputs // decision.tile_c)
+        strips = workload.batch * rows * -(-columns // decision.tile_x)
+        warps = strips * panels / gpu.lockstep
+        row = (decision.tile_x - 1) * workload.window.stride[1] + workload.window.kernel[1]
+        taps = workload.window.kernel[1] * decision.tile_x * decision.tile_c
+        multiply = taps * gpu.lockstep / gpu.fma_per_cycle
+        # A warp reads as many strips as it has threads for a strip's outputs.
+        across = min(gpu.lockstep, panels)
+        load = row * -(-gpu.lockstep // across) / lanes_of(workload.types.data)
+        load += workload.window.kernel[1] * decision.tile_c / lanes_of(workload.types.weights)
+        passes = workload.window.kernel[0] * workload.inputs
+        return warps * passes * overlapped(multiply, load) / gpu.units
 
 
 def _schedule(
@@ -235,34 +222,4 @@ def _schedule(
     return guarded(sch, threads, count)
 
 
-def registers(workload: Convolution, decision: Decision, gpu: Gpu) -> int:  # noqa: ARG001
-    """Return what a thread holds: sums, a row of one input, a tap's weights, addresses."""
-    row = (decision.tile_x - 1) * workload.stride[1] + workload.kernel[1]
-    return decision.tile_x * decision.tile_c + row + decision.tile_c + ADDRESS_REGISTERS
-
-
-def cycles(workload: Convolution, decision: Decision, gpu: Gpu) -> float:
-    """Estimate the cycles of a layer.
-
-    Parameters
-    ----------
-    workload : Convolution
-        The layer.
-    decision : Decision
-        How it is computed.
-    gpu : Gpu
-        A unit multiplies, or loads lines for a warp.
-    """
-    rows, columns = workload.output
-    panels = -(-workload.outputs // decision.tile_c)
-    strips = workload.batch * rows * -(-columns // decision.tile_x)
-    warps = strips * panels / gpu.lockstep
-    row = (decision.tile_x - 1) * workload.stride[1] + workload.kernel[1]
-    taps = workload.kernel[1] * decision.tile_x * decision.tile_c
-    multiply = taps * gpu.lockstep / gpu.fma_per_cycle
-    # A warp reads as many strips as it has threads for a strip's outputs.
-    across = min(gpu.lockstep, panels)
-    load = row * -(-gpu.lockstep // across) / lanes_of("float32")
-    load += workload.kernel[1] * decision.tile_c / lanes_of(workload.dtype)
-    passes = workload.kernel[0] * workload.inputs
-    return warps * passes * overlapped(multiply, load) / gpu.units
+SCHEDULE = GpuStem()

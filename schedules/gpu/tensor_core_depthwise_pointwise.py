@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from tvm import s_tir, tirx
 
-from mobilenet_tvm.schedules.gpu import tensor_core_pointwise
+from mobilenet_tvm.schedules.base import default_decision
+from mobilenet_tvm.schedules.gpu import shared_depthwise_pointwise, tensor_core_pointwise
 from mobilenet_tvm.schedules.gpu.fused import Fused
 from mobilenet_tvm.schedules.gpu.shared_depthwise_pointwise import filtering
 from mobilenet_tvm.schedules.gpu.tensor_core_pointwise import LANES
 from mobilenet_tvm.schedules.gpu.tensor_core_pointwise import Decision as PointwiseDecision
-from mobilenet_tvm.schedules.workloads import DepthwisePointwise
+from mobilenet_tvm.schedules.workloads import DepthwisePointwise, Workload
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
 
@@ -21,19 +22,39 @@ class Decision(PointwiseDecision):
     """How to compute a fused layer: the tile of its pointwise half."""
 
 
-class _OnTensorCores(Fused):
+class FusedOnTensorCores(Fused[PointwiseDecision]):
+    """The threads of a group filter the pixels that its warps multiply."""
+
+    decision_type = Decision
+    half = tensor_core_pointwise.SCHEDULE
+
+    def takes(self, workload: Workload, target: Target) -> bool:
+        """Tell whether the pointwise half is for tensor cores, and they make the layer faster."""
+        if not (super().takes(workload, target) and isinstance(workload, DepthwisePointwise)):
+            return False
+        if not self.half.takes(workload.pointwise, target):
+            return False
+        others = shared_depthwise_pointwise.SCHEDULE
+        mine = self.cycles(workload, default_decision(self, workload, target), target)
+        theirs = others.cycles(workload, default_decision(others, workload, target), target)
+        return mine < theirs
+
     def scheduled(
         self,
         sch: s_tir.Schedule,
         workload: DepthwisePointwise,
-        decision: Decision,
+        decision: PointwiseDecision,
         target: Target,  # noqa: ARG002
     ) -> tirx.PrimFunc:
+        """Schedule the pointwise half, into which the other one is inlined."""
         tensor_core_pointwise.schedule(sch, workload.pointwise, decision, LANES)
         return sch.mod["main"]
 
-    def filtering(self, workload: DepthwisePointwise, decision: Decision, gpu: Gpu) -> float:
+    def filtering(
+        self, workload: DepthwisePointwise, decision: PointwiseDecision, gpu: Gpu
+    ) -> float:
+        """Estimate the cycles of the depthwise half."""
         return filtering(workload, decision.high, decision.wide, gpu)
 
 
-SCHEDULE = _OnTensorCores(tensor_core_pointwise, Decision)
+SCHEDULE = FusedOnTensorCores()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,27 +18,40 @@ import numpy as np
 from tvm import s_tir, te, tirx
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
-from mobilenet_tvm.schedules.base import epilogue_stage
+from mobilenet_tvm.schedules.base import Array
+from mobilenet_tvm.schedules.base import Decision as BaseDecision
 from mobilenet_tvm.schedules.gpu import tensor_cores
+from mobilenet_tvm.schedules.gpu.base import GpuPointwise
 from mobilenet_tvm.schedules.gpu.gates import unscheduled
 from mobilenet_tvm.schedules.gpu.tensor_cores import SIZE
-from mobilenet_tvm.schedules.gpu.threads import ADDRESS_REGISTERS, gpu_of, overlapped, store, unroll
-from mobilenet_tvm.schedules.workloads import Pointwise
+from mobilenet_tvm.schedules.gpu.threads import (
+    ADDRESS_REGISTERS,
+    gpu_of,
+    lanes_of,
+    overlapped,
+    store,
+    unroll,
+)
+from mobilenet_tvm.schedules.stages import epilogue_stage
+from mobilenet_tvm.schedules.workloads import Pointwise, Workload, size_of
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
 
 #: Threads of a warp, which multiplies.
 WARP = 32
 
-#: float16 values of the widest load, and those that a row in shared memory has more.
-HALVES = 8
+#: What tensor cores multiply and add up here.
+OPERANDS, SUMS = "float16", "float32"
+
+#: Operands of the widest load, and those that a row in shared memory has more.
+HALVES = lanes_of(OPERANDS)
 
 #: Sums that a thread finishes at a time.
-LANES = 4
+LANES = lanes_of(SUMS)
 
 
 @dataclass(frozen=True)
-class Decision:
+class Decision(BaseDecision):
     """How to compute a pointwise layer.
 
     Parameters
@@ -76,141 +89,178 @@ class Decision:
         return self.tile_n * self.warps_n
 
 
-def pays(workload: Pointwise, target: Target) -> bool:
-    """Tell whether tensor cores are there, and there are pixels enough to fill a matrix.
+class TensorCorePointwise(GpuPointwise[Decision]):
+    """A work-group's tile, multiplied by its warps on tensor cores."""
 
-    Parameters
-    ----------
-    workload : Pointwise
-        The layer.
-    target : Target
-        Any.
-    """
-    if target.gpu is None or target.gpu.tensor_fma_per_cycle == 0:
-        return False
-    return workload.dtype == "float16" and workload.pixels >= SIZE
+    decision_type = Decision
 
-
-def default(workload: Pointwise, target: Target) -> Decision:
-    """Choose the decision of the fewest cycles by a model of a unit.
-
-    Parameters
-    ----------
-    workload : Pointwise
-        The layer.
-    target : Target
-        Its GPU: units, shared memory, rates.
-
-    Returns
-    -------
-    Decision
-        Always valid for the workload.
-    """
-    gpu = gpu_of(target)
-    candidates = decisions(workload, target)
-    return min(candidates, key=lambda d: (cycles(workload, d, gpu), tuple(vars(d).values())))
-
-
-def space(workload: Pointwise, target: Target) -> dict[str, list[Any]]:  # noqa: ARG001
-    """Return the candidates for each part of a decision."""
-    return {
-        "tile": [(m, n) for m in (16, 32, 64) for n in (16, 32, 64) if m * n <= 2048],
-        "warps": [(m, n) for m in (1, 2, 4) for n in (1, 2, 4)],
-        "split_k": [1, 2, 4, 8],
-        "step_k": [16, 32, 64],
-    }
-
-
-def valid(workload: Pointwise, decision: Decision, target: Target) -> bool:
-    """Tell whether `build` takes a decision."""
-    parts = space(workload, target)
-    return (
-        (decision.tile_m, decision.tile_n) in parts["tile"]
-        and (decision.warps_m, decision.warps_n) in parts["warps"]
-        and decision.split_k in parts["split_k"]
-        and decision.step_k in parts["step_k"]
-        and _fits(workload, decision, gpu_of(target))
-    )
-
-
-def _fits(workload: Pointwise, decision: Decision, gpu: Gpu) -> bool:
-    """Tell whether parts of the space go together."""
-    return (
-        decision.warps * WARP <= min(gpu.group_threads, 512)
-        and decision.high * decision.wide % (decision.warps * WARP * LANES) == 0
-        and shared_bytes(workload, decision) <= gpu.shared_bytes
-    )
-
-
-def decisions(workload: Pointwise, target: Target) -> list[Decision]:
-    """Return the valid decisions of the space that do not mostly fill up with zeros."""
-    gpu = gpu_of(target)
-    every = (
-        Decision(tile_m, tile_n, warps_m, warps_n, split_k, step_k)
-        for (tile_m, tile_n), (warps_m, warps_n), split_k, step_k in itertools.product(
-            *space(workload, target).values()
+    def takes(self, workload: Workload, target: Target) -> bool:
+        """Tell whether tensor cores are there, and there are pixels enough to fill a matrix."""
+        return (
+            super().takes(workload, target)
+            and isinstance(workload, Pointwise)
+            and gpu_of(target).tensor_fma_per_cycle > 0
+            and workload.types.data == workload.types.weights == OPERANDS
+            and workload.pixels >= SIZE
         )
-    )
-    least = padded_inputs(workload, Decision(SIZE, SIZE, 1, 1, 1, SIZE))
-    return [
-        decision
-        for decision in every
-        if decision.tile_m < workload.pixels + SIZE
-        and decision.tile_n < workload.outputs + SIZE
-        and padded_inputs(workload, decision) < 1.5 * least
-        and _fits(workload, decision, gpu)
-    ]
 
+    def default(self, workload: Pointwise, target: Target) -> Decision:
+        """Choose the decision of the fewest cycles by a model of a unit."""
+        candidates = self.decisions(workload, target)
+        return min(
+            candidates, key=lambda d: (self.cycles(workload, d, target), tuple(vars(d).values()))
+        )
 
-def pack(weight: np.ndarray[Any, Any], decision: Decision) -> np.ndarray[Any, Any]:
-    """Lay weights out as the schedule reads them.
+    def space(self, workload: Pointwise, target: Target) -> dict[str, list[Any]]:  # noqa: ARG002
+        """Return the candidates for each part of a decision."""
+        return {
+            "tile": [(m, n) for m in (16, 32, 64) for n in (16, 32, 64) if m * n <= 2048],
+            "warps": [(m, n) for m in (1, 2, 4) for n in (1, 2, 4)],
+            "split_k": [1, 2, 4, 8],
+            "step_k": [16, 32, 64],
+        }
 
-    Parameters
-    ----------
-    weight : ndarray
-        [inputs, outputs].
-    decision : Decision
-        Gives the inputs of a step and the outputs of a work-group.
+    def valid(self, workload: Pointwise, decision: Decision, target: Target) -> bool:
+        """Tell whether `build` takes a decision."""
+        parts = self.space(workload, target)
+        return (
+            (decision.tile_m, decision.tile_n) in parts["tile"]
+            and (decision.warps_m, decision.warps_n) in parts["warps"]
+            and decision.split_k in parts["split_k"]
+            and decision.step_k in parts["step_k"]
+            and self._fits(workload, decision, gpu_of(target))
+        )
 
-    Returns
-    -------
-    ndarray
-        [inputs, outputs], both filled up with zeros to whole steps and tiles.
-    """
-    inputs, outputs = weight.shape
-    step = decision.split_k * decision.step_k
-    return np.ascontiguousarray(
-        np.pad(weight, ((0, -inputs % step), (0, -outputs % decision.wide)))
-    )
+    def decisions(self, workload: Pointwise, target: Target) -> list[Decision]:
+        """Return the valid decisions of the space that do not mostly fill up with zeros."""
+        gpu = gpu_of(target)
+        every = (
+            Decision(tile_m, tile_n, warps_m, warps_n, split_k, step_k)
+            for (tile_m, tile_n), (warps_m, warps_n), split_k, step_k in itertools.product(
+                *self.space(workload, target).values()
+            )
+        )
+        least = padded_inputs(workload, Decision(SIZE, SIZE, 1, 1, 1, SIZE))
+        return [
+            decision
+            for decision in every
+            if decision.tile_m < workload.pixels + SIZE
+            and decision.tile_n < workload.outputs + SIZE
+            and padded_inputs(workload, decision) < 1.5 * least
+            and self._fits(workload, decision, gpu)
+        ]
 
+    def pack(self, weights: Sequence[Array], decision: Decision) -> list[Array]:
+        """Return weights [inputs, outputs], both filled up with zeros to whole steps and tiles."""
+        (weight,) = weights
+        inputs, outputs = weight.shape
+        step = decision.split_k * decision.step_k
+        return [
+            np.ascontiguousarray(
+                np.pad(weight, ((0, -inputs % step), (0, -outputs % decision.wide)))
+            )
+        ]
 
-def build(workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimFunc:  # noqa: ARG001
-    """Return the scheduled function.
+    def build(self, workload: Pointwise, decision: Decision, target: Target) -> tirx.PrimFunc:  # noqa: ARG002
+        """Return the scheduled function."""
+        rows = self.padded_pixels(workload, decision)
+        sch = unscheduled(workload, rows, functools.partial(self.product, workload, decision))
+        schedule(sch, workload, decision, LANES if workload.gates else HALVES)
+        return sch.mod["main"]
 
-    Parameters
-    ----------
-    workload : Pointwise
-        The layer.
-    decision : Decision
-        How to compute it.
-    target : Target
-        The same code serves all.
+    def padded_pixels(self, workload: Pointwise, decision: Decision) -> int:
+        """Return the pixels of all tiles, the last one's beyond the picture included."""
+        return -(-workload.pixels // decision.high) * decision.high
 
-    Returns
-    -------
-    PrimFunc
-        Takes data [pixels, inputs], packed weights, gates [pictures, inputs] where there are any,
-        the epilogue's tensors, and the output [pixels, outputs].
-    """
-    rows = padded_pixels(workload, decision)
-    sch = unscheduled(workload, rows, functools.partial(stages, workload, decision))
-    schedule(sch, workload, decision, LANES if workload.gates else HALVES)
-    return sch.mod["main"]
+    def product(
+        self, workload: Pointwise, decision: Decision, element: Callable[[Any, Any], Any]
+    ) -> tuple[te.Tensor, list[te.Tensor], te.Tensor]:
+        """Return the packed weights, what the epilogue reads, and the result.
 
+        Parameters
+        ----------
+        workload : Pointwise
+            The layer.
+        decision : Decision
+            How it is computed.
+        element : callable
+            Gives the input of a pixel and a channel, also of pixels beyond the last.
+        """
+        pixels, inputs, outputs = workload.pixels, workload.inputs, workload.outputs
+        rows, deep = self.padded_pixels(workload, decision), padded_inputs(workload, decision)
+        columns = -(-outputs // decision.wide) * decision.wide
+        weight = te.placeholder((deep, columns), workload.types.weights, name="weight")
+        lanes = math.gcd(inputs, HALVES)
 
-def padded_pixels(workload: Pointwise, decision: Decision) -> int:
-    """Return the pixels of all tiles, the last one's beyond the picture included."""
-    return -(-workload.pixels // decision.high) * decision.high
+        def filled(m: Any, k: Any) -> Any:
+            if deep == inputs:
+                return element(m, k)
+            # Of a vector, all values are inside or none.
+            inside = k // lanes < inputs // lanes
+            return tirx.if_then_else(inside, element(m, k), tirx.const(0, workload.types.data))
+
+        staged = te.compute((rows, deep), filled, name="rows")
+        step = te.reduce_axis((0, deep // (decision.split_k * decision.step_k)), name="step")
+        k = te.reduce_axis((0, decision.step_k), name="k")
+
+        sums = workload.types.sums
+
+        def products(s: Any, m: Any, n: Any) -> Any:
+            # The parts take turns, so that what all of them need at a time lies side by side.
+            place = (step * decision.split_k + s) * decision.step_k + k
+            left, right = staged[m, place].astype(sums), weight[place, n].astype(sums)
+            return te.sum(left * right, axis=[step, k])
+
+        partial = te.compute((decision.split_k, rows, columns), products, name="partial")
+        s = te.reduce_axis((0, decision.split_k), name="s")
+        product = te.compute(
+            (rows, columns), lambda m, n: te.sum(partial[s, m, n], axis=s), name="pointwise"
+        )
+        operands, result = epilogue_stage(workload, (pixels, outputs), lambda m, n: product[m, n])
+        return weight, operands, result
+
+    def registers(self, workload: Pointwise, decision: Decision, gpu: Gpu) -> int:  # noqa: ARG002
+        """Return what a thread holds: its share of the sums' and operands' matrices, addresses."""
+        tile = decision.tile_m * decision.tile_n
+        return tile // WARP + (decision.tile_m + decision.tile_n) // 2 + 4 * ADDRESS_REGISTERS
+
+    def cycles(self, workload: Pointwise, decision: Decision, target: Target) -> float:
+        """Estimate the cycles of a layer."""
+        gpu = gpu_of(target)
+        high, wide = decision.high, decision.wide
+        groups = -(-workload.pixels // high) * -(-workload.outputs // wide)
+        resident = max(
+            1,
+            min(
+                gpu.threads // (decision.warps * WARP),
+                65536 // (self.registers(workload, decision, gpu) * decision.warps * WARP),
+                4 * gpu.shared_bytes // shared_bytes(workload, decision),
+            ),
+        )
+        # What a unit has to do for all groups of its, and how long one group takes by itself.
+        deep = padded_inputs(workload, decision)
+        multiply = high * wide * deep / gpu.tensor_fma_per_cycle
+        half = size_of(OPERANDS)
+        operands = decision.warps_m * decision.warps_n * (decision.tile_m + decision.tile_n) * deep
+        load = half * operands / gpu.load_bytes_per_cycle
+        read = high * (2 if workload.gates else 1) + wide
+        fetch = 2 * half * read * deep / gpu.load_bytes_per_cycle
+        add = 2 * size_of(SUMS) * decision.split_k * high * wide / gpu.load_bytes_per_cycle
+        add += half * high * wide / gpu.load_bytes_per_cycle
+        busy = -(-groups // gpu.units) * overlapped(multiply, load + fetch + add)
+        steps = deep // (decision.split_k * decision.step_k)
+        waits = steps + 2 if is_pipelined(workload, decision) else 2 * steps + 2
+        alone = waits * gpu.load_latency + overlapped(multiply, load)
+        rounds = -(-groups // (gpu.units * resident))
+        return overlapped(busy, rounds * alone)
+
+    def _fits(self, workload: Pointwise, decision: Decision, gpu: Gpu) -> bool:
+        """Tell whether parts of the space go together."""
+        return (
+            decision.warps * WARP <= min(gpu.group_threads, 512)
+            and decision.high * decision.wide % (decision.warps * WARP * LANES) == 0
+            and shared_bytes(workload, decision) <= gpu.shared_bytes
+        )
 
 
 def padded_inputs(workload: Pointwise, decision: Decision) -> int:
@@ -224,54 +274,6 @@ def is_pipelined(workload: Pointwise, decision: Decision) -> bool:
     deep = padded_inputs(workload, decision)
     several = deep > decision.split_k * decision.step_k
     return several and not workload.gates and deep == workload.inputs and deep % HALVES == 0
-
-
-def stages(
-    workload: Pointwise, decision: Decision, element: Callable[[Any, Any], Any]
-) -> tuple[te.Tensor, list[te.Tensor], te.Tensor]:
-    """Return the packed weights, what the epilogue reads, and the result.
-
-    Parameters
-    ----------
-    workload : Pointwise
-        The layer.
-    decision : Decision
-        How it is computed.
-    element : callable
-        Gives the input of a pixel and a channel, also of pixels beyond the last.
-    """
-    pixels, inputs, outputs = workload.pixels, workload.inputs, workload.outputs
-    rows, deep = padded_pixels(workload, decision), padded_inputs(workload, decision)
-    columns = -(-outputs // decision.wide) * decision.wide
-    weight = te.placeholder((deep, columns), workload.dtype, name="weight")
-    lanes = math.gcd(inputs, HALVES)
-
-    def filled(m: Any, k: Any) -> Any:
-        if deep == inputs:
-            return element(m, k)
-        # Of a vector, all values are inside or none.
-        inside = k // lanes < inputs // lanes
-        return tirx.if_then_else(inside, element(m, k), tirx.const(0, workload.dtype))
-
-    staged = te.compute((rows, deep), filled, name="rows")
-    step = te.reduce_axis((0, deep // (decision.split_k * decision.step_k)), name="step")
-    k = te.reduce_axis((0, decision.step_k), name="k")
-
-    def products(s: Any, m: Any, n: Any) -> Any:
-        # The parts take turns, so that what all of them need at a time lies side by side.
-        place = (step * decision.split_k + s) * decision.step_k + k
-        left, right = staged[m, place].astype("float32"), weight[place, n].astype("float32")
-        return te.sum(left * right, axis=[step, k])
-
-    partial = te.compute((decision.split_k, rows, columns), products, name="partial")
-    s = te.reduce_axis((0, decision.split_k), name="s")
-    product = te.compute(
-        (rows, columns), lambda m, n: te.sum(partial[s, m, n], axis=s), name="pointwise"
-    )
-    operands, result = epilogue_stage(
-        workload.epilogue, (pixels, outputs), lambda m, n: product[m, n], dtype=workload.dtype
-    )
-    return weight, operands, result
 
 
 def schedule(sch: s_tir.Schedule, workload: Pointwise, decision: Decision, fetched: int) -> None:
@@ -369,54 +371,13 @@ def _fetch(
     sch.storage_align(block, 0, axis=-2, factor=2 * HALVES, offset=HALVES)
 
 
-def registers(workload: Pointwise, decision: Decision, gpu: Gpu) -> int:  # noqa: ARG001
-    """Return what a thread holds: its share of the sums' and operands' matrices, addresses."""
-    tile = decision.tile_m * decision.tile_n
-    return tile // WARP + (decision.tile_m + decision.tile_n) // 2 + 4 * ADDRESS_REGISTERS
-
-
 def shared_bytes(workload: Pointwise, decision: Decision) -> int:
     """Return what a group keeps in shared memory: a step or two of operands, all parts' sums."""
     step = decision.split_k * decision.step_k
     operands = decision.high * (step + HALVES) + step * (decision.wide + HALVES)
     stages = 2 if is_pipelined(workload, decision) else 1
-    return 2 * stages * operands + 4 * decision.split_k * decision.high * (decision.wide + LANES)
+    sums = decision.split_k * decision.high * (decision.wide + LANES)
+    return size_of(OPERANDS) * stages * operands + size_of(SUMS) * sums
 
 
-def cycles(workload: Pointwise, decision: Decision, gpu: Gpu) -> float:
-    """Estimate the cycles of a layer.
-
-    Parameters
-    ----------
-    workload : Pointwise
-        The layer.
-    decision : Decision
-        How it is computed.
-    gpu : Gpu
-        Its units take work-groups in turns.
-    """
-    high, wide = decision.high, decision.wide
-    groups = -(-workload.pixels // high) * -(-workload.outputs // wide)
-    resident = max(
-        1,
-        min(
-            gpu.threads // (decision.warps * WARP),
-            65536 // (registers(workload, decision, gpu) * decision.warps * WARP),
-            4 * gpu.shared_bytes // shared_bytes(workload, decision),
-        ),
-    )
-    # What a unit has to do for all groups of its, and how long one group takes by itself.
-    deep = padded_inputs(workload, decision)
-    multiply = high * wide * deep / gpu.tensor_fma_per_cycle
-    operands = decision.warps_m * decision.warps_n * (decision.tile_m + decision.tile_n) * deep
-    load = 2 * operands / gpu.load_bytes_per_cycle
-    read = high * (2 if workload.gates else 1) + wide
-    fetch = 2 * 2 * read * deep / gpu.load_bytes_per_cycle
-    add = 2 * 4 * decision.split_k * high * wide / gpu.load_bytes_per_cycle
-    add += 2 * high * wide / gpu.load_bytes_per_cycle
-    busy = -(-groups // gpu.units) * overlapped(multiply, load + fetch + add)
-    steps = deep // (decision.split_k * decision.step_k)
-    waits = steps + 2 if is_pipelined(workload, decision) else 2 * steps + 2
-    alone = waits * gpu.load_latency + overlapped(multiply, load)
-    rounds = -(-groups // (gpu.units * resident))
-    return overlapped(busy, rounds * alone)
+SCHEDULE = TensorCorePointwise()

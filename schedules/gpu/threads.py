@@ -10,12 +10,15 @@ import numpy as np
 from tvm import s_tir, te, tirx
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
-from mobilenet_tvm.schedules.base import extent, replace_body
+from mobilenet_tvm.schedules.loops import extent, replace_body
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
 
 #: Bytes of the widest load.
 WIDEST = 16
+
+#: Bytes of a register.
+WORD = 4
 
 #: Work-groups that a space offers; Arm's guide wants 64 to 256.
 GROUPS = (64, 128, 256)
@@ -51,7 +54,7 @@ def fma_per_cycle(dtype: str, gpu: Gpu) -> int:
 
 def words(dtype: str, values: int) -> int:
     """Return how many 32-bit registers hold values of some type."""
-    return -(-values * np.dtype(dtype).itemsize // 4)
+    return -(-values * np.dtype(dtype).itemsize // WORD)
 
 
 def resident_threads(gpu: Gpu, registers: int) -> float:

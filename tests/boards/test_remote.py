@@ -133,6 +133,21 @@ def test_a_model_on_a_board_answers_as_it_does_here(
             array += 1
 
 
+def test_a_session_and_its_model_describe_themselves_in_one_line(
+    direct: Server, artifact: Path
+) -> None:
+    with connect(f"rpc://{direct.address}") as session:
+        board = str(session.board)
+        assert board.startswith("direct (")
+        assert repr(session) == f"<Session with board {board} at {direct.address}>"
+        assert repr(session.load(artifact, threads=1)) == (
+            "<RemoteModel scale_and_add for test: "
+            "image float32[1,4,16,16], offset.1 float32[1,4,1,1] -> "
+            f"sum float32[1,4,16,16], positive.1 int32[1,4,16,16], threads: 1, on board {board}>"
+        )
+    assert repr(session) == f"<Session with board {board} at {direct.address}, closed>"
+
+
 def test_a_model_on_a_board_checks_its_inputs_as_it_does_here(
     direct: Server, artifact: Path, inputs: dict[str, Any]
 ) -> None:
@@ -329,7 +344,7 @@ def test_no_board_says_why(farm: Server, direct: Server) -> None:
 def test_a_board_that_hangs_is_found_and_passed_over(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "_CONNECT", 1.5)
+    monkeypatch.setattr(session_module, "CONNECT_TIMEOUT", 1.5)
     with tracker(folder) as queue:
         register = ("--tracker", queue.address, "--key", "x")
         with board(folder, "stuck", *register) as stuck:

@@ -26,10 +26,7 @@ from farm_parts import (
 )
 from remote_boards import wait_until
 from tvm import tirx
-from tvm.s_tir.meta_schedule.builder import BuilderInput
-from tvm.s_tir.meta_schedule.runner import RunnerInput
 
-from mobilenet_tvm.compile.codegen.tvm_target import llvm_target
 from mobilenet_tvm.compile.tuning.boards.farm import Farm, misfit, require_fitting, survey
 from mobilenet_tvm.compile.tuning.boards.files import compile_with_arguments
 from mobilenet_tvm.compile.tuning.boards.runner import BoardRunner
@@ -37,13 +34,20 @@ from mobilenet_tvm.compile.tuning.local.builder import Builder
 from mobilenet_tvm.compile.tuning.measure import Measurement
 from mobilenet_tvm.compile.tuning.progress import Event
 from mobilenet_tvm.compile.tuning.space import Space
-from mobilenet_tvm.compile.tuning.task import Task
+from mobilenet_tvm.compile.tuning.task import Outcome, Task
 from mobilenet_tvm.compile.tuning.tune import Tuned, tune
 from mobilenet_tvm.runtime.address import Address
 from mobilenet_tvm.runtime.remote.devices import ListedBoard
 from mobilenet_tvm.runtime.remote.info import BoardInfo
-from mobilenet_tvm.schedules import registry as operators
-from mobilenet_tvm.schedules.workloads import Depthwise, GlobalPool, Pointwise, Step, Workload
+from mobilenet_tvm.schedules import registry
+from mobilenet_tvm.schedules.workloads import (
+    Depthwise,
+    GlobalPool,
+    Pointwise,
+    Step,
+    Window,
+    Workload,
+)
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.presets import get_target, native
 from mobilenet_tvm.targets.target import Target
@@ -53,7 +57,7 @@ NATIVE = native()
 #: Of six decisions on any machine.
 WIDE_POOL = GlobalPool(1, 9, 384)
 DENSE = Pointwise(10, 16, 32, (BIAS, Step("add")))
-DEPTHWISE = Depthwise(1, 6, 6, 16, (3, 3), (1, 1), (1, 1, 1, 1), (BIAS, CLIP))
+DEPTHWISE = Depthwise(1, 6, 6, 16, Window((3, 3), (1, 1), (1, 1, 1, 1)), (BIAS, CLIP))
 LAYERS: dict[Workload, int] = {WIDE_POOL: 1, DENSE: 3, DEPTHWISE: 2}
 #: A search that lasts: each has hundreds of decisions.
 MANY: dict[Workload, int] = {Pointwise(49, 96, 16 * n, (BIAS,)): 1 for n in range(4, 12)}
@@ -127,7 +131,7 @@ class Run:
         self.lines: dict[str, float] = {}
         self.acted = time.monotonic()
         self._at, self._act = at, act
-        farm = {k: options.pop(k) for k in ("limit", "priority", "patience") if k in options}
+        farm = {k: options.pop(k) for k in ("limit", "priority", "wait_timeout") if k in options}
         self.tuned: Tuned = tune(
             layers or LAYERS,
             options.pop("target", NATIVE),
@@ -296,7 +300,7 @@ def test_the_network_may_be_away_for_a_time() -> None:
 
         def cut() -> None:
             relay.cut()
-            threading.Timer(4, relay.mend).start()
+            threading.Timer(4, relay.restore).start()
 
         run = Run(f"rpc://127.0.0.1:{relay.port}", at=8, act=cut, trials=30)
         assert run.tuned.trials == 30
@@ -314,7 +318,7 @@ def test_with_no_board_left_the_run_waits_and_then_ends_with_all_it_has(
         for board in two:
             board.end()
 
-    run = Run(tracker.address("x86"), at=8, act=end, trials=60, patience=4.0)
+    run = Run(tracker.address("x86"), at=8, act=end, trials=60, wait_timeout=4.0)
     ended = time.monotonic() - run.acted
     assert "no board is left" in run.tuned.over
     assert 4 < ended < 4 + 8
@@ -391,12 +395,12 @@ def unbuilt(_func: tirx.PrimFunc) -> tirx.PrimFunc:
 
 @pytest.mark.usefixtures("two")
 def test_broken_candidates_are_marked_and_no_board_is_blamed(tracker: Tracker) -> None:
-    decisions = operators.decisions(WIDE_POOL, NATIVE)
+    decisions = registry.decisions(WIDE_POOL, NATIVE)
     kinds = [unbuilt, unwritten, aborting, hanging]
     breakages = dict(zip(decisions[1:], kinds, strict=False))
 
     def build(workload: Workload, decision: Any, target: Target) -> tirx.PrimFunc:
-        func = operators.build(workload, decision, target)
+        func = registry.build(workload, decision, target)
         return breakages[decision](func) if decision in breakages else func
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -420,10 +424,10 @@ def test_broken_candidates_are_marked_and_no_board_is_blamed(tracker: Tracker) -
 def test_one_board_alone_measures_all_and_marks_the_broken(tracker: Tracker, start: Any) -> None:
     start("only")
     tracker.wait_for("x86", 1)
-    decisions = operators.decisions(WIDE_POOL, NATIVE)
+    decisions = registry.decisions(WIDE_POOL, NATIVE)
 
     def build(workload: Workload, decision: Any, target: Target) -> tirx.PrimFunc:
-        func = operators.build(workload, decision, target)
+        func = registry.build(workload, decision, target)
         return unwritten(func) if decision == decisions[1] else func
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -506,26 +510,31 @@ class Loads:
         self._address = Address.parse(address)
         self._folder = folder
         task = Task(Space(WIDE_POOL, NATIVE), 1)
-        builder = Builder([task], operators.build, folder, lambda *_: None, compile_with_arguments)
-        candidate = BuilderInput(task.space.candidates[0].sch.mod, llvm_target(NATIVE))
-        self._path = str(builder.build([candidate])[0].artifact_path)
+        builder = Builder(registry.build, folder, lambda *_: None, compile_with_arguments)
+        (self._candidate,) = builder.build(task, [0])
         builder.close()
-        self._artifacts = builder.artifacts
         #: Whose candidates were measured, in their order.
         self.order: list[str] = []
 
-    def start(self, name: str, times: int, priority: int = 1) -> tuple[Any, list[Any]]:
-        """Begin a run; return its runner and futures."""
+    def start(self, name: str, times: int, priority: int = 1) -> tuple[BoardRunner, list[Outcome]]:
+        """Begin a run; return its runner and where its outcomes are kept."""
+        outcomes: list[Outcome] = []
+
+        def keep(_task: Task, _number: int, outcome: Outcome) -> None:
+            outcomes.append(outcome)
+            self.order.append(name)
+
         farm = Farm(self._address, priority=priority)
-        keep = (lambda *_: self.order.append(name), self.order.append)
-        runner = BoardRunner(self._artifacts, farm, NATIVE, 1, self._folder, *keep)
-        return runner, runner.run([RunnerInput(self._path, "cpu", [])] * times)
+        runner = BoardRunner(farm, NATIVE, 1, self._folder, keep, self.order.append)
+        runner.submit([self._candidate] * times)
+        return runner, outcomes
 
 
-def finish(*runs: tuple[Any, list[Any]]) -> None:
-    for runner, futures in runs:
-        for future in futures:
-            assert future.result().error_msg is None
+def finish(times: int, *runs: tuple[BoardRunner, list[Outcome]]) -> None:
+    for runner, outcomes in runs:
+        while runner.unfinished():
+            runner.wait()
+        assert [type(outcome) for outcome in outcomes] == [Measurement] * times
         runner.close()
 
 
@@ -543,7 +552,7 @@ def test_of_runs_that_wait_the_one_with_priority_gets_the_board(
     wait_until(lambda: tracker.pending("x86") == 2)
     assert set(loads.order) == {"holder"}
     holder.close()
-    finish(low, high)
+    finish(20, low, high)
     assert list(dict.fromkeys(loads.order)) == ["holder", "high", "low"]
 
 
@@ -557,7 +566,7 @@ def test_runs_of_one_priority_take_turns(
     start("one")
     tracker.wait_for("x86", 1)
     loads = Loads(tracker.address("x86"), tmp_path)
-    finish(loads.start("first", 300), loads.start("second", 300))
+    finish(300, loads.start("first", 300), loads.start("second", 300))
     turns = [
         name
         for name, before in zip(loads.order, ["", *loads.order[:-1]], strict=True)

@@ -63,7 +63,7 @@ def test_it_leaves_ctrl_c_to_its_parent(child: Child) -> None:
 def test_it_ends_with_a_parent_that_is_killed_even_within_a_call() -> None:
     code = """
 import os, time
-from mobilenet_tvm.compile.tuning.child import Child
+from mobilenet_tvm.compile.tuning.boards.child import Child
 child = Child()
 print(child.call(os.getpid, timeout=10), flush=True)
 child.call(time.sleep, 600, timeout=None)

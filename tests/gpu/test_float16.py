@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from opencl_kernels import source
 from test_gpu_schedules import H100, LAYERS
 from test_schedules import BIAS, CLIP, RELU
 
-from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.gpu import pointwise, shared_pointwise
 from mobilenet_tvm.schedules.workloads import (
     Convolution,
@@ -23,6 +23,8 @@ from mobilenet_tvm.schedules.workloads import (
     GlobalPool,
     Pointwise,
     Step,
+    Types,
+    Window,
     Workload,
 )
 from mobilenet_tvm.targets.target import Target
@@ -33,7 +35,7 @@ OnIntel = Callable[..., Any]
 pytestmark = pytest.mark.usefixtures("gcc")
 
 BOTH = pytest.mark.parametrize("target", [MALI, H100], ids=lambda target: target.name)
-HALF = [dataclasses.replace(workload, dtype="float16") for workload in LAYERS]
+HALF = [workload.in_type("float16") for workload in LAYERS]
 
 
 @pytest.mark.parametrize(
@@ -50,19 +52,35 @@ HALF = [dataclasses.replace(workload, dtype="float16") for workload in LAYERS]
     ],
 )
 @pytest.mark.parametrize(
-    "epilogue", [(), (BIAS, Step("add"), RELU), (BIAS, Step("hard_swish"), Step("float32"))]
+    ("epilogue", "result"),
+    [
+        ((), "float16"),
+        ((BIAS, Step("add"), RELU), "float16"),
+        ((BIAS, Step("hard_swish")), "float32"),
+    ],
 )
 @BOTH
 def test_pointwise_by_default(
-    on_intel: OnIntel, pixels: int, inputs: int, outputs: int, epilogue: Epilogue, target: Target
+    on_intel: OnIntel,
+    pixels: int,
+    inputs: int,
+    outputs: int,
+    epilogue: Epilogue,
+    result: str,
+    target: Target,
 ) -> None:
-    on_intel(check, Pointwise(pixels, inputs, outputs, epilogue, "float16"), None, target)
+    on_intel(
+        check,
+        Pointwise(pixels, inputs, outputs, epilogue, replace(Types.of("float16"), result=result)),
+        None,
+        target,
+    )
 
 
 @pytest.mark.parametrize("workload", GATED, ids=str)
 @BOTH
 def test_pointwise_with_gates(on_intel: OnIntel, workload: Pointwise, target: Target) -> None:
-    on_intel(check, dataclasses.replace(workload, dtype="float16"), None, target)
+    on_intel(check, workload.in_type("float16"), None, target)
 
 
 @pytest.mark.parametrize(
@@ -75,16 +93,16 @@ def test_pointwise_with_gates(on_intel: OnIntel, workload: Pointwise, target: Ta
     ids=str,
 )
 def test_pointwise_by_other_decisions(on_intel: OnIntel, decision: pointwise.Decision) -> None:
-    workload = Pointwise(52, 16, 48, (BIAS, CLIP), "float16")
-    assert pointwise.valid(workload, decision, MALI)
+    workload = Pointwise(52, 16, 48, (BIAS, CLIP), Types.of("float16"))
+    assert pointwise.SCHEDULE.valid(workload, decision, MALI)
     on_intel(check, workload, decision)
 
 
 def test_shared_pointwise_that_shares_the_inputs_out(on_intel: OnIntel) -> None:
     # Few pixels: more are for tensor cores.
-    workload = Pointwise(15, 16, 48, (BIAS, CLIP), "float16")
+    workload = Pointwise(15, 16, 48, (BIAS, CLIP), Types.of("float16"))
     decision = shared_pointwise.Decision(1, 16, 1, 4, 16, 1)
-    assert shared_pointwise.valid(workload, decision, H100)
+    assert shared_pointwise.SCHEDULE.valid(workload, decision, H100)
     on_intel(check, workload, decision, H100)
 
 
@@ -112,7 +130,9 @@ def test_depthwise_by_default(
     target: Target,
 ) -> None:
     window = ((kernel, kernel), (stride, stride), padding)
-    workload = Depthwise(batch, height, width, channels, *window, (BIAS, CLIP), "float16")
+    workload = Depthwise(
+        batch, height, width, channels, Window(*window), (BIAS, CLIP), Types.of("float16")
+    )
     on_intel(check, workload, None, target)
 
 
@@ -124,7 +144,7 @@ def test_depthwise_by_default(
 def test_a_stem_reads_float32(on_intel: OnIntel, outputs: int, nchw: bool, target: Target) -> None:
     size = (2, 15, 17, 3, outputs)
     window = ((3, 3), (2, 2), (0, 0, 1, 1))
-    workload = Convolution(*size, *window, nchw, (BIAS, CLIP), "float16")
+    workload = Convolution(*size, Window(*window), nchw, (BIAS, CLIP), Convolution.usual("float16"))
     on_intel(check, workload, None, target)
 
 
@@ -150,9 +170,10 @@ def test_fused_layers_by_default(
     stride: int,
     target: Target,
 ) -> None:
-    window = ((3, 3), (stride, stride), (1, 1, 1, 1))
-    first = Depthwise(batch, height, width, channels, *window, (BIAS, CLIP), "float16")
-    on_intel(check, DepthwisePointwise(first, outputs, (BIAS, Step("add"))), None, target)
+    window = Window((3, 3), (stride, stride), (1, 1, 1, 1))
+    first = Depthwise(batch, height, width, channels, window, (BIAS, CLIP))
+    workload = DepthwisePointwise(first, outputs, (BIAS, Step("add"))).in_type("float16")
+    on_intel(check, workload, None, target)
 
 
 @pytest.mark.parametrize(
@@ -162,20 +183,20 @@ def test_fused_layers_by_default(
 def test_pooling_by_default(
     on_intel: OnIntel, batch: int, pixels: int, channels: int, target: Target
 ) -> None:
-    workload = GlobalPool(batch, pixels, channels, (BIAS, Step("sigmoid")), "float16")
+    workload = GlobalPool(batch, pixels, channels, (BIAS, Step("sigmoid")), Types.of("float16"))
     on_intel(check, workload, None, target)
 
 
 def test_parts_of_a_pooling_are_float16_too() -> None:
-    first, second = operators.stages(GlobalPool(1, 3136, 16, (BIAS,), "float16"), MALI)
-    assert first == GlobalPool(56, 56, 16, (), "float16")
-    assert second == GlobalPool(1, 56, 16, (BIAS,), "float16")
+    first, second = registry.stages(GlobalPool(1, 3136, 16, (BIAS,), Types.of("float16")), MALI)
+    assert first == GlobalPool(56, 56, 16, (), Types.of("float16"))
+    assert second == GlobalPool(1, 56, 16, (BIAS,), Types.of("float16"))
 
 
 @pytest.mark.parametrize("workload", HALF, ids=str)
 def test_structure_of_mali_kernels(workload: Workload) -> None:
-    decision = operators.default(workload, MALI)
-    code = source(operators.build(workload, decision, MALI), MALI)
+    decision = registry.default(workload, MALI)
+    code = source(registry.build(workload, decision, MALI), MALI)
     assert "#pragma OPENCL EXTENSION cl_khr_fp16 : enable" in code
     assert "__local" not in code
     assert "barrier" not in code
@@ -191,15 +212,15 @@ def test_structure_of_mali_kernels(workload: Workload) -> None:
 @pytest.mark.parametrize("workload", HALF, ids=str)
 @BOTH
 def test_default_decision_is_in_the_space(workload: Workload, target: Target) -> None:
-    default, *others = operators.decisions(workload, target)
-    assert operators.decision(workload, vars(default), target) == default
+    default, *others = registry.decisions(workload, target)
+    assert registry.decision(workload, vars(default), target) == default
     assert len(others) == len({*others, default}) - 1
 
 
 def test_mali_tiles_fit_64_registers() -> None:
     for workload in HALF:
-        for decision in operators.decisions(workload, MALI):
-            assert operators.estimate(workload, decision, MALI)["registers_of_thread"] <= 64
+        for decision in registry.decisions(workload, MALI):
+            assert registry.features(workload, decision, MALI)["registers_of_thread"] <= 64
 
 
 @pytest.mark.parametrize(("workload", "half"), [*zip(LAYERS, HALF, strict=True)], ids=str)
@@ -209,7 +230,6 @@ def test_all_but_a_stem_move_half_the_bytes_and_are_modelled_faster(
     picture = isinstance(workload, Convolution)
     assert half.bytes == workload.bytes / 2 or picture
     cycles = [
-        operators.estimate(layer, operators.default(layer, MALI), MALI)["cycles"]
-        for layer in (workload, half)
+        registry.cycles(layer, registry.default(layer, MALI), MALI) for layer in (workload, half)
     ]
     assert cycles[1] < cycles[0] or picture

@@ -12,7 +12,7 @@ from gpu_layers import GATED, MALI, check
 from opencl_kernels import call, source
 from test_schedules import BIAS, CLIP, RELU, close, window_sums
 
-from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.gpu import depthwise, pointwise, shared_pointwise, stem
 from mobilenet_tvm.schedules.workloads import (
     Block,
@@ -23,6 +23,7 @@ from mobilenet_tvm.schedules.workloads import (
     GlobalPool,
     Pointwise,
     Step,
+    Window,
     Workload,
 )
 from mobilenet_tvm.targets.errors import UserError
@@ -85,7 +86,7 @@ def test_pointwise_by_other_decisions(decision: pointwise.Decision) -> None:
 @on_device
 def test_shared_pointwise_by_other_decisions(decision: shared_pointwise.Decision) -> None:
     workload = Pointwise(52, 16, 48, (BIAS, CLIP))
-    assert shared_pointwise.valid(workload, decision, H100)
+    assert shared_pointwise.SCHEDULE.valid(workload, decision, H100)
     check(workload, decision, H100)
 
 
@@ -98,12 +99,12 @@ def test_pointwise_with_gates(workload: Pointwise, target: Target) -> None:
 
 def test_gates_pay_where_they_save_a_kernel() -> None:
     for target in (MALI, H100):
-        assert operators.pays(Pointwise(784, 72, 40, (BIAS,), gates=1), target)
+        assert registry.pays(Pointwise(784, 72, 40, (BIAS,), gates=1), target)
     # Each tile of outputs multiplies anew; a thread of Mali's shares its product with no other.
     long = Pointwise(49, 960, 160, (BIAS,), gates=1)
-    assert operators.pays(long, H100)
-    assert not operators.pays(long, MALI)
-    assert not operators.pays(long, get_target("x86"))
+    assert registry.pays(long, H100)
+    assert not registry.pays(long, MALI)
+    assert not registry.pays(long, get_target("x86"))
 
 
 @pytest.mark.parametrize("kernel", [3, 5])
@@ -125,19 +126,19 @@ def test_depthwise_by_default(
 ) -> None:
     size = (batch, height, width, channels)
     padding = (kernel // 2,) * 4
-    check(Depthwise(*size, (kernel, kernel), (stride, stride), padding, (BIAS, CLIP)))
+    check(Depthwise(*size, Window((kernel, kernel), (stride, stride), padding), (BIAS, CLIP)))
 
 
 @pytest.mark.parametrize("padding", [(0, 0, 1, 1), (1, 0, 0, 2), (0, 0, 0, 0), (2, 2, 2, 2)])
 @on_device
 def test_depthwise_with_asymmetric_padding(padding: tuple[int, int, int, int]) -> None:
-    check(Depthwise(1, 10, 12, 16, (3, 3), (2, 2), padding, (Step("hard_swish"),)))
+    check(Depthwise(1, 10, 12, 16, Window((3, 3), (2, 2), padding), (Step("hard_swish"),)))
 
 
 @on_device
 def test_depthwise_by_every_strip() -> None:
-    workload = Depthwise(1, 4, 11, 16, (3, 3), (1, 1), (1, 1, 1, 1), (BIAS,))
-    strips = depthwise.space(workload, MALI)["tile_x"]
+    workload = Depthwise(1, 4, 11, 16, Window((3, 3), (1, 1), (1, 1, 1, 1)), (BIAS,))
+    strips = depthwise.SCHEDULE.space(workload, MALI)["tile_x"]
     assert strips == [1, 2, 3, 4, 5]
     for tile_x in strips:
         check(workload, depthwise.Decision(tile_x, 64))
@@ -146,9 +147,9 @@ def test_depthwise_by_every_strip() -> None:
 @on_device
 def test_border_of_a_picture_of_large_values_is_zero() -> None:
     # What stands in for the border is the nearest pixel, times zero.
-    workload = Depthwise(1, 3, 3, 4, (3, 3), (1, 1), (1, 1, 1, 1))
+    workload = Depthwise(1, 3, 3, 4, Window((3, 3), (1, 1), (1, 1, 1, 1)))
     data, weight = np.full((1, 3, 3, 4), 1e30, np.float32), np.ones((3, 3, 4), np.float32)
-    func = operators.build(workload, operators.default(workload, MALI), MALI)
+    func = registry.build(workload, registry.default(workload, MALI), MALI)
     close(call(func, MALI, data.shape, data, weight), window_sums(data, weight, workload))
 
 
@@ -167,7 +168,7 @@ def test_stem_by_default(
     height: int, width: int, inputs: int, outputs: int, padding: tuple[int, ...], nchw: bool
 ) -> None:
     size = (2, height, width, inputs, outputs)
-    check(Convolution(*size, (3, 3), (2, 2), padding, nchw, (BIAS, CLIP)))  # type: ignore[arg-type]
+    check(Convolution(*size, Window((3, 3), (2, 2), padding), nchw, (BIAS, CLIP)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -188,7 +189,7 @@ def test_fused_layers_by_default(
     batch: int, height: int, width: int, channels: int, outputs: int, stride: int, target: Target
 ) -> None:
     size = (batch, height, width, channels)
-    first = Depthwise(*size, (3, 3), (stride, stride), (1, 1, 1, 1), (BIAS, CLIP))
+    first = Depthwise(*size, Window((3, 3), (stride, stride), (1, 1, 1, 1)), (BIAS, CLIP))
     workload = DepthwisePointwise(first, outputs, (BIAS, Step("add")))
     check(workload, target=target)
 
@@ -200,15 +201,15 @@ def test_fused_layers_by_default(
 def test_fusing_pays_where_little_is_computed_again(
     size: tuple[int, int, int], outputs: int, pays: bool, target: Target
 ) -> None:
-    first = Depthwise(1, *size, (3, 3), (1, 1), (1, 1, 1, 1))
-    assert operators.pays(DepthwisePointwise(first, outputs), target) is pays
+    first = Depthwise(1, *size, Window((3, 3), (1, 1), (1, 1, 1, 1)))
+    assert registry.pays(DepthwisePointwise(first, outputs), target) is pays
 
 
 @pytest.mark.parametrize("decision", [stem.Decision(1, 4, 64), stem.Decision(3, 8, 128)], ids=str)
 @on_device
 def test_stem_by_other_decisions(decision: stem.Decision) -> None:
     size = (1, 14, 14, 3, 16)
-    check(Convolution(*size, (5, 5), (2, 2), (2, 2, 2, 2), True, (BIAS,)), decision)
+    check(Convolution(*size, Window((5, 5), (2, 2), (2, 2, 2, 2)), True, (BIAS,)), decision)
 
 
 @pytest.mark.parametrize(
@@ -220,32 +221,32 @@ def test_pooling_by_default(batch: int, pixels: int, channels: int) -> None:
 
 
 def test_pooling_of_many_pixels_is_done_in_two_steps() -> None:
-    first, second = operators.stages(GlobalPool(1, 3136, 16, (BIAS,)), MALI)
+    first, second = registry.stages(GlobalPool(1, 3136, 16, (BIAS,)), MALI)
     assert (first, second) == (GlobalPool(56, 56, 16), GlobalPool(1, 56, 16, (BIAS,)))
     few = GlobalPool(1, 49, 1280)
-    assert operators.stages(few, MALI) == [few]
+    assert registry.stages(few, MALI) == [few]
     # A prime number of pixels has no parts.
-    assert len(operators.stages(GlobalPool(1, 3137, 16), MALI)) == 1
+    assert len(registry.stages(GlobalPool(1, 3137, 16), MALI)) == 1
 
 
 LAYERS = [
-    Convolution(1, 224, 224, 3, 32, (3, 3), (2, 2), (1, 1, 1, 1), True, (BIAS, CLIP)),
+    Convolution(1, 224, 224, 3, 32, Window((3, 3), (2, 2), (1, 1, 1, 1)), True, (BIAS, CLIP)),
     Pointwise(12544, 32, 16, (BIAS,)),
     Pointwise(3136, 24, 144, (BIAS, CLIP)),
     Pointwise(196, 96, 576, (BIAS, CLIP)),
     Pointwise(49, 960, 160, (BIAS, Step("add"))),
     Pointwise(1, 1280, 1000, (BIAS,)),
-    Depthwise(1, 112, 112, 96, (3, 3), (2, 2), (1, 1, 1, 1), (BIAS, CLIP)),
-    Depthwise(1, 14, 14, 384, (3, 3), (1, 1), (1, 1, 1, 1), (BIAS, CLIP)),
-    Depthwise(1, 7, 7, 960, (5, 5), (1, 1), (2, 2, 2, 2), (BIAS, Step("hard_swish"))),
+    Depthwise(1, 112, 112, 96, Window((3, 3), (2, 2), (1, 1, 1, 1)), (BIAS, CLIP)),
+    Depthwise(1, 14, 14, 384, Window((3, 3), (1, 1), (1, 1, 1, 1)), (BIAS, CLIP)),
+    Depthwise(1, 7, 7, 960, Window((5, 5), (1, 1), (2, 2, 2, 2)), (BIAS, Step("hard_swish"))),
     GlobalPool(1, 49, 1280),
 ]
 
 
 @pytest.mark.parametrize("workload", LAYERS, ids=str)
 def test_structure_of_mali_kernels(workload: Workload) -> None:
-    decision = operators.default(workload, MALI)
-    code = source(operators.build(workload, decision, MALI), MALI)
+    decision = registry.default(workload, MALI)
+    code = source(registry.build(workload, decision, MALI), MALI)
     assert len(re.findall(r"__kernel void \w+\([^)]*\) \{", code)) == 1
     # Arm's guide: nothing in local memory, nobody waits for another, 128 bits at a time.
     assert "__local" not in code
@@ -264,22 +265,22 @@ def test_structure_of_mali_kernels(workload: Workload) -> None:
 def test_default_decision_is_in_the_space(workload: Workload) -> None:
     for name in ("mali", "cuda", "cuda:sm_90"):
         target = get_target(name)
-        default, *others = operators.decisions(workload, target)
-        assert operators.decision(workload, vars(default), target) == default
+        default, *others = registry.decisions(workload, target)
+        assert registry.decision(workload, vars(default), target) == default
         assert len(others) == len({*others, default}) - 1
 
 
 def test_mali_tiles_fit_64_registers() -> None:
     for workload in LAYERS:
-        for decision in operators.decisions(workload, MALI):
-            assert operators.estimate(workload, decision, MALI)["registers_of_thread"] <= 64
+        for decision in registry.decisions(workload, MALI):
+            assert registry.features(workload, decision, MALI)["registers_of_thread"] <= 64
 
 
 def test_a_decision_for_what_the_target_does_not_fuse_is_refused() -> None:
-    first = Convolution(1, 8, 8, 8, 16, (1, 1), (1, 1), (0, 0, 0, 0))
-    second = Depthwise(1, 8, 8, 16, (3, 3), (1, 1), (1, 1, 1, 1))
+    first = Convolution(1, 8, 8, 8, 16, Window((1, 1), (1, 1), (0, 0, 0, 0)))
+    second = Depthwise(1, 8, 8, 16, Window((3, 3), (1, 1), (1, 1, 1, 1)))
     with pytest.raises(ValueError, match="mali-x86 has no schedule for block"):
-        operators.decision(Block(first, DepthwisePointwise(second, 8)), {}, MALI)
+        registry.decision(Block(first, DepthwisePointwise(second, 8)), {}, MALI)
 
 
 @pytest.mark.parametrize(
@@ -310,8 +311,8 @@ def test_a_larger_group_than_the_device_takes_is_no_decision() -> None:
         MALI,
         gpu=dataclasses.replace(MALI.gpu, group_threads=128),  # type: ignore[type-var]
     )
-    groups = {decision.group for decision in operators.decisions(workload, small)}
+    groups = {decision.group for decision in registry.decisions(workload, small)}
     assert groups == {64, 128}
-    values = {**vars(operators.default(workload, small)), "group": 256}
+    values = {**vars(registry.default(workload, small)), "group": 256}
     with pytest.raises(ValueError, match="does not fit mali-x86"):
-        operators.decision(workload, values, small)
+        registry.decision(workload, values, small)

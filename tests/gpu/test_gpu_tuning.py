@@ -24,7 +24,7 @@ from mobilenet_tvm.compile.tuning.measure import place_of
 from mobilenet_tvm.compile.tuning.tune import tune
 from mobilenet_tvm.runtime.device import open_device
 from mobilenet_tvm.runtime.measure import Measurement, Place
-from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.fallback import gpu as rules
 from mobilenet_tvm.schedules.workloads import (
     Convolution,
@@ -32,6 +32,7 @@ from mobilenet_tvm.schedules.workloads import (
     GlobalPool,
     Pointwise,
     Step,
+    Window,
     Workload,
 )
 from mobilenet_tvm.targets.errors import UserError
@@ -45,8 +46,8 @@ POOL = GlobalPool(1, 49, 96)
 LAYERS: dict[Workload, int] = {
     POOL: 1,
     Pointwise(49, 24, 40, (BIAS, Step("add"))): 2,
-    Depthwise(1, 7, 7, 24, (3, 3), (2, 2), (0, 0, 1, 1), (BIAS,)): 1,
-    Convolution(1, 16, 16, 3, 16, (3, 3), (2, 2), (0, 0, 1, 1), True, (BIAS,)): 1,
+    Depthwise(1, 7, 7, 24, Window((3, 3), (2, 2), (0, 0, 1, 1)), (BIAS,)): 1,
+    Convolution(1, 16, 16, 3, 16, Window((3, 3), (2, 2), (0, 0, 1, 1)), True, (BIAS,)): 1,
 }
 without_cuda = pytest.mark.skipif(
     Path("/proc/driver/nvidia").exists(), reason="this machine has an NVIDIA GPU"
@@ -90,12 +91,12 @@ def unequal(func: tirx.PrimFunc) -> tirx.PrimFunc:
 
 @pytest.mark.usefixtures("pocl")
 def test_broken_candidates_are_counted_and_the_others_measured() -> None:
-    decisions = operators.decisions(POOL, MALI)
+    decisions = registry.decisions(POOL, MALI)
     breakages = dict(zip(decisions[1:], [unequal, on_the_host], strict=False))
     assert len(decisions) > len(breakages) + 1
 
     def build(workload: Workload, decision: Any, target: Target) -> tirx.PrimFunc:
-        func = operators.build(workload, decision, target)
+        func = registry.build(workload, decision, target)
         return breakages[decision](func) if decision in breakages else func
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -16,7 +16,7 @@ from mobilenet_tvm.compile import compile_model
 from mobilenet_tvm.compile.codegen import nvrtc
 from mobilenet_tvm.compile.codegen.nvrtc import compile_cuda
 from mobilenet_tvm.runtime.cuda_code import as_source, from_source
-from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.gpu import Gpu
@@ -43,7 +43,7 @@ needs_nvrtc = pytest.mark.skipif(
 @needs_nvrtc
 def test_layers_become_a_cubin(workload: Workload, name: str) -> None:
     target = get_target(name)
-    func = operators.build(workload, operators.default(workload, target), target)
+    func = registry.build(workload, registry.default(workload, target), target)
     code = compile_cuda(source(func, target), gpu(name))
     assert code.startswith(ELF)
     assert int.from_bytes(code[18:20], "little") == EM_CUDA

@@ -114,6 +114,7 @@ def program_files(folder: Path) -> list[Path]:
 def test_an_artifact_for_opencl_computes_what_numpy_does(artifact: Path) -> None:
     model = load(artifact)
     assert (model.device.kind, model.threads) == ("opencl", 1)
+    assert repr(model).endswith(f", on {model.device.name}>")
     for seed in range(3):
         check(model(*some_inputs(seed)), *some_inputs(seed))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
@@ -14,7 +15,7 @@ from test_nvrtc import gpu, needs_nvrtc
 from test_schedules import BIAS, CLIP, RELU
 
 from mobilenet_tvm.compile.codegen.nvrtc import compile_cuda
-from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.gpu import (
     shared_depthwise_pointwise,
     shared_pointwise,
@@ -28,12 +29,14 @@ from mobilenet_tvm.schedules.workloads import (
     Epilogue,
     Pointwise,
     Step,
+    Types,
+    Window,
 )
 from mobilenet_tvm.targets.presets import get_target
 
 H100 = get_target("cuda:sm_90")
 
-LAYER = Pointwise(196, 96, 576, (BIAS, CLIP), "float16")
+LAYER = Pointwise(196, 96, 576, (BIAS, CLIP), Types.of("float16"))
 
 
 @pytest.mark.parametrize(
@@ -50,14 +53,22 @@ LAYER = Pointwise(196, 96, 576, (BIAS, CLIP), "float16")
     ],
 )
 @pytest.mark.parametrize(
-    "epilogue",
-    [(), (BIAS, Step("add"), RELU), (BIAS, Step("hard_swish"), Step("float32"))],
-    ids=lambda epilogue: "-".join(step.op for step in epilogue) or "none",
+    ("epilogue", "result"),
+    [
+        ((), "float16"),
+        ((BIAS, Step("add"), RELU), "float16"),
+        ((BIAS, Step("hard_swish")), "float32"),
+    ],
+    ids=lambda part: part if isinstance(part, str) else "-".join(s.op for s in part) or "none",
 )
 @pytest.mark.usefixtures("gcc")
-def test_pointwise_by_default(pixels: int, inputs: int, outputs: int, epilogue: Epilogue) -> None:
-    workload = Pointwise(pixels, inputs, outputs, epilogue, "float16")
-    assert type(operators.default(workload, H100)) is Decision
+def test_pointwise_by_default(
+    pixels: int, inputs: int, outputs: int, epilogue: Epilogue, result: str
+) -> None:
+    workload = Pointwise(
+        pixels, inputs, outputs, epilogue, replace(Types.of("float16"), result=result)
+    )
+    assert type(registry.default(workload, H100)) is Decision
     check(workload, target=H100)
 
 
@@ -74,8 +85,8 @@ def test_pointwise_by_default(pixels: int, inputs: int, outputs: int, epilogue: 
 )
 @pytest.mark.usefixtures("gcc")
 def test_pointwise_by_other_decisions(decision: Decision) -> None:
-    workload = Pointwise(52, 80, 48, (BIAS, CLIP), "float16")
-    assert tensor_core_pointwise.valid(workload, decision, H100)
+    workload = Pointwise(52, 80, 48, (BIAS, CLIP), Types.of("float16"))
+    assert tensor_core_pointwise.SCHEDULE.valid(workload, decision, H100)
     check(workload, decision, H100)
 
 
@@ -93,9 +104,9 @@ def test_pointwise_by_other_decisions(decision: Decision) -> None:
 def test_fused_layers(
     size: tuple[int, int, int, int], outputs: int, kernel: int, stride: int
 ) -> None:
-    window = ((kernel, kernel), (stride, stride), (kernel // 2,) * 4)
-    first = Depthwise(*size, *window, (BIAS, CLIP), "float16")  # type: ignore[arg-type]
-    workload = DepthwisePointwise(first, outputs, (BIAS, Step("add")))
+    window = Window((kernel, kernel), (stride, stride), (kernel // 2,) * 4)  # type: ignore[arg-type]
+    first = Depthwise(*size, window, (BIAS, CLIP))
+    workload = DepthwisePointwise(first, outputs, (BIAS, Step("add"))).in_type("float16")
     # Whatever the model says of layers as small as these.
     decision = tensor_core_depthwise_pointwise.SCHEDULE.default(workload, H100)
     assert type(decision) is tensor_core_depthwise_pointwise.Decision
@@ -106,10 +117,9 @@ def test_fused_layers(
     ("batch", "fused"), [(1, shared_depthwise_pointwise), (64, tensor_core_depthwise_pointwise)]
 )
 def test_fused_layers_take_what_is_faster(batch: int, fused: ModuleType) -> None:
-    window = ((3, 3), (1, 1), (1, 1, 1, 1))
-    first = Depthwise(batch, 28, 28, 192, *window, (BIAS, CLIP), "float16")
-    workload = DepthwisePointwise(first, 32, (BIAS,))
-    assert type(operators.default(workload, H100)) is fused.Decision
+    first = Depthwise(batch, 28, 28, 192, Window((3, 3), (1, 1), (1, 1, 1, 1)), (BIAS, CLIP))
+    workload = DepthwisePointwise(first, 32, (BIAS,)).in_type("float16")
+    assert type(registry.default(workload, H100)) is fused.Decision
 
 
 def test_they_are_for_float16_and_whole_matrices_of_pixels() -> None:
@@ -117,17 +127,17 @@ def test_they_are_for_float16_and_whole_matrices_of_pixels() -> None:
     for workload, module in (
         (LAYER, tensor_core_pointwise),
         (few, shared_pointwise),
-        (dataclasses.replace(LAYER, dtype="float32"), shared_pointwise),
+        (LAYER.in_type("float32"), shared_pointwise),
     ):
-        assert type(operators.default(workload, H100)) is module.Decision
-    assert type(operators.default(LAYER, get_target("mali"))) is not Decision
+        assert type(registry.default(workload, H100)) is module.Decision
+    assert type(registry.default(LAYER, get_target("mali"))) is not Decision
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:sm_80", "cuda:sm_90"])
 def test_default_decision_is_in_the_space(name: str) -> None:
     target = get_target(name)
-    default, *others = operators.decisions(LAYER, target)
-    assert operators.decision(LAYER, vars(default), target) == default
+    default, *others = registry.decisions(LAYER, target)
+    assert registry.decision(LAYER, vars(default), target) == default
     assert len(others) == len({*others, default}) - 1
     for decision in (default, *others):
         assert tensor_core_pointwise.shared_bytes(LAYER, decision) <= gpu(name).shared_bytes
@@ -135,7 +145,7 @@ def test_default_decision_is_in_the_space(name: str) -> None:
 
 def test_weights_are_filled_up_with_zeros() -> None:
     weight = np.ones((20, 11), np.float16)
-    packed = tensor_core_pointwise.pack(weight, Decision(16, 32, 1, 1, 2, 16))
+    (packed,) = tensor_core_pointwise.SCHEDULE.pack([weight], Decision(16, 32, 1, 1, 2, 16))
     assert packed.shape == (32, 32)
     assert packed.sum() == 20 * 11
     assert packed[20:].sum() == packed[:, 11:].sum() == 0
@@ -150,7 +160,7 @@ def test_weights_are_filled_up_with_zeros() -> None:
 )
 def test_structure(step_k: int, ahead: int) -> None:
     decision = Decision(32, 32, 2, 2, 1, step_k)
-    code = source(operators.build(LAYER, decision, H100), H100)
+    code = source(registry.build(LAYER, decision, H100), H100)
     # A step, and the last one apart, multiplies 2 x 2 matrices for each 16 inputs.
     steps = 1 + bool(ahead)
     assert len(re.findall(r"wmma::mma_sync\(", code)) == steps * step_k // 16 * 4
@@ -169,8 +179,8 @@ def test_structure(step_k: int, ahead: int) -> None:
 @pytest.mark.parametrize("name", ["cuda", "cuda:sm_80", "cuda:sm_90"])
 def test_nvrtc_compiles_them(name: str) -> None:
     target = get_target(name)
-    decision = operators.default(LAYER, target)
-    code = compile_cuda(source(operators.build(LAYER, decision, target), target), gpu(name))
+    decision = registry.default(LAYER, target)
+    code = compile_cuda(source(registry.build(LAYER, decision, target), target), gpu(name))
     if gpu(name).portable:
         assert b"wmma.mma.sync.aligned.row.row.m16n16k16.f32.f32" in code
     assert b"main_kernel" in code

@@ -150,9 +150,9 @@ class Relay:
         self._to = port
         self._pairs: list[socket.socket] = []
         self.port = 0
-        self.mend()
+        self.restore()
 
-    def mend(self) -> None:
+    def restore(self) -> None:
         """Listen, at the same port as before."""
         self._listener = socket.create_server((HOST, self.port), reuse_port=False)
         self.port = self._listener.getsockname()[1]

@@ -13,7 +13,7 @@ from cuda_on_cpu import call_on_cpu
 from opencl_kernels import call
 from test_schedules import close, normal, window_sums, with_epilogue
 
-from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import (
     Convolution,
     Depthwise,
@@ -22,7 +22,6 @@ from mobilenet_tvm.schedules.workloads import (
     Pointwise,
     Step,
     Workload,
-    output_dtype,
 )
 from mobilenet_tvm.targets.presets import get_target
 from mobilenet_tvm.targets.target import Target
@@ -44,18 +43,18 @@ ROUNDINGS = 4
 
 def check(workload: Workload, decision: Any = None, target: Target = MALI) -> None:
     """Compare a layer with NumPy."""
-    decision = decision or operators.default(workload, target)
+    decision = decision or registry.default(workload, target)
     weights = [
         (normal(*shape, seed=seed) / np.float32(np.prod(shape[:-1]) ** 0.5)).astype(workload.dtype)
         for seed, shape in enumerate(workload.weights, 1)
     ]
     data, expected, operands = _reference(workload, weights)
-    func = operators.build(workload, decision, target)
-    packed = operators.pack(workload, weights, decision)
+    func = registry.build(workload, decision, target)
+    packed = registry.pack(decision, weights)
     arrays: list[Array] = []
     for weight, read in itertools.zip_longest(packed, operands):
         arrays += [*([] if weight is None else [weight]), *read]
-    stored = output_dtype(workload.epilogue, workload.dtype)
+    stored = workload.types.result
     run = call_on_cpu if target.kind == "cuda" else call
     result = run(func, target, expected.shape, data, *arrays, dtype=stored)
     assert result.dtype == stored

@@ -16,7 +16,7 @@ from mobilenet_tvm.targets.target import Target
 def workloads(model: str, target: Target, **options: Any) -> list[Workload]:
     """Return what the layers of a named model compute, in the order of its calls."""
     source = resolve(model, ModelOptions(**options))
-    return [layer.workload for layer in lower(source.model, target).calls]
+    return [layer.workload for layer in lower(source.model, target).layers]
 
 
 def write_log(

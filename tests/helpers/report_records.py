@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from mobilenet_tvm.compile.logs.log import Record
-from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import GlobalPool, Pointwise, Workload
 from mobilenet_tvm.targets.presets import PRESETS
 
 X86 = PRESETS["x86"]
 DENSE, POOL = Pointwise(196, 96, 576), GlobalPool(1, 49, 96)
-DEFAULT, SECOND, THIRD = operators.decisions(DENSE, X86)[:3]
-POOLED = operators.default(POOL, X86)
+DEFAULT, SECOND, THIRD = registry.decisions(DENSE, X86)[:3]
+POOLED = registry.default(POOL, X86)
 
 
 def record(workload: Workload, decision: Any, microseconds: float, **others: Any) -> Record:

@@ -19,7 +19,7 @@ import pytest
 from mobilenet_tvm.compile.analysis.assembly import loops
 from mobilenet_tvm.compile.analysis.llvm_mca import cycles
 from mobilenet_tvm.compile.tuning.static.estimate import assembly
-from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import Pointwise, Step, Workload
 from mobilenet_tvm.targets.presets import PRESETS
 
@@ -42,7 +42,7 @@ EPILOGUE = (Step("add_channel"), Step("clip", (0.0, 6.0)))
 def hot_loop(workload: Workload, cpu: str) -> list[str]:
     """Return the instructions of a layer's loop that has the most multiply-adds by element."""
     machine = PRESETS[cpu]
-    func = operators.build(workload, operators.default(workload, machine), machine)
+    func = registry.build(workload, registry.default(workload, machine), machine)
     bodies = [[str(part) for part in body] for body in loops(assembly(func, machine))]
     return max(bodies, key=count)
 

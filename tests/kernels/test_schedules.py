@@ -13,7 +13,7 @@ from tvm import tirx
 
 from mobilenet_tvm.compile.codegen.build import PASS_CONFIG
 from mobilenet_tvm.compile.codegen.tvm_target import llvm_target
-from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.cpu import (
     block,
     depthwise,
@@ -33,6 +33,8 @@ from mobilenet_tvm.schedules.workloads import (
     GlobalPool,
     Pointwise,
     Step,
+    Types,
+    Window,
     Workload,
     parse,
 )
@@ -94,14 +96,13 @@ def with_epilogue(
 
 def window_sums(data: Array, weight: Array, workload: Depthwise | Convolution) -> Array:
     """Convolve NHWC data by NumPy; weight is [height, width, inputs, outputs] or depthwise."""
-    top, left, bottom, right = workload.padding
+    top, left, bottom, right = workload.window.padding
     padded = np.pad(data.astype(np.float64), ((0, 0), (top, bottom), (left, right), (0, 0)))
-    rows, columns = workload.output
+    (rows, columns), (down, across) = workload.output, workload.window.stride
     total: Any = 0.0
-    for y, x in itertools.product(*map(range, workload.kernel)):
-        stop_y = y + (rows - 1) * workload.stride[0] + 1
-        stop_x = x + (columns - 1) * workload.stride[1] + 1
-        taken = padded[:, y : stop_y : workload.stride[0], x : stop_x : workload.stride[1]]
+    for y, x in itertools.product(*map(range, workload.window.kernel)):
+        stop_y, stop_x = y + (rows - 1) * down + 1, x + (columns - 1) * across + 1
+        taken = padded[:, y:stop_y:down, x:stop_x:across]
         tap = weight[y, x].astype(np.float64)
         total = total + (taken * tap if tap.ndim == 1 else taken @ tap)
     return np.asarray(total)
@@ -119,18 +120,20 @@ def check_pointwise(
     expected, operands = with_epilogue(
         data.astype(np.float64) @ weight.astype(np.float64), workload.epilogue
     )
-    func = pointwise.build(workload, decision, machine)
+    func = pointwise.SCHEDULE.build(workload, decision, machine)
     shape = (workload.pixels, workload.outputs)
-    close(call(func, shape, data, pointwise.pack(weight, decision), *operands), expected)
+    close(
+        call(func, shape, data, *pointwise.SCHEDULE.pack([weight], decision), *operands), expected
+    )
 
 
 def check_depthwise(workload: Depthwise, decision: depthwise.Decision) -> None:
     data = normal(workload.batch, workload.height, workload.width, workload.channels)
-    weight = normal(*workload.kernel, workload.channels, seed=1)
+    weight = normal(*workload.window.kernel, workload.channels, seed=1)
     expected, operands = with_epilogue(window_sums(data, weight, workload), workload.epilogue)
-    func = depthwise.build(workload, decision, X86)
-    packed = depthwise.pack(weight, decision)
-    close(call(func, expected.shape, data, packed, *operands), expected)
+    func = depthwise.SCHEDULE.build(workload, decision, X86)
+    packed = depthwise.SCHEDULE.pack([weight], decision)
+    close(call(func, expected.shape, data, *packed, *operands), expected)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +155,7 @@ def test_pointwise_by_default(
     pixels: int, inputs: int, outputs: int, epilogue: Epilogue, machine: Target
 ) -> None:
     workload = Pointwise(pixels, inputs, outputs, epilogue)
-    check_pointwise(workload, pointwise.default(workload, machine), machine)
+    check_pointwise(workload, pointwise.SCHEDULE.default(workload, machine), machine)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +179,7 @@ def test_every_tile_in_the_space_is_valid(target: str) -> None:
     workloads = [Pointwise(49, 96, 40), Pointwise(1, 64, 1001), Pointwise(12544, 3, 8)]
     for workload in workloads:
         limit = PRESETS[target].vector_registers
-        for lanes, tile_m, tile_n in pointwise.space(workload, PRESETS[target])["tile"]:
+        for lanes, tile_m, tile_n in pointwise.SCHEDULE.space(workload, PRESETS[target])["tile"]:
             assert tile_m * (tile_n // lanes) < limit
             assert -(-workload.outputs // lanes) * lanes % tile_n == 0
 
@@ -199,19 +202,19 @@ def test_depthwise_by_default(
 ) -> None:
     size = (batch, height, width, channels)
     padding = (kernel // 2,) * 4
-    workload = Depthwise(*size, (kernel, kernel), (stride, stride), padding, (BIAS, CLIP))
-    check_depthwise(workload, depthwise.default(workload, X86))
+    workload = Depthwise(*size, Window((kernel, kernel), (stride, stride), padding), (BIAS, CLIP))
+    check_depthwise(workload, depthwise.SCHEDULE.default(workload, X86))
 
 
 @pytest.mark.parametrize("padding", [(0, 0, 1, 1), (1, 0, 0, 2), (0, 0, 0, 0), (2, 2, 2, 2)])
 def test_depthwise_with_asymmetric_padding(padding: tuple[int, int, int, int]) -> None:
-    workload = Depthwise(1, 10, 12, 16, (3, 3), (2, 2), padding, (Step("hard_swish"),))
-    check_depthwise(workload, depthwise.default(workload, X86))
+    workload = Depthwise(1, 10, 12, 16, Window((3, 3), (2, 2), padding), (Step("hard_swish"),))
+    check_depthwise(workload, depthwise.SCHEDULE.default(workload, X86))
 
 
 def test_depthwise_by_every_decision_of_a_small_layer() -> None:
-    workload = Depthwise(1, 4, 4, 16, (3, 3), (1, 1), (1, 1, 1, 1), (BIAS,))
-    space = depthwise.space(workload, X86)
+    workload = Depthwise(1, 4, 4, 16, Window((3, 3), (1, 1), (1, 1, 1, 1)), (BIAS,))
+    space = depthwise.SCHEDULE.space(workload, X86)
     decisions = list(itertools.product(space["tile"], space["channels_outside"]))
     assert len(decisions) > 20
     for tile, outside in decisions[::3]:
@@ -223,12 +226,12 @@ def check_fused(
 ) -> None:
     first = workload.depthwise
     data = normal(first.batch, first.height, first.width, first.channels)
-    taps = normal(*first.kernel, first.channels, seed=1)
+    taps = normal(*first.window.kernel, first.channels, seed=1)
     matrix = normal(first.channels, workload.outputs, seed=2) / np.float32(first.channels**0.5)
     between, operands = with_epilogue(window_sums(data, taps, first), first.epilogue)
     expected, last = with_epilogue(between @ matrix.astype(np.float64), workload.epilogue)
-    func = depthwise_pointwise.build(workload, decision, machine)
-    packed = depthwise_pointwise.pack(taps, matrix, decision)
+    func = depthwise_pointwise.SCHEDULE.build(workload, decision, machine)
+    packed = depthwise_pointwise.SCHEDULE.pack([taps, matrix], decision)
     close(call(func, expected.shape, data, packed[0], *operands, packed[1], *last), expected)
 
 
@@ -248,15 +251,15 @@ def test_fused_layers_by_default(
     batch: int, height: int, width: int, channels: int, outputs: int, stride: int, machine: Target
 ) -> None:
     size = (batch, height, width, channels)
-    first = Depthwise(*size, (3, 3), (stride, stride), (1, 1, 1, 1), (BIAS, CLIP))
+    first = Depthwise(*size, Window((3, 3), (stride, stride), (1, 1, 1, 1)), (BIAS, CLIP))
     workload = DepthwisePointwise(first, outputs, (BIAS, Step("add")))
-    check_fused(workload, depthwise_pointwise.default(workload, machine), machine)
+    check_fused(workload, depthwise_pointwise.SCHEDULE.default(workload, machine), machine)
 
 
 def test_fused_layers_by_every_decision_of_a_small_one() -> None:
-    first = Depthwise(1, 4, 6, 16, (3, 3), (1, 1), (1, 1, 1, 1), (Step("hard_swish"),))
+    first = Depthwise(1, 4, 6, 16, Window((3, 3), (1, 1), (1, 1, 1, 1)), (Step("hard_swish"),))
     workload = DepthwisePointwise(first, 24)
-    space = depthwise_pointwise.space(workload, X86)
+    space = depthwise_pointwise.SCHEDULE.space(workload, X86)
     decisions = [
         depthwise_pointwise.Decision(*tile, tile_x)
         for tile, tile_x in itertools.product(space["tile"], space["tile_x"])
@@ -274,23 +277,23 @@ def test_fused_layers_by_every_decision_of_a_small_one() -> None:
 def test_fusing_pays_where_the_tensor_between_leaves_the_cache(
     size: tuple[int, int, int], stride: int, pays: bool
 ) -> None:
-    first = Depthwise(1, *size, (3, 3), (stride, stride), (1, 1, 1, 1))
-    assert depthwise_pointwise.pays(DepthwisePointwise(first, 32), X86) is pays
+    first = Depthwise(1, *size, Window((3, 3), (stride, stride), (1, 1, 1, 1)))
+    assert depthwise_pointwise.SCHEDULE.pays(DepthwisePointwise(first, 32), X86) is pays
 
 
 def check_block(workload: Block, decision: block.Decision) -> None:
     first, second = workload.first, workload.halves.depthwise
     data = normal(first.batch, first.height, first.width, first.inputs)
-    fan_in = np.float32((first.kernel[0] * first.kernel[1] * first.inputs) ** 0.5)
-    weight = normal(*first.kernel, first.inputs, first.outputs, seed=3) / fan_in
-    taps = normal(*second.kernel, second.channels, seed=1)
+    fan_in = np.float32((first.window.kernel[0] * first.window.kernel[1] * first.inputs) ** 0.5)
+    weight = normal(*first.window.kernel, first.inputs, first.outputs, seed=3) / fan_in
+    taps = normal(*second.window.kernel, second.channels, seed=1)
     matrix = normal(second.channels, workload.halves.outputs, seed=2)
     matrix /= np.float32(second.channels**0.5)
     expanded, steps = with_epilogue(window_sums(data, weight, first), first.epilogue)
     between, operands = with_epilogue(window_sums(expanded, taps, second), second.epilogue)
     expected, last = with_epilogue(between @ matrix.astype(np.float64), workload.epilogue)
-    func = block.build(workload, decision, X86)
-    packed = block.pack(weight, taps, matrix, decision)
+    func = block.SCHEDULE.build(workload, decision, X86)
+    packed = block.SCHEDULE.pack([weight, taps, matrix], decision)
     picture = np.ascontiguousarray(data.transpose(0, 3, 1, 2)) if first.reads_nchw else data
     arrays = [picture, packed[0], *steps, packed[1], *operands, packed[2], *last]
     close(call(func, expected.shape, *arrays), expected)
@@ -303,13 +306,13 @@ def a_block(
     before = kernel // 2 if pad is None else pad
     size = (first.batch, *first.output, first.outputs)
     padding = (before, before, kernel // 2, kernel // 2)
-    second = Depthwise(*size, (kernel, kernel), (stride, stride), padding, (BIAS, CLIP))
+    second = Depthwise(*size, Window((kernel, kernel), (stride, stride), padding), (BIAS, CLIP))
     return Block(first, DepthwisePointwise(second, outputs, (BIAS, Step("add"))))
 
 
 def expansion(batch: int, height: int, width: int, inputs: int, outputs: int) -> Convolution:
     size = (batch, height, width, inputs, outputs)
-    return Convolution(*size, (1, 1), (1, 1), (0, 0, 0, 0), epilogue=(BIAS, CLIP))
+    return Convolution(*size, Window((1, 1), (1, 1), (0, 0, 0, 0)), epilogue=(BIAS, CLIP))
 
 
 BLOCKS = [
@@ -319,26 +322,32 @@ BLOCKS = [
     a_block(expansion(1, 12, 10, 24, 16), 2, 16, 5),
     a_block(expansion(1, 7, 9, 4, 8), 2, 8, 3, 0),  # TensorFlow's padding, odd sizes
     a_block(expansion(1, 1, 1, 8, 16), 1, 8),  # one pixel
-    a_block(Convolution(1, 24, 24, 3, 16, (3, 3), (2, 2), (1, 1, 1, 1), True, (BIAS,)), 1, 8),
-    a_block(Convolution(2, 17, 15, 3, 8, (3, 3), (2, 2), (0, 0, 1, 1), False, (RELU,)), 2, 8),
+    a_block(
+        Convolution(1, 24, 24, 3, 16, Window((3, 3), (2, 2), (1, 1, 1, 1)), True, (BIAS,)), 1, 8
+    ),
+    a_block(
+        Convolution(2, 17, 15, 3, 8, Window((3, 3), (2, 2), (0, 0, 1, 1)), False, (RELU,)), 2, 8
+    ),
 ]
 
 
 @pytest.mark.parametrize("workload", BLOCKS, ids=str)
 def test_block_by_default_and_by_bands(workload: Block) -> None:
-    decision = block.default(workload, X86)
+    decision = block.SCHEDULE.default(workload, X86)
     check_block(workload, decision)
-    for rows in block.space(workload, X86)["rows"][:3]:
+    for rows in block.SCHEDULE.space(workload, X86)["rows"][:3]:
         check_block(workload, dataclasses.replace(decision, rows=rows))
 
 
 def test_block_by_every_tile_of_a_small_one() -> None:
     workload = a_block(expansion(1, 4, 6, 4, 16), 1, 24)
-    space = block.space(workload, X86)
+    space = block.SCHEDULE.space(workload, X86)
     for first in space["first"]:
         check_block(
             workload,
-            dataclasses.replace(block.default(workload, X86), first_x=first[0], first_c=first[1]),
+            dataclasses.replace(
+                block.SCHEDULE.default(workload, X86), first_x=first[0], first_c=first[1]
+            ),
         )
 
 
@@ -355,9 +364,9 @@ def test_a_block_pays_where_its_first_result_leaves_the_cache(
     first: Convolution, pays: bool
 ) -> None:
     workload = a_block(first, 1, 32)
-    assert operators.pays(workload, X86) is pays
+    assert registry.pays(workload, X86) is pays
     # A band for each of four threads, whatever the cache would hold.
-    rows = block.default(workload, dataclasses.replace(X86, l2_bytes=2**30)).rows
+    rows = block.SCHEDULE.default(workload, dataclasses.replace(X86, l2_bytes=2**30)).rows
     assert rows * 4 <= workload.halves.depthwise.output[0]
 
 
@@ -380,15 +389,18 @@ def test_stem_by_default(
     nchw: bool,
 ) -> None:
     workload = Convolution(
-        2, height, width, inputs, outputs, (3, 3), (2, 2), padding, nchw, (BIAS, CLIP)
+        2, height, width, inputs, outputs, Window((3, 3), (2, 2), padding), nchw, (BIAS, CLIP)
     )
     data = normal(2, height, width, inputs)
     weight = normal(3, 3, inputs, outputs, seed=1)
     expected, operands = with_epilogue(window_sums(data, weight, workload), workload.epilogue)
-    decision = stem.default(workload, X86)
-    func = stem.build(workload, decision, X86)
+    decision = stem.SCHEDULE.default(workload, X86)
+    func = stem.SCHEDULE.build(workload, decision, X86)
     picture = np.ascontiguousarray(data.transpose(0, 3, 1, 2)) if nchw else data
-    close(call(func, expected.shape, picture, stem.pack(weight, decision), *operands), expected)
+    close(
+        call(func, expected.shape, picture, *stem.SCHEDULE.pack([weight], decision), *operands),
+        expected,
+    )
 
 
 @pytest.mark.parametrize(("batch", "pixels", "channels"), [(1, 49, 96), (3, 1, 8), (2, 9, 13)])
@@ -396,7 +408,7 @@ def test_pooling_by_default(batch: int, pixels: int, channels: int) -> None:
     workload = GlobalPool(batch, pixels, channels, (Step("hard_sigmoid"),))
     data = normal(batch, pixels, channels)
     expected, _ = with_epilogue(data.astype(np.float64).mean(axis=1), workload.epilogue)
-    func = pooling.build(workload, pooling.default(workload, X86), X86)
+    func = pooling.SCHEDULE.build(workload, pooling.SCHEDULE.default(workload, X86), X86)
     close(call(func, (batch, channels), data), expected)
 
 
@@ -417,7 +429,7 @@ def test_pooling_by_default(batch: int, pixels: int, channels: int) -> None:
 )
 def test_each_step_of_an_epilogue(step: Step) -> None:
     workload = Pointwise(12, 8, 16, (step,))
-    check_pointwise(workload, pointwise.default(workload, X86))
+    check_pointwise(workload, pointwise.SCHEDULE.default(workload, X86))
 
 
 def loops(func: tirx.PrimFunc, kind: str) -> int:
@@ -434,7 +446,9 @@ def test_weights_that_leave_the_first_cache_are_prefetched(
 ) -> None:
     machine = PRESETS["x86-avx512"]
     workload = Pointwise(pixels, inputs, outputs)
-    func = pointwise.build(workload, pointwise.default(workload, machine), machine)
+    func = pointwise.SCHEDULE.build(
+        workload, pointwise.SCHEDULE.default(workload, machine), machine
+    )
     assert str(func.script()).count("T.prefetch(") == lines
 
 
@@ -442,7 +456,8 @@ def test_prefetched_layers_compute_the_same() -> None:
     workload = Pointwise(45, 96, 160, (BIAS,))
     for block_m in (2, 3, 45):
         check_pointwise(
-            workload, dataclasses.replace(pointwise.default(workload, X86), block_m=block_m)
+            workload,
+            dataclasses.replace(pointwise.SCHEDULE.default(workload, X86), block_m=block_m),
         )
 
 
@@ -451,15 +466,15 @@ def test_structure_of_the_default_decisions(target: str) -> None:
     machine = PRESETS[target]
     workloads: list[Workload] = [
         Pointwise(196, 96, 576, (BIAS, CLIP)),
-        Depthwise(1, 14, 14, 384, (3, 3), (1, 1), (1, 1, 1, 1), (BIAS, CLIP)),
-        Convolution(1, 224, 224, 3, 32, (3, 3), (2, 2), (1, 1, 1, 1), True, (BIAS, CLIP)),
+        Depthwise(1, 14, 14, 384, Window((3, 3), (1, 1), (1, 1, 1, 1)), (BIAS, CLIP)),
+        Convolution(1, 224, 224, 3, 32, Window((3, 3), (2, 2), (1, 1, 1, 1)), True, (BIAS, CLIP)),
     ]
     for workload in workloads:
-        decision = operators.default(workload, machine)
-        text = operators.build(workload, decision, machine).script()
+        decision = registry.default(workload, machine)
+        text = registry.build(workload, decision, machine).script()
         # One loop for the threads, vectors of the machine's width.
         assert text.count("T.parallel(") == 1
-        assert f"T.vectorized({machine.lanes})" in text
+        assert f"T.vectorized({machine.lanes_of('float32')})" in text
 
 
 @pytest.mark.parametrize("target", CPUS)
@@ -468,14 +483,14 @@ def test_structure_of_the_default_decisions(target: str) -> None:
     [
         Pointwise(196, 96, 576, (BIAS, CLIP)),
         Pointwise(49, 160, 100),
-        Depthwise(1, 14, 14, 384, (5, 5), (1, 1), (2, 2, 2, 2), (BIAS, CLIP)),
+        Depthwise(1, 14, 14, 384, Window((5, 5), (1, 1), (2, 2, 2, 2)), (BIAS, CLIP)),
         GlobalPool(1, 49, 1280),
     ],
     ids=str,
 )
 def test_sums_are_in_registers(workload: Workload, target: str) -> None:
     machine = PRESETS[target]
-    func = operators.build(workload, operators.default(workload, machine), machine)
+    func = registry.build(workload, registry.default(workload, machine), machine)
     with tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG):
         built = tvm.tirx.build(func, target=llvm_target(machine))
     # A tile that is not on the stack is allocated, cleared and stored for nothing.
@@ -491,7 +506,7 @@ def test_sums_are_in_registers(workload: Workload, target: str) -> None:
 )
 def test_arm_loads_inputs_in_pairs(target: str, inputs: int, pairs: bool) -> None:
     workload, machine = Pointwise(196, inputs, 64), PRESETS[target]
-    func = operators.build(workload, operators.default(workload, machine), machine)
+    func = registry.build(workload, registry.default(workload, machine), machine)
     assert ("T.vectorized(2)" in func.script()) is pairs
 
 
@@ -503,7 +518,7 @@ def test_an_in_order_core_gets_the_tile_that_loads_least() -> None:
 
 def test_small_layers_start_no_threads() -> None:
     for workload in (Pointwise(1, 64, 16), GlobalPool(1, 49, 64)):
-        func = operators.build(workload, operators.default(workload, X86), X86)
+        func = registry.build(workload, registry.default(workload, X86), X86)
         assert loops(func, "parallel") == 0
 
 
@@ -523,13 +538,13 @@ def test_small_layers_start_no_threads() -> None:
             4 * (98 * 160 + 160 * 24 + 98 * 24 + 2 * 160),
         ),
         (
-            Depthwise(2, 9, 8, 24, (3, 3), (2, 2), (0, 0, 1, 1)),
+            Depthwise(2, 9, 8, 24, Window((3, 3), (2, 2), (0, 0, 1, 1))),
             "depthwise 2x9x8x24 k3x3 s2x2 p0,0,1,1",
             2 * 2 * 4 * 4 * 24 * 9,
             4 * 24 * (2 * (9 * 8 + 4 * 4) + 9),
         ),
         (
-            Convolution(1, 8, 8, 3, 16, (3, 3), (2, 2), (1, 1, 1, 1), True, (RELU,)),
+            Convolution(1, 8, 8, 3, 16, Window((3, 3), (2, 2), (1, 1, 1, 1)), True, (RELU,)),
             "conv2d 1x8x8x3->16 k3x3 s2x2 p1,1,1,1 nchw relu",
             2 * 4 * 4 * 16 * 27,
             4 * (8 * 8 * 3 + 4 * 4 * 16 + 27 * 16),
@@ -537,7 +552,7 @@ def test_small_layers_start_no_threads() -> None:
         (GlobalPool(1, 49, 8), "global_pool 1x49x8", 49 * 8, 4 * 50 * 8),
         (
             DepthwisePointwise(
-                Depthwise(1, 8, 8, 16, (3, 3), (1, 1), (1, 1, 1, 1), (RELU,)), 24, (BIAS,)
+                Depthwise(1, 8, 8, 16, Window((3, 3), (1, 1), (1, 1, 1, 1)), (RELU,)), 24, (BIAS,)
             ),
             "depthwise_pointwise depthwise 1x8x8x16 k3x3 s1x1 p1,1,1,1 relu -> 24 add_channel",
             2 * 64 * 16 * 9 + 2 * 64 * 16 * 24,
@@ -552,31 +567,41 @@ def test_small_layers_start_no_threads() -> None:
             4 * (64 * 4 + 4 * 16 + 9 * 16 + 16 * 24 + 2 * 64 * 24),
         ),
         (
-            Pointwise(1, 24, 10, (BIAS, Step("float32")), "float16"),
-            "pointwise 1x24x10 float16 add_channel float32",
+            Pointwise(1, 24, 10, (BIAS,), Types("float16", "float16", "float32", "float32")),
+            "pointwise 1x24x10 float16->float32 add_channel",
             2 * 24 * 10,
             2 * (24 + 24 * 10) + 4 * 10,
         ),
         (
             # A stem reads a picture of float32.
-            Convolution(1, 8, 8, 3, 8, (3, 3), (1, 1), (1, 1, 1, 1), True, (), "float16"),
+            Convolution(
+                1,
+                8,
+                8,
+                3,
+                8,
+                Window((3, 3), (1, 1), (1, 1, 1, 1)),
+                True,
+                (),
+                Convolution.usual("float16"),
+            ),
             "conv2d 1x8x8x3->8 k3x3 s1x1 p1,1,1,1 nchw float16",
             2 * 64 * 8 * 27,
             4 * 64 * 3 + 2 * (27 * 8 + 64 * 8),
         ),
         (
             DepthwisePointwise(
-                Depthwise(1, 8, 8, 16, (3, 3), (1, 1), (1, 1, 1, 1), (RELU,), "float16"),
+                Depthwise(1, 8, 8, 16, Window((3, 3), (1, 1), (1, 1, 1, 1)), (RELU,)),
                 24,
                 (BIAS, Step("add")),
-            ),
+            ).in_type("float16"),
             "depthwise_pointwise depthwise 1x8x8x16 k3x3 s1x1 p1,1,1,1 float16 relu -> "
             "24 add_channel add",
             2 * 64 * 16 * 9 + 2 * 64 * 16 * 24,
             2 * (64 * 16 + 9 * 16 + 16 * 24 + 2 * 64 * 24),
         ),
         (
-            GlobalPool(1, 49, 16, (), "float16"),
+            GlobalPool(1, 49, 16, (), Types.of("float16")),
             "global_pool 1x49x16 float16",
             49 * 16,
             2 * 50 * 16,

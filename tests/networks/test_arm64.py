@@ -112,12 +112,12 @@ def test_pointwise_layers_of_odd_sizes(target: str, cpu: str, board: Board, tmp_
     ]:
         name = f"layer{len(functions)}"
         workload = Pointwise(pixels, inputs, outputs, (Step("add_channel"), Step("add")))
-        decision = pointwise.default(workload, machine)
-        func = pointwise.build(workload, decision, machine)
+        decision = pointwise.SCHEDULE.default(workload, machine)
+        func = pointwise.SCHEDULE.build(workload, decision, machine)
         functions[name] = func.with_attr("global_symbol", name)
         shapes = [(pixels, inputs), (inputs, outputs), (outputs,), (pixels, outputs)]
         data, weight, bias, shortcut = (rng.standard_normal(s).astype(np.float32) for s in shapes)
-        operands = data, pointwise.pack(weight, decision), bias, shortcut
+        operands = data, *pointwise.SCHEDULE.pack([weight], decision), bias, shortcut
         arrays |= {f"{name}.{i}": operand for i, operand in enumerate(operands)}
         expected[name] = data.astype(np.float64) @ weight + bias + shortcut
     with tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG):

@@ -18,7 +18,7 @@ from mobilenet_tvm.compile import compile_model
 from mobilenet_tvm.compile.analysis.verify import verify
 from mobilenet_tvm.compile.models.source import ModelOptions, resolve
 from mobilenet_tvm.runtime import load
-from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.presets import PRESETS
@@ -116,13 +116,13 @@ def equals_onnxruntime(
 
 def other_decision(workload: Workload, target: Target) -> Any:
     """Return a valid decision that is not the default one, where there is one."""
-    parts = itertools.product(*operators.space(workload, target).values())
-    default = operators.default(workload, target)
+    parts = itertools.product(*registry.space(workload, target).values())
+    default = registry.default(workload, target)
     for choice in parts:
         values = [v for part in choice for v in (part if isinstance(part, tuple) else (part,))]
         named = dict(zip(vars(default), values, strict=True))
         with contextlib.suppress(ValueError):
-            decision = operators.decision(workload, named, target)
+            decision = registry.decision(workload, named, target)
             if decision != default:
                 return decision
     return default
@@ -141,7 +141,7 @@ def test_a_model_of_other_decisions_from_a_log(model: str, resolution: int, tmp_
         assert call["workload"] == str(workload)
         assert call["decision"] == vars(chosen[workload])
         assert (call["tuned"], call["source"]) == (True, "measured")
-    others = [w for w in layers if chosen[w] != operators.default(w, X86)]
+    others = [w for w in layers if chosen[w] != registry.default(w, X86)]
     assert len(others) > len(layers) / 2
     reference = resolve(model, ModelOptions(**options)).model
     assert max(r.error for r in verify(load(artifact.path), reference, 2)) <= TOLERANCE
@@ -150,7 +150,7 @@ def test_a_model_of_other_decisions_from_a_log(model: str, resolution: int, tmp_
 def test_layers_that_the_log_does_not_know_get_the_default(tmp_path: Path) -> None:
     options = {"alpha": 0.35, "resolution": 64}
     first, *others = workloads("v2", X86, **options)
-    decisions = {first: operators.default(first, X86)}
+    decisions = {first: registry.default(first, X86)}
     log = write_log(tmp_path / "x86.jsonl", X86, decisions, source="static")
     with log.path.open("a") as file:
         file.write("{torn")

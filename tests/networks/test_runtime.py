@@ -23,7 +23,7 @@ from artifacts import ADD, Array, scale_and_add, write_add, write_thread_ids
 from mobilenet_tvm.compile.codegen.linker import linker_command
 from mobilenet_tvm.compile.codegen.metadata_object import write_metadata_object
 from mobilenet_tvm.runtime import Metadata, Model, load, read_metadata
-from mobilenet_tvm.runtime.bench import measure, random_inputs
+from mobilenet_tvm.runtime.bench import measure_latency, random_inputs
 from mobilenet_tvm.runtime.library import find_runtime_library
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.host import architecture, core_count, default_threads
@@ -331,6 +331,17 @@ def test_missing_and_unknown_inputs_are_refused(
     assert message in refusal(lambda: model(*given, **dict.fromkeys(named, 0.0)))
 
 
+def test_a_model_describes_itself_in_one_line(artifact: Path, thread_ids: Path) -> None:
+    assert repr(load(artifact, threads=1)) == (
+        "<Model scale_and_add for test: image float32[1,4,16,16], offset.1 float32[1,4,1,1] -> "
+        "sum float32[1,4,16,16], positive.1 int32[1,4,16,16], threads: 1>"
+    )
+    model = load(thread_ids)
+    assert repr(model) == (
+        f"<Model thread_ids for test: start int32[64] -> ids int32[64], threads: {model.threads}>"
+    )
+
+
 def test_a_refused_call_leaves_the_model_usable(model: Model, inputs: tuple[Array, Array]) -> None:
     refusal(lambda: model())
     check(model(*inputs), *inputs)
@@ -565,7 +576,7 @@ print("loaded")
 
 
 def test_measure_times_every_round(model: Model) -> None:
-    latency = measure(model, rounds=30)
+    latency = measure_latency(model, rounds=30)
     assert latency.rounds == 30
     assert latency.seconds.shape == (30,)
     assert 0 < latency.minimum <= latency.median <= latency.p90 <= latency.p99 < 1
@@ -574,7 +585,7 @@ def test_measure_times_every_round(model: Model) -> None:
 
 def test_measure_takes_inputs_by_name(model: Model, inputs: tuple[Array, Array]) -> None:
     given = {"offset.1": inputs[1], "image": inputs[0]}
-    assert measure(model, given, rounds=3, warmup=0).rounds == 3
+    assert measure_latency(model, given, rounds=3, warmup=0).rounds == 3
 
 
 def test_random_inputs_fit_and_are_repeatable(model: Model) -> None:

@@ -20,7 +20,7 @@ from log_files import workloads, write_log
 import mobilenet_tvm.compile as api
 from mobilenet_tvm.compile.cli.main import main
 from mobilenet_tvm.compile.logs.log import user_log
-from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.targets.presets import PRESETS
 
 X86 = PRESETS["x86"]
@@ -160,7 +160,7 @@ def test_bundle_lists_what_it_wrote(
 def log(tmp_path: Path) -> Path:
     """Write a log of all layers of SMALL, and two lines that are of no use."""
     layers = workloads("v3-small", X86, alpha=0.35, resolution=32)
-    decisions = {workload: operators.default(workload, X86) for workload in layers}
+    decisions = {workload: registry.default(workload, X86) for workload in layers}
     log = write_log(tmp_path / "mine.jsonl", X86, decisions)
     newer = log.records[0].to_json().replace('"format": 1', '"format": 2')
     with log.path.open("a") as file:

@@ -16,7 +16,7 @@ from tvm.relax import op
 from mobilenet_tvm.compile.codegen.tvm_target import tvm_target
 from mobilenet_tvm.compile.passes.lower_layers import LowerLayers
 from mobilenet_tvm.compile.passes.set_dtype import SetDtype
-from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.presets import get_target
 
@@ -34,7 +34,7 @@ def dtypes(mod: tvm.IRModule, name: str) -> list[str]:
 
 def workloads(mod: tvm.IRModule) -> list[str]:
     with tvm_target(MALI):
-        lowering = LowerLayers(mod, MALI, operators.default)
+        lowering = LowerLayers(mod, MALI, registry.default)
         lowering.run()
     return [str(layer.workload) for layer in lowering.calls]
 
@@ -54,7 +54,7 @@ def test_both_ends_are_cast_in_the_layers() -> None:
     mod = converted(lambda x: conv(emit(op.nn.relu(stem(x))), 8, 16), (1, 3, 6, 6))
     assert workloads(mod) == [
         "conv2d 1x6x6x3->8 k3x3 s1x1 p1,1,1,1 nchw float16 relu",
-        "pointwise 36x8x16 float16 float32",
+        "pointwise 36x8x16 float16->float32",
     ]
 
 
@@ -67,7 +67,7 @@ def test_a_value_that_is_also_returned_is_cast_by_itself() -> None:
     assert [str(field.dtype) for field in mod["main"].ret_ty.fields] == ["float32"] * 2
     assert workloads(mod) == [
         "conv2d 1x6x6x3->8 k3x3 s1x1 p1,1,1,1 nchw float16",
-        "pointwise 36x8x16 float16 float32",
+        "pointwise 36x8x16 float16->float32",
     ]
 
 

@@ -20,7 +20,7 @@ import pytest
 from mobilenet_tvm.compile.logs.decisions import Decisions, find_logs
 from mobilenet_tvm.compile.logs.log import Record, TuningLog, shipped_log, user_log
 from mobilenet_tvm.compile.logs.record import UnusableLineError, read_record
-from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import (
     Block,
     Convolution,
@@ -29,6 +29,7 @@ from mobilenet_tvm.schedules.workloads import (
     GlobalPool,
     Pointwise,
     Step,
+    Window,
     Workload,
 )
 from mobilenet_tvm.targets.errors import UserError
@@ -36,19 +37,19 @@ from mobilenet_tvm.targets.presets import PRESETS, get_target
 
 X86 = PRESETS["x86"]
 POINTWISE = Pointwise(196, 96, 576, (Step("add_channel"), Step("clip", (0.0, 6.0))))
-DEPTHWISE = Depthwise(1, 14, 14, 96, (3, 3), (1, 1), (1, 1, 1, 1), (Step("hard_swish"),))
+DEPTHWISE = Depthwise(1, 14, 14, 96, Window((3, 3), (1, 1), (1, 1, 1, 1)), (Step("hard_swish"),))
 WORKLOADS: list[Workload] = [
     POINTWISE,
     DEPTHWISE,
     DepthwisePointwise(DEPTHWISE, 24, (Step("add_channel"), Step("add"))),
-    Convolution(1, 32, 32, 3, 16, (3, 3), (2, 2), (1, 1, 1, 1), True, (Step("relu"),)),
+    Convolution(1, 32, 32, 3, 16, Window((3, 3), (2, 2), (1, 1, 1, 1)), True, (Step("relu"),)),
     GlobalPool(1, 49, 96),
     Block(
-        Convolution(1, 14, 14, 16, 96, (1, 1), (1, 1), (0, 0, 0, 0)),
+        Convolution(1, 14, 14, 16, 96, Window((1, 1), (1, 1), (0, 0, 0, 0))),
         DepthwisePointwise(DEPTHWISE, 24),
     ),
 ]
-HALF = replace(POINTWISE, dtype="float16")
+HALF = POINTWISE.in_type("float16")
 
 
 def record(workload: Workload = POINTWISE, target: str = "x86", **changes: Any) -> Record:
@@ -56,7 +57,7 @@ def record(workload: Workload = POINTWISE, target: str = "x86", **changes: Any) 
     machine = PRESETS[target]
     made = Record.of(
         workload,
-        operators.default(workload, machine),
+        registry.default(workload, machine),
         machine,
         microseconds=100.004,
         spread=0.01234,
@@ -82,21 +83,21 @@ def write(path: Path, *lines: str | Record) -> Path:
 
 
 @pytest.mark.parametrize("target", PRESETS)
-@pytest.mark.parametrize("workload", [*WORKLOADS, HALF], ids=operators.operator)
+@pytest.mark.parametrize("workload", [*WORKLOADS, HALF], ids=lambda workload: workload.operator)
 def test_a_record_of_each_operator_and_target_is_read_as_written(
     workload: Workload, target: str, tmp_path: Path
 ) -> None:
-    if not operators.supports(workload, PRESETS[target]):
+    if not registry.supports(workload, PRESETS[target]):
         pytest.skip(f"{target} has no schedule for it")
     log = TuningLog(tmp_path / "new" / "x.jsonl", PRESETS[target])
     written = record(workload, target)
     log.append(written)
     read = TuningLog.read(log.path, PRESETS[target])
     assert (read.records, read.skipped) == ([written], [])
-    decision = operators.default(workload, PRESETS[target])
+    decision = registry.default(workload, PRESETS[target])
     best = read.best(workload)
     assert best is not None
-    assert operators.decision(workload, best.decision, PRESETS[target]) == decision
+    assert registry.decision(workload, best.decision, PRESETS[target]) == decision
 
 
 def test_a_line_is_readable_and_has_its_fields_in_order() -> None:
@@ -266,20 +267,20 @@ def test_absurd_sizes_are_refused_at_once(tmp_path: Path) -> None:
         (WORKLOADS[5], {"rows": 7}),  # too few bands for four threads
         (WORKLOADS[5], {"first_x": 3}),
     ],
-    ids=lambda value: value if isinstance(value, dict) else operators.operator(value),
+    ids=lambda value: value if isinstance(value, dict) else value.operator,
 )
 def test_what_a_schedule_cannot_do_is_refused(workload: Workload, changes: dict[str, Any]) -> None:
-    values = {**vars(operators.default(workload, X86)), **changes}
+    values = {**vars(registry.default(workload, X86)), **changes}
     with pytest.raises(ValueError, match=r"instead of|is no|does not fit"):
-        operators.decision(workload, values, X86)
+        registry.decision(workload, values, X86)
 
 
-@pytest.mark.parametrize("workload", WORKLOADS, ids=operators.operator)
+@pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.operator)
 def test_a_missing_part_is_refused(workload: Workload) -> None:
-    values = dict(vars(operators.default(workload, X86)))
+    values = dict(vars(registry.default(workload, X86)))
     del values[next(iter(values))]
     with pytest.raises(ValueError, match="instead of"):
-        operators.decision(workload, values, X86)
+        registry.decision(workload, values, X86)
 
 
 def test_a_cpu_has_no_record_of_float16() -> None:
@@ -344,7 +345,7 @@ def test_ones_own_record_goes_before_a_shipped_one(
     source: str | None,
     tmp_path: Path,
 ) -> None:
-    default = operators.default(POINTWISE, X86)
+    default = registry.default(POINTWISE, X86)
     logs = []
     for name, changes, block in (("own", own, 1), ("shipped", shipped, 2)):
         decision = vars(replace(default, block_m=block))

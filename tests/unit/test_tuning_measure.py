@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mobilenet_tvm.compile.tuning.boards.files import compute_reference, in_float32
-from mobilenet_tvm.compile.tuning.features import features, matrix
+from mobilenet_tvm.compile.tuning.boards.files import compute_reference
+from mobilenet_tvm.compile.tuning.features import features, features_of
+from mobilenet_tvm.compile.tuning.local.builder import Builder
 from mobilenet_tvm.compile.tuning.measure import (
     check,
     parameters_of,
@@ -18,8 +19,9 @@ from mobilenet_tvm.compile.tuning.measure import (
     time_until_stable,
     tolerance,
 )
-from mobilenet_tvm.compile.tuning.space import Space, key_of, number_in, number_of
-from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.compile.tuning.space import Space
+from mobilenet_tvm.compile.tuning.task import Task
+from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import (
     Convolution,
     Depthwise,
@@ -27,6 +29,8 @@ from mobilenet_tvm.schedules.workloads import (
     GlobalPool,
     Pointwise,
     Step,
+    Types,
+    Window,
     Workload,
 )
 from mobilenet_tvm.targets.presets import PRESETS, native
@@ -38,9 +42,9 @@ NATIVE = native()
 WORKLOADS: list[Workload] = [
     Pointwise(49, 24, 40, (BIAS, ADD)),
     Pointwise(1, 64, 1000, (BIAS,)),
-    Depthwise(1, 7, 7, 24, *WINDOW, (BIAS,)),
-    DepthwisePointwise(Depthwise(1, 8, 8, 16, *WINDOW, (BIAS,)), 24, (BIAS, ADD)),
-    Convolution(1, 16, 16, 3, 16, (3, 3), (2, 2), (0, 0, 1, 1), True, (BIAS,)),
+    Depthwise(1, 7, 7, 24, Window(*WINDOW), (BIAS,)),
+    DepthwisePointwise(Depthwise(1, 8, 8, 16, Window(*WINDOW), (BIAS,)), 24, (BIAS, ADD)),
+    Convolution(1, 16, 16, 3, 16, Window((3, 3), (2, 2), (0, 0, 1, 1)), True, (BIAS,)),
     GlobalPool(1, 49, 96),
 ]
 each_workload = pytest.mark.parametrize("workload", WORKLOADS, ids=str)
@@ -52,37 +56,51 @@ each_target = pytest.mark.parametrize("target", PRESETS.values(), ids=list(PRESE
 def test_decisions_are_unique_and_begin_with_the_default(
     workload: Workload, target: Target
 ) -> None:
-    if not operators.supports(workload, target):
+    if not registry.supports(workload, target):
         pytest.skip(f"{target.name} does not fuse these")
-    decisions = operators.decisions(workload, target)
-    assert decisions[0] == operators.default(workload, target)
+    decisions = registry.decisions(workload, target)
+    assert decisions[0] == registry.default(workload, target)
     assert len(set(decisions)) == len(decisions)
 
 
 @each_workload
 def test_every_decision_makes_a_function(workload: Workload) -> None:
-    for decision in operators.decisions(workload, PRESETS["x86"])[::7]:
-        func = operators.build(workload, decision, PRESETS["x86"])
+    for decision in registry.decisions(workload, PRESETS["x86"])[::7]:
+        func = registry.build(workload, decision, PRESETS["x86"])
         assert func.params
 
 
 def test_a_ragged_pixel_tile_is_not_unrolled_and_blocks_are_whole() -> None:
-    for decision in operators.decisions(Pointwise(49, 24, 40), PRESETS["x86"]):
+    for decision in registry.decisions(Pointwise(49, 24, 40), PRESETS["x86"]):
         assert 49 % decision.tile_m == 0 or decision.unroll_k == 1
         assert -(-49 // decision.tile_m) % decision.block_m == 0
 
 
-def test_a_candidate_tells_its_decision_and_its_layer() -> None:
-    space = Space(WORKLOADS[0], PRESETS["x86"])
-    for number in (0, 5, len(space.decisions) - 1):
-        candidate = space.candidates[number]
-        assert number_of(candidate) == number_in(candidate.sch.mod) == number
-        assert key_of(candidate.sch.mod) == space.key
+def test_a_candidate_tells_its_decision_and_its_layer(tmp_path: Path) -> None:
+    task = Task(Space(WORKLOADS[0], PRESETS["x86"]), 1)
+    numbers = (0, 5, len(task.space.decisions) - 1)
+    builder = Builder(registry.build, tmp_path, lambda *_: None)
+    try:
+        candidates = builder.build(task, numbers)
+    finally:
+        builder.close()
+    for number, candidate in zip(numbers, candidates, strict=True):
+        assert candidate.number == number
+        assert candidate.task is task
+        assert builder.built[task.space.key, number] is candidate
+        func = registry.build(task.workload, task.space.decisions[number], PRESETS["x86"])
+        assert candidate.compiled.parameters == parameters_of(func)
+
+
+def test_the_key_of_a_space_is_its_layers_and_its_targets() -> None:
+    spaces = [Space(w, PRESETS[t]) for w in WORKLOADS[:2] for t in ("x86", "x86-avx512")]
+    assert len({space.key for space in spaces}) == len(spaces)
+    assert spaces[0].key == Space(WORKLOADS[0], PRESETS["x86"]).key
 
 
 def test_decisions_from_elsewhere_join_the_space() -> None:
-    default = operators.default(WORKLOADS[0], PRESETS["x86"])
-    other = operators.default(WORKLOADS[0], PRESETS["arm64"])
+    default = registry.default(WORKLOADS[0], PRESETS["x86"])
+    other = registry.default(WORKLOADS[0], PRESETS["arm64"])
     space = Space(WORKLOADS[0], PRESETS["x86"], [other, default])
     assert space.decisions[-1] == other
     assert space.decisions.count(default) == 1
@@ -91,19 +109,20 @@ def test_decisions_from_elsewhere_join_the_space() -> None:
 @each_workload
 def test_features_tell_decisions_apart(workload: Workload) -> None:
     for target in (PRESETS["x86"], PRESETS["mali"], PRESETS["cuda"]):
-        if operators.supports(workload, target):
-            table = matrix(Space(workload, target))
+        if registry.supports(workload, target):
+            table = features_of(Space(workload, target)).values
             assert len(np.unique(np.nan_to_num(table, nan=-1), axis=0)) == len(table)
 
 
 def test_features_tell_decisions_for_tensor_cores_apart() -> None:
-    table = matrix(Space(Pointwise(196, 48, 144, dtype="float16"), PRESETS["cuda-sm_90"]))
+    layer = Pointwise(196, 48, 144, types=Types.of("float16"))
+    table = features_of(Space(layer, PRESETS["cuda-sm_90"])).values
     assert len(np.unique(np.nan_to_num(table, nan=-1), axis=0)) == len(table)
 
 
 def test_features_are_numbers_without_what_does_not_apply() -> None:
     found = features(
-        GlobalPool(1, 49, 96), operators.default(WORKLOADS[-1], PRESETS["x86"]), PRESETS["x86"]
+        GlobalPool(1, 49, 96), registry.default(WORKLOADS[-1], PRESETS["x86"]), PRESETS["x86"]
     )
     assert "tile_m" not in found
     assert all(np.isfinite(value) for value in found.values())
@@ -112,8 +131,8 @@ def test_features_are_numbers_without_what_does_not_apply() -> None:
 @each_workload
 def test_arguments_fit_the_function_and_only_weights_stay(workload: Workload) -> None:
     target = PRESETS["x86"]
-    decision = operators.default(workload, target)
-    parameters = parameters_of(operators.build(workload, decision, target))
+    decision = registry.default(workload, target)
+    parameters = parameters_of(registry.build(workload, decision, target))
     arrays, weights = random_arguments(workload, decision, parameters)
     assert [array.shape for array in arrays] == [shape for _, shape, _ in parameters]
     assert np.isnan(arrays[-1]).all()
@@ -126,8 +145,8 @@ def test_arguments_fit_the_function_and_only_weights_stay(workload: Workload) ->
 def test_arguments_are_the_same_for_all_decisions() -> None:
     workload, target = WORKLOADS[0], PRESETS["x86"]
     inputs = []
-    for decision in operators.decisions(workload, target)[:2]:
-        parameters = parameters_of(operators.build(workload, decision, target))
+    for decision in registry.decisions(workload, target)[:2]:
+        parameters = parameters_of(registry.build(workload, decision, target))
         inputs.append(random_arguments(workload, decision, parameters)[0])
     np.testing.assert_array_equal(inputs[0][0], inputs[1][0])
     np.testing.assert_array_equal(inputs[0][3], inputs[1][3])
@@ -135,8 +154,8 @@ def test_arguments_are_the_same_for_all_decisions() -> None:
 
 def test_the_reference_of_a_layer_with_gates_is_its_own(tmp_path: Path) -> None:
     workload, target = Pointwise(50, 16, 24, (BIAS, ADD), gates=2), PRESETS["mali-x86"]
-    decision = operators.default(workload, target)
-    parameters = parameters_of(operators.build(workload, decision, target))
+    decision = registry.default(workload, target)
+    parameters = parameters_of(registry.build(workload, decision, target))
     arrays, weights = random_arguments(workload, decision, parameters)
     assert [parameters[index][0] for index in weights] == ["weight", "add_channel_0"]
     data, packed, gates, bias, residual, _ = arrays
@@ -147,15 +166,29 @@ def test_the_reference_of_a_layer_with_gates_is_its_own(tmp_path: Path) -> None:
 
 
 def test_arguments_of_float16_are_the_same_numbers_in_the_float32_reference() -> None:
-    stem = Convolution(1, 16, 16, 3, 16, (3, 3), (2, 2), (0, 0, 1, 1), True, (BIAS,), "float16")
-    dense = Pointwise(1, 64, 40, (BIAS, Step("float32")), "float16")
-    fused = DepthwisePointwise(Depthwise(1, 8, 8, 16, *WINDOW, (BIAS,), "float16"), 24, (BIAS, ADD))
+    stem = Convolution(
+        1,
+        16,
+        16,
+        3,
+        16,
+        Window((3, 3), (2, 2), (0, 0, 1, 1)),
+        True,
+        (BIAS,),
+        Convolution.usual("float16"),
+    )
+    dense = Pointwise(1, 64, 40, (BIAS,), Types("float16", "float16", "float32", "float32"))
+    fused = DepthwisePointwise(Depthwise(1, 8, 8, 16, Window(*WINDOW), (BIAS,)), 24, (BIAS, ADD))
+    fused = fused.in_type("float16")
     types = {stem: ("float32", "float16"), dense: ("float16", "float32")}
     for workload in (stem, dense, fused):
         found = []
-        for layer, target in ((workload, PRESETS["mali-x86"]), (in_float32(workload), NATIVE)):
-            decision = operators.default(layer, target)
-            parameters = parameters_of(operators.build(layer, decision, target))
+        for layer, target in (
+            (workload, PRESETS["mali-x86"]),
+            (workload.in_type("float32"), NATIVE),
+        ):
+            decision = registry.default(layer, target)
+            parameters = parameters_of(registry.build(layer, decision, target))
             arrays, _ = random_arguments(workload, decision, parameters)
             assert [array.dtype for array in arrays] == [dtype for *_, dtype in parameters]
             found.append(arrays)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from mobilenet_tvm.compile.tuning.boards.health import FIRST_PAUSE, LONGEST_PAUSE, SLOW, Pool, State
+from mobilenet_tvm.compile.tuning.boards.health import (
+    FIRST_PAUSE,
+    MAX_PAUSE,
+    SLOW_RATIO,
+    Pool,
+    State,
+)
 
 
 class Clock:
@@ -47,7 +53,7 @@ def test_a_board_that_failed_is_set_aside_for_a_time(pool: Pool, clock: Clock) -
     assert pool.take("a")
 
 
-def test_pauses_double_up_to_the_longest_and_begin_anew_after_a_right_result(
+def test_pauses_double_up_to_the_maximum_and_begin_anew_after_a_right_result(
     pool: Pool, clock: Clock
 ) -> None:
     pauses = []
@@ -56,39 +62,39 @@ def test_pauses_double_up_to_the_longest_and_begin_anew_after_a_right_result(
         clock.now += pauses[-1]
         assert pool.take("a")
     assert pauses[:3] == [FIRST_PAUSE, 2 * FIRST_PAUSE, 4 * FIRST_PAUSE]
-    assert pauses[-1] == LONGEST_PAUSE
-    pool.works("a")
+    assert pauses[-1] == MAX_PAUSE
+    pool.succeed("a")
     assert pool.fail("a", "does not answer") == FIRST_PAUSE
 
 
-def test_a_board_is_forgiven_what_a_candidate_did(pool: Pool) -> None:
+def test_a_board_is_reinstated_when_the_candidate_was_at_fault(pool: Pool) -> None:
     pool.take("a")
     pool.fail("a", "does not answer")
-    pool.forgive("a")
+    pool.reinstate("a")
     assert pool.take("a")
     assert not pool.suspects
 
 
-def test_forgiving_does_not_take_a_board_from_who_measures_on_it(pool: Pool) -> None:
+def test_reinstating_does_not_take_a_board_from_who_measures_on_it(pool: Pool) -> None:
     pool.take("a")
-    pool.forgive("a")
+    pool.reinstate("a")
     assert pool.state("a") is State.MEASURING
 
 
 def test_an_unfit_board_is_never_used_and_says_why(pool: Pool, clock: Clock) -> None:
     pool.exclude("a", "lacks avx2")
-    clock.now += 10 * LONGEST_PAUSE
+    clock.now += 10 * MAX_PAUSE
     assert not pool.take("a")
     assert pool.reasons() == ["a: lacks avx2"]
 
 
 def test_a_suspect_is_no_hope_until_it_has_measured(pool: Pool, clock: Clock) -> None:
     pool.fail("a", "does not answer")
-    clock.now += LONGEST_PAUSE
+    clock.now += MAX_PAUSE
     assert pool.state("a") is State.FREE
     assert pool.suspects == {"a"}
     pool.take("a")
-    pool.works("a")
+    pool.succeed("a")
     assert not pool.suspects
 
 
@@ -100,6 +106,6 @@ def test_a_board_without_siblings_is_not_slow(pool: Pool) -> None:
 def test_a_slow_board_is_known_by_the_median_of_the_others(pool: Pool) -> None:
     for name, seconds in {"a": 1.0, "b": 1.1, "c": 9.0}.items():
         pool.slowness(name, seconds)
-    assert pool.slowness("d", 1.1 * SLOW) == pytest.approx(SLOW)
-    assert pool.slowness("c", 9.0) > SLOW
+    assert pool.slowness("d", 1.1 * SLOW_RATIO) == pytest.approx(SLOW_RATIO)
+    assert pool.slowness("c", 9.0) > SLOW_RATIO
     assert pool.slowness("a", 1.0) < 1.0

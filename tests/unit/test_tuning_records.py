@@ -10,7 +10,7 @@ import pytest
 from mobilenet_tvm.compile.logs.log import TuningLog
 from mobilenet_tvm.compile.tuning.measure import Measurement
 from mobilenet_tvm.compile.tuning.records import Records
-from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import GlobalPool, Pointwise, Step, Workload
 from mobilenet_tvm.targets.presets import PRESETS
 
@@ -19,7 +19,7 @@ LAYERS: list[Workload] = [
     Pointwise(196, 96, 576, (Step("add_channel"), Step("clip", (0.0, 6.0)))),
     GlobalPool(1, 49, 96),
 ]
-FIRST, SECOND = operators.decisions(LAYERS[0], X86)[:2]
+FIRST, SECOND = registry.decisions(LAYERS[0], X86)[:2]
 
 
 def took(microseconds: float) -> Measurement:
@@ -52,7 +52,7 @@ def test_the_last_word_beats_a_lucky_time(tmp_path: Path) -> None:
     run.settle()
     run = records(tmp_path)
     run.add(LAYERS[0], SECOND, took(6))
-    run.add(LAYERS[1], operators.default(LAYERS[1], X86), took(1))
+    run.add(LAYERS[1], registry.default(LAYERS[1], X86), took(1))
     run.settle({LAYERS[0]: (SECOND, took(8))})
     assert logged(tmp_path) == {str(LAYERS[0]): 8, str(LAYERS[1]): 1}
 
@@ -62,7 +62,7 @@ def test_other_layers_devices_and_threads_keep_their_records(tmp_path: Path) -> 
         run.add(LAYERS[0], FIRST, took(3 + number))
         run.settle()
     run = records(tmp_path)
-    run.add(LAYERS[1], operators.default(LAYERS[1], X86), took(1))
+    run.add(LAYERS[1], registry.default(LAYERS[1], X86), took(1))
     run.settle()
     assert len(TuningLog.read(tmp_path / "x86.jsonl").records) == 3
 
@@ -78,7 +78,7 @@ def test_trials_elsewhere_are_not_known_but_learnt_from(
 
 
 def test_trials_for_another_target_are_learnt_from(tmp_path: Path) -> None:
-    decision = operators.default(LAYERS[0], AVX512)
+    decision = registry.default(LAYERS[0], AVX512)
     other = Records(tmp_path / "x86-avx512.jsonl", AVX512, 1, "a CPU")
     other.add(LAYERS[0], decision, took(3))
     assert (decision, 3e-6) in records(tmp_path).earlier[AVX512][LAYERS[0]]

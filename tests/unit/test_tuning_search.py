@@ -3,79 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
 
 import numpy as np
-from tvm.ir.utils import derived_object
-from tvm.s_tir import meta_schedule
 
 from mobilenet_tvm.compile.tuning.cost_model import MODELS, CostModel
+from mobilenet_tvm.compile.tuning.local.builder import Candidate, Compiled
 from mobilenet_tvm.compile.tuning.measure import Failure, Measurement
-from mobilenet_tvm.compile.tuning.search import BATCH, predicted_best, search
-from mobilenet_tvm.compile.tuning.space import Space, key_of, number_in
+from mobilenet_tvm.compile.tuning.scheduler import BATCH_SIZE, run_trials
+from mobilenet_tvm.compile.tuning.search import predicted_best
+from mobilenet_tvm.compile.tuning.space import Space
 from mobilenet_tvm.compile.tuning.task import Task
-from mobilenet_tvm.schedules import registry as operators
-from mobilenet_tvm.schedules.workloads import Depthwise, GlobalPool, Pointwise, Step, Workload
+from mobilenet_tvm.schedules import registry
+from mobilenet_tvm.schedules.workloads import (
+    Depthwise,
+    GlobalPool,
+    Pointwise,
+    Step,
+    Window,
+    Workload,
+)
 from mobilenet_tvm.targets.presets import PRESETS
 
 X86 = PRESETS["x86"]
 POOL = GlobalPool(1, 49, 96)
 DENSE = Pointwise(196, 96, 576, (Step("add_channel"),))
-DEPTHWISE = Depthwise(1, 14, 14, 64, (3, 3), (1, 1), (1, 1, 1, 1))
+DEPTHWISE = Depthwise(1, 14, 14, 64, Window((3, 3), (1, 1), (1, 1, 1, 1)))
 
 Seconds = Callable[[Task, int], float | None]
 
 
-@derived_object
-class NoBuilder(meta_schedule.builder.PyBuilder):
-    """Names candidates instead of building them."""
-
-    def build(self, build_inputs: Sequence[Any]) -> list[Any]:
-        """Return the layer and the decision's number as the path."""
-        names = [f"{key_of(i.mod)}|{number_in(i.mod)}" for i in build_inputs]
-        return [meta_schedule.builder.BuilderResult(name, None) for name in names]
+def no_build(task: Task, numbers: Sequence[int]) -> list[Candidate]:
+    """Return candidates that are not built."""
+    return [Candidate(task, number, Path(), Compiled([])) for number in numbers]
 
 
-@derived_object
-class Result(meta_schedule.runner.PyRunnerFuture):
-    """An invented time."""
-
-    def __init__(self, seconds: float | None) -> None:
-        super().__init__()
-        self.seconds = seconds
-
-    def done(self) -> bool:
-        """Tell that it is there."""
-        return True
-
-    def result(self) -> Any:
-        """Return it."""
-        seconds = None if self.seconds is None else [self.seconds]
-        return meta_schedule.runner.RunnerResult(seconds, None if seconds else "failed")
-
-
-@derived_object
-class NoRunner(meta_schedule.runner.PyRunner):
+class NoRunner:
     """Invents times, and keeps the order of the candidates."""
 
-    def __init__(self, tasks: Sequence[Task], seconds: Seconds) -> None:
-        super().__init__()
-        self.tasks = {task.space.key: task for task in tasks}
-        self.seconds = seconds
+    concurrency = 1
+    wants_work = True
+    over = ""
+    seconds = 0.0
+
+    def __init__(self, seconds: Seconds) -> None:
+        self.invent = seconds
         self.order: list[tuple[Workload, int]] = []
 
-    def run(self, runner_inputs: Sequence[Any]) -> list[Any]:
+    def submit(self, candidates: Sequence[Candidate]) -> None:
         """Invent the times of a batch."""
-        results = []
-        for given in runner_inputs:
-            key, _, number = str(given.artifact_path).rpartition("|")
-            task = self.tasks[key]
-            seconds = self.seconds(task, int(number))
+        for candidate in candidates:
+            task, number = candidate.task, candidate.number
+            seconds = self.invent(task, number)
             failed = Failure("error", "failed")
-            task.outcomes[int(number)] = Measurement(seconds, seconds, 0, 1) if seconds else failed
-            self.order.append((task.workload, int(number)))
-            results.append(Result(seconds))
-        return results
+            task.outcomes[number] = Measurement(seconds, seconds, 0, 1) if seconds else failed
+            self.order.append((task.workload, number))
+
+    def unfinished(self) -> set[Candidate]:
+        """Return nothing: all have a time."""
+        return set()
 
 
 def by_tile(task: Task, number: int) -> float:
@@ -97,12 +83,12 @@ def run(
     model = CostModel(seed)
     for task in tasks:
         model.learn(task.space, task.known)
-    runner = NoRunner(tasks, seconds)
+    runner = NoRunner(seconds)
 
     def remaining() -> int:
         return left(tasks) if left else trials - sum(len(task.outcomes) for task in tasks)
 
-    search(tasks, model, NoBuilder(), runner, trials=trials, left=remaining, seed=seed)
+    run_trials(tasks, model, no_build, runner, trials=trials, left=remaining, seed=seed)
     return tasks, runner.order
 
 
@@ -142,7 +128,7 @@ def test_trials_go_where_they_save_most() -> None:
 
 def test_a_space_that_is_measured_wholly_ends_the_layer() -> None:
     (task,), order = run({POOL: 1}, trials=100)
-    assert len(order) == len(operators.decisions(POOL, X86))
+    assert len(order) == len(registry.decisions(POOL, X86))
     assert task.ended == "all decisions measured"
 
 
@@ -155,14 +141,14 @@ def test_a_layer_ends_when_no_gain_is_expected() -> None:
 def test_a_layer_whose_default_fails_is_given_up() -> None:
     (task,), order = run({DENSE: 1}, lambda *_: None)
     assert task.ended == "the default decision failed"
-    assert len(order) <= BATCH
+    assert len(order) <= BATCH_SIZE
 
 
 def test_no_batch_starts_when_the_time_is_up() -> None:
     tasks, order = run(LAYERS, left=lambda tasks: 0 if len(tasks[0].outcomes) else 100)
     assert [len(task.outcomes) > 0 for task in tasks] == [True, False, False]
     assert {task.ended for task in tasks} == {"no trials or time left"}
-    assert len(order) <= BATCH
+    assert len(order) <= BATCH_SIZE
 
 
 def test_of_what_is_known_only_the_best_is_measured_again() -> None:

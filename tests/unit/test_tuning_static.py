@@ -23,7 +23,7 @@ from mobilenet_tvm.compile.tuning.static.estimate import assembly, estimate
 from mobilenet_tvm.compile.tuning.static.rank import LEAST_GAIN, rank, records, require_model
 from mobilenet_tvm.compile.tuning.static.statements import LINE_BYTES, UnknownInstructionError
 from mobilenet_tvm.compile.tuning.static.trace import address_of, trace
-from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.cpu import pointwise
 from mobilenet_tvm.schedules.workloads import (
     Block,
@@ -33,6 +33,7 @@ from mobilenet_tvm.schedules.workloads import (
     GlobalPool,
     Pointwise,
     Step,
+    Window,
     Workload,
 )
 from mobilenet_tvm.targets.errors import UserError
@@ -42,10 +43,10 @@ from mobilenet_tvm.targets.target import Target
 A72, A53, X86 = PRESETS["cortex-a72"], PRESETS["cortex-a53"], PRESETS["x86"]
 RELU6 = (Step("add_channel"), Step("clip", (0.0, 6.0)))
 LAYER = Pointwise(784, 32, 192, RELU6)
-DEPTHWISE = Depthwise(1, 14, 14, 32, (3, 3), (1, 1), (1, 1, 1, 1), RELU6)
+DEPTHWISE = Depthwise(1, 14, 14, 32, Window((3, 3), (1, 1), (1, 1, 1, 1)), RELU6)
 HALVES = DepthwisePointwise(DEPTHWISE, 16, (Step("add_channel"),))
-EXPANSION = Convolution(1, 14, 14, 8, 32, (1, 1), (1, 1), (0, 0, 0, 0), False, RELU6)
-STEM = Convolution(1, 32, 32, 3, 16, (3, 3), (2, 2), (1, 1, 1, 1), True, RELU6)
+EXPANSION = Convolution(1, 14, 14, 8, 32, Window((1, 1), (1, 1), (0, 0, 0, 0)), False, RELU6)
+STEM = Convolution(1, 32, 32, 3, 16, Window((3, 3), (2, 2), (1, 1, 1, 1)), True, RELU6)
 needs_mca = pytest.mark.skipif(
     shutil.which("llvm-mca") is None, reason="llvm-mca is missing: apt-get install llvm"
 )
@@ -53,7 +54,7 @@ needs_mca = pytest.mark.skipif(
 
 def count_multiply_adds(workload: Workload, target: Target) -> tuple[int, int]:
     """Return how many a layer does, and how many of them in its most frequent path."""
-    func = operators.build(workload, operators.default(workload, target), target)
+    func = registry.build(workload, registry.default(workload, target), target)
     text = assembly(func.with_attr("global_symbol", "main"), target)
     name = "fmla" if target.architecture == "aarch64" else "vfmadd"
     counts = {
@@ -71,9 +72,9 @@ def count_multiply_adds(workload: Workload, target: Target) -> tuple[int, int]:
     ids=["cortex-a72", "cortex-a53", "x86"],
 )
 def test_a_pointwise_trace_holds_every_multiply_add(target: Target, unrolled: int) -> None:
-    decision = pointwise.default(LAYER, target)
+    decision = pointwise.SCHEDULE.default(LAYER, target)
     found, hot = count_multiply_adds(LAYER, target)
-    assert found * target.lanes == LAYER.flops / 2
+    assert found * target.lanes_of("float32") == LAYER.flops / 2
     tiles = LAYER.pixels // decision.tile_m * LAYER.outputs // decision.tile_n
     # The first and the last iteration belong to other paths.
     assert hot == tiles * (LAYER.inputs // decision.unroll_k // unrolled - 2)
@@ -85,7 +86,7 @@ def test_a_depthwise_trace_leaves_out_the_border(target: Target) -> None:
     # Of the three rows and columns around an output, the border has two.
     inside = (3 * 14 - 2) ** 2
     first_taps = 14 * 14
-    products = found * target.lanes / DEPTHWISE.channels
+    products = found * target.lanes_of("float32") / DEPTHWISE.channels
     # LLVM makes a plain product of some first taps.
     assert inside - first_taps <= products <= 9 * 14 * 14
 
@@ -123,7 +124,7 @@ def test_arm_loops_end_where_they_should(body: list[str], runs: int) -> None:
 
 def test_the_trace_tells_each_line_of_the_tensors() -> None:
     layer = Pointwise(16, 8, 16)
-    func = operators.build(layer, operators.default(layer, A72), A72)
+    func = registry.build(layer, registry.default(layer, A72), A72)
     lines: set[int] = set()
     text = assembly(func.with_attr("global_symbol", "main"), A72)
     trace(text, "aarch64", len(func.params), lines.update)
@@ -176,13 +177,13 @@ def test_a_bad_tile_is_slower_than_a_good_one() -> None:
     ids=lambda workload: str(workload).partition(" ")[0],
 )
 def test_every_kind_of_layer_has_an_estimate(workload: Workload, target: Target) -> None:
-    found = estimate(workload, operators.default(workload, target), target)
+    found = estimate(workload, registry.default(workload, target), target)
     assert found.seconds * 1e9 * target.clock_ghz >= found.cycles > 0
 
 
 def test_candidates_start_with_the_default_and_are_different() -> None:
     found = candidates(LAYER, A72, 12)
-    assert found[0] == operators.default(LAYER, A72)
+    assert found[0] == registry.default(LAYER, A72)
     assert len(set(found)) == 12
     assert candidates(LAYER, A72, 1) == found[:1]
     # More tiles than one.
@@ -243,7 +244,7 @@ def test_the_command_writes_a_log_that_can_be_used(tmp_path: Path) -> None:
     # An old estimate, in whose place the new one goes.
     layer = workloads("v3-small", A72, resolution=32)[-1]
     path = tmp_path / "cortex-a72.jsonl"
-    write_log(path, A72, {layer: operators.default(layer, A72)}, source="static")
+    write_log(path, A72, {layer: registry.default(layer, A72)}, source="static")
     command = [sys.executable, "-m", "mobilenet_tvm.compile.cli.main", "tune", "--static"]
     arguments = ["--model", "v3-small", "--resolution", "32", "--layers", str(layer)]
     options = ["--target", "cortex-a72", "--trials", "9", "--log", str(path), "--json"]

@@ -15,8 +15,15 @@ from tvm import te, tirx
 from mobilenet_tvm.compile.tuning.measure import Measurement
 from mobilenet_tvm.compile.tuning.progress import Event
 from mobilenet_tvm.compile.tuning.tune import plan, seconds_needed, tune
-from mobilenet_tvm.schedules import registry as operators
-from mobilenet_tvm.schedules.workloads import Depthwise, GlobalPool, Pointwise, Step, Workload
+from mobilenet_tvm.schedules import registry
+from mobilenet_tvm.schedules.workloads import (
+    Depthwise,
+    GlobalPool,
+    Pointwise,
+    Step,
+    Window,
+    Workload,
+)
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.presets import get_target, native
 from mobilenet_tvm.targets.target import Target
@@ -27,7 +34,7 @@ POOL = GlobalPool(1, 9, 128)
 #: Of six decisions on any machine.
 WIDE_POOL = GlobalPool(1, 9, 384)
 DENSE = Pointwise(10, 16, 32, (BIAS, Step("add")))
-DEPTHWISE = Depthwise(1, 6, 6, 16, (3, 3), (1, 1), (1, 1, 1, 1), (BIAS, CLIP))
+DEPTHWISE = Depthwise(1, 6, 6, 16, Window((3, 3), (1, 1), (1, 1, 1, 1)), (BIAS, CLIP))
 LAYERS: dict[Workload, int] = {POOL: 1, DENSE: 3, DEPTHWISE: 2}
 
 
@@ -96,12 +103,12 @@ def hanging(func: tirx.PrimFunc) -> tirx.PrimFunc:
 
 
 def test_broken_candidates_are_counted_and_never_handed_over() -> None:
-    decisions = operators.decisions(WIDE_POOL, NATIVE)
+    decisions = registry.decisions(WIDE_POOL, NATIVE)
     kinds = [unequal, unwritten, unbuilt, aborting, hanging]
     breakages = dict(zip(decisions[1:], kinds, strict=True))
 
     def build(workload: Workload, decision: Any, target: Target) -> tirx.PrimFunc:
-        func = operators.build(workload, decision, target)
+        func = registry.build(workload, decision, target)
         return breakages[decision](func) if decision in breakages else func
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -144,9 +151,9 @@ def test_an_interrupt_ends_the_run_and_keeps_what_was_measured() -> None:
 
 
 def test_a_plan_tells_sizes_and_at_most_how_long() -> None:
-    plans = plan(LAYERS, NATIVE, {POOL: [(operators.default(POOL, NATIVE), 1e-6)]})
+    plans = plan(LAYERS, NATIVE, {POOL: [(registry.default(POOL, NATIVE), 1e-6)]})
     sizes = {p.workload: (p.count, p.decisions, p.known) for p in plans}
-    assert sizes[POOL] == (1, len(operators.decisions(POOL, NATIVE)), 1)
+    assert sizes[POOL] == (1, len(registry.decisions(POOL, NATIVE)), 1)
     assert seconds_needed(plans, 10**6) < seconds_needed(plans, 10**6) + 1
     assert seconds_needed(plans, 10) == pytest.approx(2.0)
     assert seconds_needed(plans, 500, time_limit=1.0) == 1.0

@@ -1,8 +1,8 @@
-"""Calls functions in a process of its own, which may hang or die: the caller gets its time-out.
+"""Calls functions in a process of its own, which may hang or die: the call still ends in time.
 
-Each session on a board has one: TVM allows 32 in a process, and what a board answers may end it.
-TVM's own pool of processes is for what runs here: its processes take a second to start, and one
-that waits for a board would outlive a killed tuner.
+Each session on a board has one: TVM allows 32 sessions in a process, and what a board answers may
+crash it. TVM's own pool of processes is for what runs here: its processes take a second to start,
+and one that waits for a board would outlive a killed tuner.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 
 from mobilenet_tvm.targets.errors import UserError
 
-#: How often a child looks whether its parent is still there, in seconds.
-_LOOK = 0.5
+#: How often a child checks that its parent is still there, in seconds.
+_POLL_INTERVAL = 0.5
 
 
 class Child:
@@ -53,7 +53,7 @@ class Child:
         *arguments
             What pickle takes.
         timeout : float or None
-            Seconds, after which the process is ended.
+            Seconds after which the process is ended.
 
         Returns
         -------
@@ -89,14 +89,14 @@ class Child:
 def _die_with(parent: int) -> None:
     """End this process when its parent has, even while it is in a call that does not return."""
     while os.getppid() == parent:
-        time.sleep(_LOOK)
+        time.sleep(_POLL_INTERVAL)
     os._exit(1)
 
 
 def main() -> None:
     """Serve the process that has started this one."""
     descriptor, parent = map(int, sys.argv[1:])
-    # Ctrl-C reaches a terminal's whole process group; it is for the process that tunes.
+    # Ctrl-C, which a terminal sends to the whole process group, is for the tuner's process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     pipe: Connection = Connection(descriptor)

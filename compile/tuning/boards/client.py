@@ -20,7 +20,7 @@ from mobilenet_tvm.runtime.remote.info import BoardInfo
 from mobilenet_tvm.runtime.remote.measuring import FUNCTION, Request, read_answer
 from mobilenet_tvm.runtime.remote.session import Session
 
-#: Flushes all arguments but the first: what TVM's own servers have instead of our protocol.
+#: Flushes all arguments but the first, where TVM's own servers lack this project's protocol.
 _FLUSH = "cache_flush_cpu_non_first_arg"
 
 
@@ -56,7 +56,7 @@ class Files:
 
 
 class _Client:
-    """A session, whose it is, and what it has uploaded."""
+    """A session, the board at its other end, and what was uploaded."""
 
     def __init__(self, session: Session, board: BoardInfo) -> None:
         self.session = session
@@ -87,7 +87,7 @@ def open_session(
     wait : float
         Seconds to wait for a free board.
     kind : str
-        TVM's name of what the candidates' code is.
+        TVM's name of the kind of device.
 
     Returns
     -------
@@ -99,7 +99,7 @@ def open_session(
     session = Session.open(address, priority, limit, wait)
     board = session.board
     if kind != CPU:
-        # A board that has none fails by its first candidate, and says so.
+        # On a board that has none the first candidate fails, and says so.
         with suppress(BoardError):
             board = replace(board, machine=session.gpu(kind))
     _client = _Client(session, replace(board, name=_line(board.name), machine=_line(board.machine)))
@@ -115,7 +115,7 @@ def close_session() -> None:
 
 
 def upload(files: Files, timeout: float) -> None:
-    """Bring to the board what it does not have yet; it may be silent for so many seconds."""
+    """Bring to the board what it does not have yet; it has so many seconds for each answer."""
     client = _current()
     client.upload(files.library, timeout)
     if client.session.native:
@@ -123,7 +123,7 @@ def upload(files: Files, timeout: float) -> None:
             client.upload(path, timeout)
 
 
-def measure(files: Files, timeout: float) -> Measurement | Failure:
+def measure_on_board(files: Files, timeout: float) -> Measurement | Failure:
     """Check and time an uploaded candidate.
 
     Parameters
@@ -156,14 +156,14 @@ def measure(files: Files, timeout: float) -> Measurement | Failure:
         try:
             outcome = read_answer(answer)
         except ValueError as error:
-            raise BoardLost(f"board {board.name} answers garbage ({error})") from None
+            raise BoardLost(f"board {board.name} sent an invalid answer ({error})") from None
     if isinstance(outcome, Failure):
         return outcome
     return replace(outcome, board=board.name, device=board.machine)
 
 
 def _line(text: Any) -> str:
-    """Return what a board says of itself in a form that a log takes."""
+    """Return what a board says about itself as one printable line, for the log."""
     return "".join(filter(str.isprintable, str(text)))
 
 
@@ -173,7 +173,7 @@ def _current() -> _Client:
 
 
 def _measure_by_evaluator(client: _Client, files: Files, timeout: float) -> Measurement | Failure:
-    """Measure on a server of TVM's own, which knows no more than its time evaluator."""
+    """Measure on one of TVM's own servers, which has no more than a time evaluator."""
     import tvm_ffi
 
     session, function = client.session, tvm_ffi.get_global_func

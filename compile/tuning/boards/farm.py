@@ -14,7 +14,7 @@ from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.target import Target
 
 #: Seconds to wait where no board is left.
-PATIENCE = 60.0
+WAIT_TIMEOUT = 60.0
 
 
 @dataclass(frozen=True)
@@ -26,21 +26,21 @@ class Farm:
     address : Address
         A board's, or a tracker's and a key.
     limit : int, optional
-        The most boards at a time; all by default.
+        The maximum number of boards at a time; all by default.
     priority : int
-        Of several runs that wait for a board the one with the largest gets it.
-    patience : float
+        Of several runs that wait for a board, the one with the highest priority gets it.
+    wait_timeout : float
         Seconds to wait where no board is left.
     """
 
     address: Address
     limit: int | None = None
     priority: int = 1
-    patience: float = PATIENCE
+    wait_timeout: float = WAIT_TIMEOUT
 
 
 def survey(address: Address) -> list[ListedBoard]:
-    """Return the boards at an address, busy ones too.
+    """Return the boards at an address, including busy ones.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def survey(address: Address) -> list[ListedBoard]:
 
 
 def registered(address: Address) -> list[ListedBoard]:
-    """Return the boards that a tracker has of the address's key.
+    """Return the boards that are registered under an address's key.
 
     Raises
     ------
@@ -69,12 +69,12 @@ def registered(address: Address) -> list[ListedBoard]:
 
 
 def label(info: BoardInfo, address: str) -> str:
-    """Return what a run calls a board: two may have the same name."""
+    """Return a name that is unique in a run: two boards may have the same one."""
     return info.name if info.name == address else f"{info.name} ({address})"
 
 
 def require_fitting(boards: Sequence[ListedBoard], target: Target) -> str:
-    """Make sure that some board can run a target's code; return what such a board is.
+    """Make sure that some board can run a target's code; return the machine that it is.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def require_fitting(boards: Sequence[ListedBoard], target: Target) -> str:
 
 
 def misfit(board: BoardInfo, target: Target) -> str:
-    """Return why a board cannot run a target's code; nothing where it can, or does not tell."""
+    """Return why a board cannot run a target's code; empty if it can, or does not say."""
     if board.architecture and board.architecture != target.architecture:
         return (
             f"board {board.name} is {board.architecture} and cannot run code for "

@@ -1,9 +1,8 @@
-"""The files that a board needs to measure a candidate: its arguments, and the right result."""
+"""The files that a board needs to measure a candidate: its arguments and the right result."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,10 @@ import tvm
 
 from mobilenet_tvm.compile.tuning.local.builder import Build, Compiled, compile_candidate
 from mobilenet_tvm.compile.tuning.measure import random_arguments, random_gates
+from mobilenet_tvm.runtime.atomic import replacing
 from mobilenet_tvm.runtime.measure import Array
-from mobilenet_tvm.schedules import registry as operators
-from mobilenet_tvm.schedules.workloads import (
-    Block,
-    Depthwise,
-    DepthwisePointwise,
-    Pointwise,
-    Workload,
-    output_dtype,
-)
+from mobilenet_tvm.schedules import registry
+from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.presets import native
 from mobilenet_tvm.targets.target import Target
 
@@ -32,7 +25,7 @@ def compile_with_arguments(
 ) -> Compiled:
     """Compile one candidate; store its arguments, and the default's result, in its folder."""
     folder = Path(path).parent
-    if decision == operators.default(workload, target):
+    if decision == registry.default(workload, target):
         compute_reference(workload, reference_path(workload, folder))
     compiled = compile_candidate(build, workload, decision, target, path)
     arrays, weights = random_arguments(workload, decision, compiled.parameters)
@@ -48,8 +41,8 @@ def reference_path(workload: Workload, folder: Path) -> Path:
 def compute_reference(workload: Workload, path: Path) -> None:
     """Store a layer's right result, as this machine's CPU computes it by the default decision.
 
-    So a board that computes wrongly is known by its first candidate. This machine computes in
-    float32, also where the layer's own type is smaller.
+    With it the first candidate shows whether a board computes correctly. This machine computes in
+    float32, even if the layer's own type is smaller.
 
     Parameters
     ----------
@@ -59,44 +52,27 @@ def compute_reference(workload: Workload, path: Path) -> None:
         The file to write.
     """
     target = native()
-    plain = in_float32(workload)
-    gates = 0
-    if isinstance(plain, Pointwise):
-        gates, plain = plain.gates, replace(plain, gates=0)
-    decision = operators.default(plain, target)
+    plain, gates = workload.without_gates().in_type("float32"), workload.gates
+    decision = registry.default(plain, target)
     library = str(path.with_suffix(".so"))
-    compiled = compile_candidate(operators.build, plain, decision, target, library)
+    compiled = compile_candidate(registry.build, plain, decision, target, library)
     arrays, _ = random_arguments(workload, decision, compiled.parameters)
     if gates:
         factors = random_gates((gates, arrays[0].shape[-1]), workload.dtype)
         arrays[0] *= np.repeat(factors, len(arrays[0]) // gates, axis=0)
     tensors = [tvm.runtime.tensor(array) for array in arrays]
     tvm.runtime.load_module(library)["main"](*tensors)
-    np.save(path, tensors[-1].numpy().astype(output_dtype(workload.epilogue, workload.dtype)))
-
-
-def in_float32(workload: Workload) -> Workload:
-    """Return a layer as it is in the network that another type was asked for."""
-    if workload.dtype == "float32":
-        return workload
-    assert not isinstance(workload, Block)  # noqa: S101
-    epilogue = tuple(step for step in workload.epilogue if step.op != "float32")
-    if not isinstance(workload, DepthwisePointwise):
-        return replace(workload, epilogue=epilogue, dtype="float32")
-    first = in_float32(workload.depthwise)
-    assert isinstance(first, Depthwise)  # noqa: S101
-    return replace(workload, depthwise=first, epilogue=epilogue)
+    np.save(path, tensors[-1].numpy().astype(workload.types.result))
 
 
 def store(array: Array, folder: Path) -> Path:
-    """Store an array under a name that tells what is in it; return the file's path.
+    """Store an array under a hash of its contents; return the file's path.
 
-    Candidates share most of their arguments, and a board gets a file once.
+    Candidates share most of their arguments, and a file is uploaded to a board once.
     """
     digest = hashlib.sha256(repr(array.shape).encode() + array.tobytes()).hexdigest()
     path = folder / f"{digest[:20]}.npy"
     if not path.exists():
-        scratch = path.with_suffix(f".{os.getpid()}.npy")
-        np.save(scratch, array)
-        scratch.replace(path)
+        with replacing(path) as scratch:
+            np.save(scratch, array)
     return path

@@ -1,4 +1,4 @@
-"""What a run knows of the boards it shares: which may be used, and which is slower than others.
+"""What a run knows about its boards: which may be used, and which are slower than others.
 
 Pure bookkeeping: it opens no connection and waits for nothing.
 """
@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from enum import Enum
 
 #: Seconds that a board is set aside at its first fault; twice as long at each that follows, up
-#: to the longest.
-FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0
+#: to the maximum.
+FIRST_PAUSE, MAX_PAUSE = 2.0, 300.0
 #: A board is slow when it takes this many times as long as the median of its siblings.
-SLOW = 1.5
+SLOW_RATIO = 1.5
 
 
 class State(Enum):
-    """What a board is to the run."""
+    """Whether a board may be used."""
 
-    #: The run may have it, but does not.
+    #: It may be used, and is not.
     FREE = "free"
     MEASURING = "measuring"
     #: It failed, or is slow, and is tried again later.
@@ -36,7 +36,7 @@ class _Board:
     until: float = 0.0
     faults: int = 0
     reason: str = ""
-    #: Seconds of what all boards are compared by.
+    #: Seconds of the candidate by which boards are compared.
     reference: float | None = None
 
 
@@ -65,12 +65,12 @@ class Pool:
         return [name for name in self._boards if self.state(name) is state]
 
     def faults(self, name: str) -> int:
-        """Return how often a board has failed since it worked."""
+        """Return how often a board has failed since it last succeeded."""
         return self._boards.get(name, _Board()).faults
 
     @property
     def suspects(self) -> set[str]:
-        """The boards that are unfit, or have failed and not worked since."""
+        """The boards that are unfit, or have failed and not succeeded since."""
         return {n for n, b in self._boards.items() if b.state is State.UNFIT or b.faults > 0}
 
     def take(self, name: str) -> bool:
@@ -81,17 +81,17 @@ class Pool:
         return True
 
     def give_back(self, name: str) -> None:
-        """End measuring on a board that is in order."""
+        """End measuring on a board that has no fault."""
         board = self._boards[name]
         if board.state is State.MEASURING:
             board.state = State.FREE
 
-    def works(self, name: str) -> None:
-        """Take note of a right result: earlier faults no longer count."""
+    def succeed(self, name: str) -> None:
+        """Note a right result: earlier faults no longer count."""
         self._boards[name].faults = 0
 
-    def forgive(self, name: str) -> None:
-        """Use a board again at once: its fault was the candidate's."""
+    def reinstate(self, name: str) -> None:
+        """Use a board again at once: the candidate was at fault."""
         board = self._boards[name]
         board.faults = 0
         if board.state is State.ASIDE:
@@ -108,7 +108,7 @@ class Pool:
             One line.
         """
         board = self._boards.setdefault(name, _Board())
-        pause = min(FIRST_PAUSE * float(2**board.faults), LONGEST_PAUSE)
+        pause = min(FIRST_PAUSE * float(2**board.faults), MAX_PAUSE)
         board.faults += 1
         board.state, board.until, board.reason = State.ASIDE, self._clock() + pause, reason
         return pause
@@ -119,7 +119,7 @@ class Pool:
         board.state, board.reason = State.UNFIT, reason
 
     def slowness(self, name: str, seconds: float) -> float:
-        """Compare a board with its siblings.
+        """Compare a board with the others.
 
         Parameters
         ----------

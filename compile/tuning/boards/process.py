@@ -1,4 +1,4 @@
-"""One board after the other, each used from a process that may hang or die with it."""
+"""Measures on one board after the other, from a process that may hang or die with the board."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from mobilenet_tvm.compile.tuning.boards.child import Child
 from mobilenet_tvm.compile.tuning.boards.client import Files
 from mobilenet_tvm.compile.tuning.boards.farm import Farm
 from mobilenet_tvm.compile.tuning.local.builder import one_line
-from mobilenet_tvm.compile.tuning.measure import Failure, Measurement
+from mobilenet_tvm.compile.tuning.measure import Failure
+from mobilenet_tvm.compile.tuning.task import Outcome
 from mobilenet_tvm.runtime.remote.errors import BoardCrashed, BoardError, BoardTimeout, NoBoard
 from mobilenet_tvm.runtime.remote.info import BoardInfo
 from mobilenet_tvm.targets.errors import UserError
 
-Outcome = Measurement | Failure
-
-#: Seconds to wait for a free board before the tracker is asked again, and for a candidate's files.
-_OPEN, _UPLOAD = 60.0, 60.0
-#: Seconds that the process has beyond the time-outs that it keeps itself.
-_MERCY = 5.0
+#: Seconds to wait for a free board before the tracker is asked again.
+_OPEN_TIMEOUT = 60.0
+#: Seconds for the upload of a candidate's files.
+_UPLOAD_TIMEOUT = 60.0
+#: Seconds that the process has beyond the timeouts that it keeps itself.
+_GRACE_PERIOD = 5.0
 
 
 class BoardProcess:
@@ -31,7 +32,7 @@ class BoardProcess:
     farm : Farm
         The boards.
     kind : str
-        TVM's name of what the candidates' code is.
+        TVM's name of the kind of device.
     timeout : float
         Seconds after which a candidate counts as hung.
     """
@@ -65,12 +66,12 @@ class BoardProcess:
             self._child = Child()
             if self._killed:
                 self._child.kill()
-        limit = lease + _UPLOAD + self._timeout
-        opening = (self._farm.address, self._farm.priority, limit, _OPEN, self._kind)
+        limit = lease + _UPLOAD_TIMEOUT + self._timeout
+        opening = (self._farm.address, self._farm.priority, limit, _OPEN_TIMEOUT, self._kind)
         try:
-            # At its end it may still be on its way to a board that does not answer.
+            # When they end, it may still be connecting to a board that does not answer.
             found: tuple[BoardInfo, str] = self._call(
-                board_client.open_session, *opening, timeout=_OPEN + 4 * _MERCY
+                board_client.open_session, *opening, timeout=_OPEN_TIMEOUT + 4 * _GRACE_PERIOD
             )
         except (UserError, TimeoutError, ChildProcessError) as error:
             raise NoBoard(one_line(error)) from None
@@ -102,7 +103,7 @@ class BoardProcess:
     def close(self) -> None:
         """Give the board back."""
         try:
-            self._call(board_client.close_session, timeout=_MERCY)
+            self._call(board_client.close_session, timeout=_GRACE_PERIOD)
         except (UserError, TimeoutError, ChildProcessError):
             self._current.kill()
 
@@ -113,10 +114,11 @@ class BoardProcess:
             self._child.kill()
 
     def _measure_one(self, files: Files) -> tuple[Outcome, str | None]:
-        silence = self._timeout
+        limit = self._timeout
+        upload, measure = board_client.upload, board_client.measure_on_board
         try:
-            self._call(board_client.upload, files, silence, timeout=_UPLOAD + _MERCY)
-            outcome = self._call(board_client.measure, files, silence, timeout=silence + _MERCY)
+            self._call(upload, files, limit, timeout=_UPLOAD_TIMEOUT + _GRACE_PERIOD)
+            outcome = self._call(measure, files, limit, timeout=limit + _GRACE_PERIOD)
         except BoardError as error:
             return Failure("error", one_line(error)), None
         except (BoardTimeout, TimeoutError):

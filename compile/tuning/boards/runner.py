@@ -1,10 +1,10 @@
-"""Measures candidates on boards that are somewhere else, on all that are free at the same time.
+"""Measures candidates on all free boards at the same time, while the tuner builds more.
 
-A thread per board feeds a process of its own that holds the session: so whatever a board
-answers, or whether it does, ends at a time-out. A candidate has failed when it fails twice, on two
-boards where there are; a board on which it alone fails is set aside and tried again later. Every
-session begins with the same candidate, the yardstick: so a board that computes wrongly, or more
-slowly than its siblings, is found before it measures anything else.
+A thread per board feeds a process of its own that holds the session, so that whatever a board
+answers, or does not, ends at a timeout. A candidate has failed when it fails twice, on two boards
+where there are two; a board on which it alone fails is set aside and tried again later. Every
+session begins with the same candidate, the reference, so that a board that computes wrong results,
+or is slower than its siblings, is found before it measures anything else.
 """
 
 from __future__ import annotations
@@ -17,71 +17,49 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tvm.ir.utils import derived_object
-from tvm.s_tir import meta_schedule
-
 from mobilenet_tvm.compile.tuning.boards.client import Files
 from mobilenet_tvm.compile.tuning.boards.farm import Farm, label, misfit, registered
 from mobilenet_tvm.compile.tuning.boards.files import reference_path
-from mobilenet_tvm.compile.tuning.boards.health import SLOW, Pool, State
-from mobilenet_tvm.compile.tuning.boards.process import BoardProcess, Outcome
-from mobilenet_tvm.compile.tuning.local.builder import Artifact, one_line
-from mobilenet_tvm.compile.tuning.local.runner import TIMEOUT, runner_result
+from mobilenet_tvm.compile.tuning.boards.health import SLOW_RATIO, Pool, State
+from mobilenet_tvm.compile.tuning.boards.process import BoardProcess
+from mobilenet_tvm.compile.tuning.local.builder import Candidate
+from mobilenet_tvm.compile.tuning.local.runner import TIMEOUT
 from mobilenet_tvm.compile.tuning.measure import Failure, place_of, tolerance
-from mobilenet_tvm.compile.tuning.task import Task
+from mobilenet_tvm.compile.tuning.task import OnOutcome, Outcome
 from mobilenet_tvm.runtime.remote.errors import NoBoard
 from mobilenet_tvm.targets.target import Target
 
 #: Seconds that a board is kept while other runs may wait for it.
 LEASE = 30.0
 #: Seconds that a board without work is kept; a batch is built in less.
-IDLE = 2.0
-#: Seconds between two looks at the tracker, and before the next attempt to have a board.
-_LOOK, _PAUSE = 2.0, 1.0
-#: Seconds without any board after which that is said.
-_WARN = 5.0
+IDLE_TIMEOUT = 2.0
+#: Seconds between two requests to the tracker for its boards.
+_POLL_INTERVAL = 2.0
+#: Seconds between two attempts to get a board.
+_RETRY_INTERVAL = 1.0
+#: Seconds without any board after which the user is told.
+_WARN_AFTER = 5.0
 
 
 @dataclass(eq=False)
 class _Job:
     """Candidates to be measured on one board, one after the other."""
 
-    artifacts: Sequence[Artifact]
+    candidates: Sequence[Candidate]
     files: Sequence[Files]
+    #: Whether the callback gets the outcome.
+    tell: bool
     #: One per candidate, unless no board was left.
     outcomes: Sequence[Outcome] = ()
     #: The boards on which it has failed, and how.
     failed: dict[str, str] = field(default_factory=dict)
-    ended: threading.Event = field(default_factory=threading.Event)
 
 
-@derived_object
-class _Future(meta_schedule.runner.PyRunnerFuture):  # type: ignore[misc]
-    """A candidate that is measured some time."""
-
-    def __init__(self, job: _Job, await_: Callable[[_Job], None]) -> None:
-        super().__init__()
-        self._job = job
-        self._await = await_
-
-    def done(self) -> bool:
-        """Tell whether it is."""
-        return self._job.ended.is_set()
-
-    def result(self) -> meta_schedule.runner.RunnerResult:
-        """Wait for it."""
-        self._await(self._job)
-        return runner_result(*self._job.outcomes or [Failure("lost", "no board is left")])
-
-
-@derived_object
-class BoardRunner(meta_schedule.runner.PyRunner):  # type: ignore[misc]
-    """Measures batches of candidates while its caller builds more.
+class BoardRunner:
+    """Measures candidates on boards while its caller goes on.
 
     Parameters
     ----------
-    artifacts : dict of str to Artifact
-        The builder's, with the files of their arguments.
     farm : Farm
         The boards.
     target : Target
@@ -101,17 +79,14 @@ class BoardRunner(meta_schedule.runner.PyRunner):  # type: ignore[misc]
 
     def __init__(
         self,
-        artifacts: dict[str, Artifact],
         farm: Farm,
         target: Target,
         threads: int,
         folder: Path,
-        on_outcome: Callable[[Task, int, Outcome], None],
+        on_outcome: OnOutcome,
         say: Callable[[str], None],
         timeout: float = TIMEOUT,
     ) -> None:
-        super().__init__()
-        self._artifacts = artifacts
         self._farm = farm
         self._target = target
         self._threads = threads
@@ -122,55 +97,67 @@ class BoardRunner(meta_schedule.runner.PyRunner):  # type: ignore[misc]
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._waiting: deque[_Job] = deque()
-        self._yardstick: Files | None = None
+        #: Those that wait, and those that are being measured.
+        self._unfinished: set[_Job] = set()
+        self._reference: Files | None = None
         self._pool = Pool()
+        #: Why no board was to be had, as the tracker or the last board said.
         self._trouble = ""
-        #: When it was last seen that something can be measured, and whether the user knows.
+        #: When something could last be measured, and whether the user knows that nothing can.
         self._since, self._warned = time.monotonic(), False
         self._slots: list[tuple[BoardProcess, threading.Thread]] = []
-        #: How long nothing was done but measure.
+        #: What has ended a board's thread, such as an error of a callback.
+        self._error: Exception | None = None
+        #: How long the tuner did nothing but wait for measurements.
         self.seconds = 0.0
         #: Why no more can be measured; empty as long as it can.
         self.over = ""
-        #: What a callback has raised.
-        self.error: Exception | None = None
-        self._have_threads(self._look())
-        threading.Thread(target=self._keep, daemon=True).start()
+        self._start_threads(self._list_boards())
+        threading.Thread(target=self._supervise, daemon=True).start()
 
     @property
-    def boards(self) -> int:
-        """The most boards that have been there at a time, as far as they may be used."""
+    def concurrency(self) -> int:
+        """The most boards there have been at a time, as far as they may be used."""
         return len(self._slots)
 
-    def run(
-        self, runner_inputs: Sequence[meta_schedule.runner.RunnerInput]
-    ) -> list[meta_schedule.runner.RunnerFuture]:
-        """Hand over a batch; each candidate is a job of its own."""
-        jobs = [self._submit([str(given.artifact_path)]) for given in runner_inputs]
-        return [_Future(job, self._await) for job in jobs]
-
     @property
-    def hungry(self) -> bool:
-        """Whether it will soon have nothing left to measure, or takes whatever comes as it ends."""
-        return bool(self.over) or len(self._waiting) < 2 * self.boards
+    def wants_work(self) -> bool:
+        """Whether boards will soon be idle; always so when the run is over."""
+        return len(self._waiting) < 2 * self.concurrency
+
+    def submit(self, candidates: Sequence[Candidate]) -> None:
+        """Queue candidates; each is a job of its own."""
+        for candidate in candidates:
+            self._queue([candidate], tell=True)
+
+    def unfinished(self) -> set[Candidate]:
+        """Return the candidates that wait or are being measured.
+
+        Raises
+        ------
+        Exception
+            What a callback has raised in another thread.
+        """
+        return {candidate for job in self._unfinished_jobs() for candidate in job.candidates}
 
     def wait(self) -> None:
         """Wait until another candidate is measured, or for a moment."""
         began = time.perf_counter()
         with self._changed:
-            self._changed.wait(_PAUSE)
+            self._changed.wait(_RETRY_INTERVAL)
         self.seconds += time.perf_counter() - began
 
-    def in_turns(self, groups: Iterable[Sequence[str]]) -> Iterator[Sequence[Outcome]]:
-        """Measure libraries again, those of a group in turns on one board.
+    def in_turns(self, groups: Iterable[Sequence[Candidate]]) -> Iterator[Sequence[Outcome]]:
+        """Measure candidates again, those of a group in turns on one board.
 
         Yields
         ------
         sequence of Measurement or Failure
             The outcomes of a group; empty if no board is left.
         """
-        for job in [self._submit(group) for group in groups]:
-            self._await(job)
+        for job in [self._queue(group, tell=False) for group in groups]:
+            while job in self._unfinished_jobs():
+                self.wait()
             yield job.outcomes
 
     def close(self) -> None:
@@ -183,54 +170,55 @@ class BoardRunner(meta_schedule.runner.PyRunner):  # type: ignore[misc]
         for _, thread in self._slots:
             thread.join()
 
-    def _await(self, job: _Job) -> None:
-        while not job.ended.is_set():
-            self.wait()
-
-    def _submit(self, paths: Sequence[str]) -> _Job:
-        artifacts = [self._artifacts[path] for path in paths]
-        job = _Job(artifacts, [self._files(*pair) for pair in zip(paths, artifacts, strict=True)])
+    def _queue(self, candidates: Sequence[Candidate], *, tell: bool) -> _Job:
+        job = _Job(candidates, [self._files(candidate) for candidate in candidates], tell)
         with self._changed:
-            if self._yardstick is None and artifacts[0].number == 0:
-                self._yardstick = job.files[0]
-            if self.over:
-                job.ended.set()
-            else:
+            if self._reference is None and candidates[0].number == 0:
+                self._reference = job.files[0]
+            if not self.over:
+                self._unfinished.add(job)
                 self._waiting.append(job)
             self._changed.notify_all()
         return job
 
-    def _files(self, path: str, artifact: Artifact) -> Files:
-        workload = artifact.task.workload
-        _, shape, _ = artifact.compiled.parameters[-1]
+    def _unfinished_jobs(self) -> set[_Job]:
+        with self._changed:
+            if self._error is not None:
+                raise self._error
+            return set(self._unfinished)
+
+    def _files(self, candidate: Candidate) -> Files:
+        workload, compiled = candidate.task.workload, candidate.compiled
+        _, shape, _ = compiled.parameters[-1]
         return Files(
-            Path(path),
-            artifact.compiled.arguments,
-            artifact.compiled.weights,
+            candidate.library,
+            compiled.arguments,
+            compiled.weights,
             reference_path(workload, self._folder),
             tolerance(workload, math.prod(shape)),
             self._threads,
             place_of(self._target),
         )
 
-    # From here on, in the threads of the boards.
+    # What follows runs in the threads of the boards.
 
     def _serve(self, process: BoardProcess) -> None:
         try:
             self._serve_boards(process)
         except Exception as error:
             with self._changed:
-                self.error = error
-                self._give_up(one_line(error))
+                self._error = error
+                self._stop.set()
+                self._changed.notify_all()
 
     def _serve_boards(self, process: BoardProcess) -> None:
         """Have some board as long as there is something to measure."""
         while self._await_work():
             board = self._open(process)
             if board is None:
-                self._stop.wait(_PAUSE)
+                self._stop.wait(_RETRY_INTERVAL)
                 continue
-            fault = self._use(process, board)
+            fault = self._measure_on(board, process)
             with self._changed:
                 self._since = time.monotonic()
                 if fault is None:
@@ -245,7 +233,7 @@ class BoardRunner(meta_schedule.runner.PyRunner):  # type: ignore[misc]
             return not self._stop.is_set() and not self.over
 
     def _open(self, process: BoardProcess) -> str | None:
-        """Have a board and return its name, if there is one that may be used."""
+        """Get a board and return its name, if there is one that may be used."""
         try:
             info, address = process.open(LEASE)
         except NoBoard as error:
@@ -265,10 +253,10 @@ class BoardRunner(meta_schedule.runner.PyRunner):  # type: ignore[misc]
         process.close()
         return None
 
-    def _use(self, process: BoardProcess, board: str) -> str | None:
-        """Measure on a board until its time is up, or return what is wrong with it."""
+    def _measure_on(self, board: str, process: BoardProcess) -> str | None:
+        """Measure on a board until its lease ends, or return what is wrong with it."""
         until = time.monotonic() + LEASE
-        fault = self._try_out(process, board)
+        fault = self._check_board(board, process)
         while fault is None and time.monotonic() < until:
             job = self._next(board)
             if job is None:
@@ -278,77 +266,79 @@ class BoardRunner(meta_schedule.runner.PyRunner):  # type: ignore[misc]
                 return None
         return fault
 
-    def _try_out(self, process: BoardProcess, name: str) -> str | None:
-        """Measure the yardstick; return what is wrong with the board."""
-        if self._yardstick is None:
+    def _check_board(self, name: str, process: BoardProcess) -> str | None:
+        """Measure the reference candidate; return what is wrong with the board."""
+        if self._reference is None:
             # It could not be built; the next layer's will do.
             return None
-        (outcome,), fault = process.measure([self._yardstick])
+        (outcome,), fault = process.measure([self._reference])
         if isinstance(outcome, Failure):
             return fault or outcome.reason
         with self._changed:
             slowness = self._pool.slowness(name, outcome.seconds)
-        return f"takes {slowness:.1f} times as long as others" if slowness > SLOW else None
+        return f"takes {slowness:.1f} times as long as others" if slowness > SLOW_RATIO else None
 
     def _next(self, name: str) -> _Job | None:
-        """Take a job for a board; one that has failed on it only if nobody else is there."""
+        """Take a job for a board; one that has failed on it only if no other board is there."""
 
         def suitable() -> _Job | None:
             alone = len(self._pool.names(State.MEASURING)) == 1
             return next((job for job in self._waiting if alone or name not in job.failed), None)
 
         with self._changed:
-            self._changed.wait_for(lambda: self._stop.is_set() or suitable(), IDLE)
+            self._changed.wait_for(lambda: self._stop.is_set() or suitable(), IDLE_TIMEOUT)
             job = None if self._stop.is_set() else suitable()
             if job is not None:
                 self._waiting.remove(job)
             return job
 
     def _settle(self, job: _Job, name: str, outcomes: Sequence[Outcome]) -> bool:
-        """Keep a job's outcomes, or have it tried once more; tell if the board is excused."""
+        """Keep a job's outcomes, or have it tried once more; tell if the board is not at fault."""
         failure = next((outcome for outcome in outcomes if isinstance(outcome, Failure)), None)
         with self._changed:
             if self._stop.is_set():
                 return True
             if failure is not None and not job.failed:
                 job.failed[name] = failure.reason
-                self._waiting.appendleft(job)
+                if self.over:
+                    self._unfinished.remove(job)
+                else:
+                    self._waiting.appendleft(job)
                 self._changed.notify_all()
                 return False
             if failure is not None:
                 for other in (*job.failed, name):
-                    self._pool.forgive(other)
+                    self._pool.reinstate(other)
             else:
-                self._pool.works(name)
+                self._pool.succeed(name)
                 for other, reason in job.failed.items():
                     if other != name and self._pool.state(other) is not State.ASIDE:
                         self._set_aside(other, f"{reason}, unlike on {name}")
             job.outcomes = outcomes
-            try:
-                if len(outcomes) == 1:
-                    (artifact,), (outcome,) = job.artifacts, outcomes
-                    self._on_outcome(artifact.task, artifact.number, outcome)
-            finally:
-                job.ended.set()
-                self._changed.notify_all()
+            if job.tell:
+                for candidate, outcome in zip(job.candidates, outcomes, strict=True):
+                    self._on_outcome(candidate.task, candidate.number, outcome)
+            # Not if the callback raises: its error is to be seen before the batch looks finished.
+            self._unfinished.remove(job)
+            self._changed.notify_all()
         return True
 
     def _set_aside(self, name: str, reason: str) -> None:
         pause = self._pool.fail(name, reason)
         self._say(f"board {name}: {reason}; set aside for {pause:.0f} s")
 
-    # From here on, in the thread that keeps the others.
+    # What follows runs in the thread that supervises the others.
 
-    def _keep(self) -> None:
-        """Have a thread for each board, and see when no board is left."""
-        while not self._stop.wait(_LOOK):
-            boards = self._look()
+    def _supervise(self) -> None:
+        """Start a thread for each new board, and end the run when no board is left."""
+        while not self._stop.wait(_POLL_INTERVAL):
+            boards = self._list_boards()
             with self._changed:
                 if not self._stop.is_set():
-                    self._have_threads(boards)
-                    self._judge(boards)
+                    self._start_threads(boards)
+                    self._check_progress(boards)
 
-    def _have_threads(self, boards: Collection[str]) -> None:
+    def _start_threads(self, boards: Collection[str]) -> None:
         wanted = max(1, len(boards))
         while len(self._slots) < min(wanted, self._farm.limit or wanted):
             process = BoardProcess(self._farm, self._target.kind, self._timeout)
@@ -356,8 +346,8 @@ class BoardRunner(meta_schedule.runner.PyRunner):  # type: ignore[misc]
             self._slots.append((process, thread))
             thread.start()
 
-    def _look(self) -> dict[str, bool]:
-        """Return the boards that there are, and whether somebody is known to use them."""
+    def _list_boards(self) -> dict[str, bool]:
+        """Return the boards that there are, and whether each is known to be in use."""
         address = self._farm.address
         if address.scheme != "tracker":
             return {str(address): False}
@@ -368,7 +358,7 @@ class BoardRunner(meta_schedule.runner.PyRunner):  # type: ignore[misc]
             return {}
         return {label(board.info, board.address): bool(board.busy) for board in boards}
 
-    def _judge(self, boards: dict[str, bool]) -> None:
+    def _check_progress(self, boards: dict[str, bool]) -> None:
         """End the run where nothing was measured for too long and nothing will be."""
         now = time.monotonic()
         suspects = self._pool.suspects
@@ -379,17 +369,12 @@ class BoardRunner(meta_schedule.runner.PyRunner):  # type: ignore[misc]
         reasons = "; ".join(self._pool.reasons()) or self._trouble
         unfit = self._pool.names(State.UNFIT)
         waited = now - self._since
-        if waited > self._farm.patience or (boards and set(boards) <= set(unfit)):
-            self._give_up(f"no board is left at {self._farm.address}: {reasons or 'none is free'}")
-        elif waited >= _WARN and reasons and not self._warned:
-            left = self._farm.patience - waited
+        if waited > self._farm.wait_timeout or (boards and set(boards) <= set(unfit)):
+            self.over = f"no board is left at {self._farm.address}: {reasons or 'none is free'}"
+            self._unfinished.difference_update(self._waiting)
+            self._waiting.clear()
+            self._changed.notify_all()
+        elif waited >= _WARN_AFTER and reasons and not self._warned:
+            left = self._farm.wait_timeout - waited
             self._warned = True
             self._say(f"no board is left ({reasons}); waiting for up to {left:.0f} s")
-
-    def _give_up(self, reason: str) -> None:
-        """End the run; what is being measured is still kept."""
-        self.over = reason
-        for job in self._waiting:
-            job.ended.set()
-        self._waiting.clear()
-        self._changed.notify_all()

@@ -12,14 +12,11 @@ from typing import Any
 
 import tvm
 from tvm import tirx
-from tvm.ir.utils import derived_object
-from tvm.s_tir import meta_schedule
 from tvm.support.popen_pool import PopenPoolExecutor
 
 from mobilenet_tvm.compile.codegen.build import write_library
 from mobilenet_tvm.compile.tuning.measure import Failure, Parameters, parameters_of
-from mobilenet_tvm.compile.tuning.space import key_of, number_in
-from mobilenet_tvm.compile.tuning.task import Task
+from mobilenet_tvm.compile.tuning.task import OnOutcome, Task
 from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.host import core_count
 from mobilenet_tvm.targets.target import Target
@@ -30,10 +27,10 @@ Build = Callable[[Workload, Any, Target], tirx.PrimFunc]
 #: Compiles a candidate into a file.
 Compile = Callable[[Build, Workload, Any, Target, str], "Compiled"]
 
-#: A candidate that takes longer to compile is given up, in seconds.
+#: A candidate that takes longer to compile has failed, in seconds.
 _TIMEOUT = 60.0
 #: After so many candidates a process is replaced: TVM's lose memory.
-_USES = 1000
+_MAX_USES = 1000
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class Compiled:
     Parameters
     ----------
     parameters : sequence of (str, tuple of int, str)
-        Names, shapes and types of the function's.
+        Names, shapes and types of the function's parameters.
     arguments : sequence of Path
         Files of all arguments but the output, where they are kept.
     weights : sequence of int
@@ -55,9 +52,9 @@ class Compiled:
     weights: Sequence[int] = ()
 
 
-@dataclass(frozen=True)
-class Artifact:
-    """A candidate that is ready to run.
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A decision that is built and ready to run.
 
     Parameters
     ----------
@@ -65,12 +62,15 @@ class Artifact:
         The layer.
     number : int
         The decision's.
+    library : Path
+        The compiled code.
     compiled : Compiled
         How to call it.
     """
 
     task: Task
     number: int
+    library: Path
     compiled: Compiled
 
 
@@ -90,21 +90,18 @@ def one_line(error: BaseException) -> str:
 
 
 def ignore_interrupts() -> None:
-    """Leave Ctrl-C, which reaches a terminal's whole process group, to the process that tunes."""
+    """Leave Ctrl-C, which a terminal sends to the whole process group, to the tuner's process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-# TVM's LocalBuilder starts its processes anew for each batch: two seconds of imports for eight
-# candidates that build in half a second.
-@derived_object
-class Builder(meta_schedule.builder.PyBuilder):  # type: ignore[misc]
+# MetaSchedule's LocalBuilder starts its processes anew for each batch: two seconds of imports for
+# eight candidates that build in half a second.
+class Builder:
     """Builds batches of candidates in processes that stay.
 
     Parameters
     ----------
-    tasks : sequence of Task
-        The layers.
-    build : callable
+    make : callable
         Makes a decision's function.
     folder : Path
         For the libraries.
@@ -112,19 +109,25 @@ class Builder(meta_schedule.builder.PyBuilder):  # type: ignore[misc]
         Gets the task, the decision's number and the failure of what cannot be built.
     compile_ : callable
         Compiles a candidate, in one of the processes.
+
+    Attributes
+    ----------
+    built : dict of (str, int) to Candidate
+        All that was built, by the key of its space and the decision's number.
+    seconds : float
+        How long building took.
     """
 
     def __init__(
         self,
-        tasks: Sequence[Task],
-        build: Build,
+        make: Build,
         folder: Path,
-        on_failure: Callable[[Task, int, Failure], None],
+        on_failure: OnOutcome,
         compile_: Compile = compile_candidate,
     ) -> None:
-        super().__init__()
-        self._tasks = {task.space.key: task for task in tasks}
-        self._build = build
+        self.built: dict[tuple[str, int], Candidate] = {}
+        self.seconds = 0.0
+        self._make = make
         self._folder = folder
         self._on_failure = on_failure
         self._compile = compile_
@@ -133,42 +136,35 @@ class Builder(meta_schedule.builder.PyBuilder):  # type: ignore[misc]
             max_workers=core_count(),
             timeout=_TIMEOUT,
             initializer=ignore_interrupts,
-            maximum_process_uses=_USES,
+            maximum_process_uses=_MAX_USES,
         )
-        #: By the library's path.
-        self.artifacts: dict[str, Artifact] = {}
-        #: How long building took.
-        self.seconds = 0.0
 
-    def build(
-        self, build_inputs: Sequence[meta_schedule.builder.BuilderInput]
-    ) -> list[meta_schedule.builder.BuilderResult]:
-        """Build a batch on all cores."""
+    def build(self, task: Task, numbers: Sequence[int]) -> list[Candidate]:
+        """Build decisions of a task, by their numbers, on all cores; return those that work."""
         start = time.perf_counter()
         jobs = []
-        for given in build_inputs:
-            task, number = self._tasks[key_of(given.mod)], number_in(given.mod)
-            path = str(self._folder / f"{next(self._names)}.so")
+        for number in numbers:
+            library = self._folder / f"{next(self._names)}.so"
             decision, target = task.space.decisions[number], task.space.target
             job = self._pool.submit(
-                self._compile, self._build, task.workload, decision, target, path
+                self._compile, self._make, task.workload, decision, target, str(library)
             )
-            jobs.append((task, number, path, job))
-        results = []
+            jobs.append((number, library, job))
+        candidates = []
         try:
-            for task, number, path, job in jobs:
+            for number, library, job in jobs:
                 try:
-                    self.artifacts[path] = Artifact(task, number, job.result())
-                    results.append(meta_schedule.builder.BuilderResult(path, None))
+                    candidate = Candidate(task, number, library, job.result())
                 except Exception as error:
-                    failure = Failure("build", one_line(error))
-                    self._on_failure(task, number, failure)
-                    results.append(meta_schedule.builder.BuilderResult(None, failure.reason))
+                    self._on_failure(task, number, Failure("build", one_line(error)))
+                else:
+                    self.built[task.space.key, number] = candidate
+                    candidates.append(candidate)
         finally:
             for *_, job in jobs:
                 job.cancel()
             self.seconds += time.perf_counter() - start
-        return results
+        return candidates
 
     def close(self) -> None:
         """End the processes."""

@@ -20,7 +20,7 @@ from mobilenet_tvm.compile.codegen.tvm_target import llvm_target
 from mobilenet_tvm.compile.tuning.static.caches import Caches
 from mobilenet_tvm.compile.tuning.static.statements import LINE_BYTES
 from mobilenet_tvm.compile.tuning.static.trace import Path, address_of, trace
-from mobilenet_tvm.schedules import registry as operators
+from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import TENSOR_STEPS, Workload
 from mobilenet_tvm.targets.target import Target
 
@@ -70,7 +70,7 @@ def estimate(workload: Workload, decision: Any, target: Target) -> Estimate:
     UserError
         If llvm-mca is missing.
     """
-    func = operators.build(workload, decision, target).with_attr("global_symbol", "main")
+    func = registry.build(workload, decision, target).with_attr("global_symbol", "main")
     caches = Caches(target)
     sizes = [math.prod(int(extent) for extent in p.ty.shape) for p in func.params]
     steps = [p.name.rpartition("_")[0] for p in func.params]

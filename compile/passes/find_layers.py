@@ -1,0 +1,379 @@
+"""Finds the layers of a network: which convolutions go together with what follows them.
+
+Nothing is packed, scheduled or rewritten here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from mobilenet_tvm.compile.passes.origins import node_index
+from mobilenet_tvm.compile.passes.recognize_hard import HARD_SIGMOID, HARD_SWISH
+from mobilenet_tvm.compile.passes.to_nhwc import TO_NHWC
+from mobilenet_tvm.compile.passes.values import (
+    Array,
+    constant_value,
+    count_uses,
+    op_name,
+    shape_of,
+    straight_line,
+)
+from mobilenet_tvm.schedules import registry
+from mobilenet_tvm.schedules.workloads import (
+    Convolution,
+    Depthwise,
+    GlobalPool,
+    Pointwise,
+    Step,
+    Window,
+    Workload,
+)
+from mobilenet_tvm.targets.target import Target
+
+#: The stem's schedule unrolls all input channels.
+MAX_STEM_CHANNELS = 8
+
+#: No schedule fuses more layers.
+MAX_FUSED = 3
+
+#: What layers compute in.
+DTYPES = ("float32", "float16")
+
+
+@dataclass(frozen=True)
+class FoundLayer:
+    """A place of the network that a scheduled function computes.
+
+    Parameters
+    ----------
+    stages : tuple of Workload
+        What is computed one after the other; mostly one function.
+    data : Expr
+        What the first stage reads.
+    weights : tuple of ndarray
+        Of all layers that are fused in it, as the workload's `weights` says.
+    operands : tuple of tuple
+        Gates and what the epilogue reads, for each of these layers: values of the network, or
+        constants.
+    node : int, optional
+        The place of the ONNX node that the first of these layers comes from.
+    """
+
+    stages: tuple[Workload, ...]
+    data: relax.Expr
+    weights: tuple[Array, ...]
+    operands: tuple[tuple[relax.Expr | Array, ...], ...]
+    node: int | None = None
+
+
+@dataclass
+class _Chain:
+    """A convolution, and the element-wise operators that its function applies as well."""
+
+    head: relax.Var
+    #: Gates that multiply what it reads, one for each picture; they are its first operand.
+    gates: int = 0
+    steps: list[Step] = field(default_factory=list)
+    operands: list[relax.Expr | Array] = field(default_factory=list)
+    #: The type of the result, where it is not that of the head.
+    result: str = ""
+    #: The layer before, which is fused into this one and may itself have another before it.
+    before: _Chain | None = None
+
+
+class FindLayers:
+    """Looks at a network in NHWC.
+
+    Parameters
+    ----------
+    mod : IRModule
+        With the network in `main`.
+    target : Target
+        The machine: it decides which layers are fused.
+
+    Attributes
+    ----------
+    found : dict of Var to FoundLayer
+        By the variable of the layer's result, in the network's order.
+    inside : set of Var
+        Variables that only layers read, and compute themselves.
+    """
+
+    def __init__(self, mod: tvm.IRModule, target: Target) -> None:
+        self._target = target
+        bindings = [b for block in straight_line(mod["main"]).blocks for b in block.bindings]
+        self._uses = count_uses(mod["main"])
+        self._values = {binding.var: binding.value for binding in bindings}
+        self._consumers: dict[relax.Var, list[relax.Var]] = defaultdict(list)
+        for binding in bindings:
+            if isinstance(binding.value, relax.Call):
+                for argument in binding.value.args:
+                    self._consumers[argument].append(binding.var)
+        self.inside: set[relax.Var] = set()
+        #: By their last variable.
+        self._chains: dict[relax.Var, _Chain] = {}
+        for binding in bindings:
+            if has_schedule(binding.value):
+                self._grow(binding.var)
+        for chain in list(self._chains.values()):
+            self._gate(chain)
+            self._fuse(chain)
+
+    @cached_property
+    def found(self) -> dict[relax.Var, FoundLayer]:
+        """The layers, by the variable of their result, in the network's order."""
+        return {var: self._layer(self._chains[var]) for var in self._values if var in self._chains}
+
+    def calls(self) -> list[Workload]:
+        """Return what the network computes by schedules of their own, in order."""
+        return [stage for layer in self.found.values() for stage in layer.stages]
+
+    def _grow(self, head: relax.Var) -> None:
+        """Extend a chain from its head as long as the only reader is an element-wise operator."""
+        chain, last = _Chain(head), head
+        while self._uses[last] == 1 and len(self._consumers[last]) == 1 and not chain.result:
+            reader = self._consumers[last][0]
+            if reader in self.inside or reader in self._chains:
+                break
+            call = self._values[reader]
+            if _widens(call, last):
+                chain.result = "float32"
+            else:
+                step = _step(call, last)
+                if step is None:
+                    break
+                chain.steps.append(step[0])
+                if step[1] is not None:
+                    chain.operands.append(step[1])
+            self.inside.add(last)
+            last = reader
+        self._chains[last] = chain
+
+    def _gate(self, chain: _Chain) -> None:
+        """Let a pointwise layer multiply what it reads by a factor per channel, where that pays."""
+        workload, data = self._workload(chain), self._values[chain.head].args[0]
+        swallowed = data in self.inside or data in self._chains
+        if not isinstance(workload, Pointwise) or swallowed or self._uses[data] > 1:
+            return
+        factors = _pictures_and_gates(self._values.get(data))
+        if factors is None:
+            return
+        gates = shape_of(factors[1])[0]
+        if registry.pays(replace(workload, gates=gates), self._target):
+            self.inside.add(data)
+            chain.gates = gates
+            chain.operands.insert(0, factors[1])
+
+    def _fuse(self, chain: _Chain) -> None:
+        """Let a layer compute those before it, as many as pay."""
+        chains = [chain]
+        while len(chains) < MAX_FUSED:
+            before = self._only_before(chains[0])
+            if before is None or before.before is not None:
+                break
+            chains.insert(0, before)
+        while len(chains) > 1:
+            if registry.fuse([self._workload(link) for link in chains], self._target):
+                self._swallow(chains)
+                return
+            chains.pop(0)
+
+    def _swallow(self, chains: Sequence[_Chain]) -> None:
+        for before, chain in itertools.pairwise(chains):
+            last = self._values[chain.head].args[0]
+            chain.before = before
+            del self._chains[last]
+            self.inside.add(last)
+
+    def _only_before(self, chain: _Chain) -> _Chain | None:
+        """Return the chain whose result only this one reads, if it is one."""
+        data = self._values[chain.head].args[0]
+        return self._chains.get(data) if self._uses[data] == 1 else None
+
+    def _layer(self, chain: _Chain) -> FoundLayer:
+        chains = [chain]
+        while (before := chains[0].before) is not None:
+            chains.insert(0, before)
+        parts = [self._workload(link) for link in chains]
+        fused = parts[0] if len(parts) == 1 else registry.fuse(parts, self._target)
+        assert fused is not None  # noqa: S101
+        weights = [self._weight(self._values[link.head]) for link in chains]
+        return FoundLayer(
+            tuple(registry.stages(fused, self._target)),
+            self._data(chains[0], fused),
+            tuple(weight for weight in weights if weight is not None),
+            tuple(tuple(link.operands) for link in chains),
+            node_index(chains[0].head),
+        )
+
+    def _data(self, chain: _Chain, workload: Workload) -> relax.Expr:
+        """Return what a layer reads: a stem reads a picture in float32, and in NCHW, as it is."""
+        head = self._values[chain.head]
+        picture = self._nchw_picture(head)
+        if picture is not None:
+            return picture
+        if chain.gates:
+            factors = _pictures_and_gates(self._values[head.args[0]])
+            assert factors is not None  # noqa: S101
+            return factors[0]
+        data = head.args[0]
+        return data if workload.reads == str(data.ty.dtype) else self._uncast(data)
+
+    def _uncast(self, data: relax.Expr) -> relax.Expr:
+        """Return what float16 data were before, if they were float32."""
+        call = self._producer(data, "astype")
+        return data if call is None or str(data.ty.dtype) != "float16" else call.args[0]
+
+    def _nchw_picture(self, head: relax.Call) -> relax.Expr | None:
+        call = self._producer(self._uncast(head.args[0]), "permute_dims")
+        if call is None or tuple(map(int, call.attrs.axes or ())) != TO_NHWC:
+            return None
+        full = op_name(head) == "nn.conv2d" and int(head.attrs.groups) == 1
+        if str(call.ty.dtype) != "float32":
+            return None
+        return call.args[0] if full and tuple(shape_of(head.args[1])[:2]) != (1, 1) else None
+
+    def _producer(self, expr: relax.Expr, name: str) -> relax.Call | None:
+        """Return the call that produced a value, if it is one of an operator."""
+        value = self._values.get(expr) if isinstance(expr, relax.Var) else None
+        return value if isinstance(value, relax.Call) and op_name(value) == name else None
+
+    def _weight(self, head: relax.Call) -> Array | None:
+        """Return a layer's weights in the shape that its workload says."""
+        if op_name(head) == "mean":
+            return None
+        weight = np.asarray(constant_value(head.args[1]))
+        if op_name(head) == "matmul":
+            return weight
+        if head.attrs.groups > 1:
+            return weight.reshape(*weight.shape[:2], -1)
+        if weight.shape[:2] == (1, 1) and _is_dense(head.attrs):
+            return weight.reshape(weight.shape[2:])
+        return weight
+
+    def _workload(self, chain: _Chain) -> Workload:
+        """Return what a layer computes."""
+        head = self._values[chain.head]
+        kind, size = self._describe(head)
+        types = kind.usual(str(head.args[0].ty.dtype))
+        types = replace(types, result=chain.result or types.result)
+        rest = {"gates": chain.gates} if chain.gates else {}
+        workload: Workload = kind(*size, epilogue=tuple(chain.steps), types=types, **rest)
+        return workload
+
+    def _describe(self, head: relax.Call) -> tuple[type[Any], tuple[Any, ...]]:
+        """Return a layer's workload and its extents."""
+        shape = shape_of(head.args[0])
+        if op_name(head) == "mean":
+            batch, height, width, channels = shape
+            return GlobalPool, (batch, height * width, channels)
+        weight = shape_of(head.args[1])
+        if op_name(head) == "matmul":
+            return Pointwise, (*shape, weight[1])
+        batch, height, width, inputs = shape
+        attrs, outputs = head.attrs, weight[3]
+        stride = (int(attrs.strides[0]), int(attrs.strides[1]))
+        top, left, bottom, right = (int(extent) for extent in attrs.padding)
+        window = Window((weight[0], weight[1]), stride, (top, left, bottom, right))
+        if attrs.groups > 1:
+            return Depthwise, (batch, height, width, inputs, window)
+        if window.kernel == (1, 1) and _is_dense(attrs):
+            return Pointwise, (batch * height * width, inputs, outputs)
+        nchw = self._nchw_picture(head) is not None
+        return Convolution, (batch, height, width, inputs, outputs, window, nchw)
+
+
+def has_schedule(value: relax.Expr) -> bool:
+    """Tell whether a bound value, in NHWC, is what a schedule of its own computes."""
+    if not isinstance(value, relax.Call) or not isinstance(value.ty, relax.TensorType):
+        return False
+    if str(value.ty.dtype) not in DTYPES:
+        return False
+    name, args = op_name(value), value.args
+    if name == "mean":
+        axes = [int(axis) for axis in value.attrs.axis or ()]
+        return len(shape_of(args[0])) == 4 and axes == [1, 2]
+    if name not in ("nn.conv2d", "matmul") or constant_value(args[1]) is None:
+        return False
+    if name == "matmul":
+        return len(shape_of(args[0])) == len(shape_of(args[1])) == 2
+    attrs = value.attrs
+    if attrs.data_layout != "NHWC" or [int(d) for d in attrs.dilation] != [1, 1]:
+        return False
+    channels, outputs = shape_of(args[0])[3], shape_of(args[1])[3]
+    groups = int(attrs.groups)
+    if groups == 1:
+        pointwise = shape_of(args[1])[:2] == (1, 1) and _is_dense(attrs)
+        return pointwise or channels <= MAX_STEM_CHANNELS
+    return groups == channels == outputs
+
+
+def _is_dense(attrs: Any) -> bool:
+    """Tell whether a convolution reads each pixel once: no stride, no padding."""
+    return [int(s) for s in attrs.strides] == [1, 1] and not any(int(p) for p in attrs.padding)
+
+
+def _widens(call: relax.Expr, data: relax.Var) -> bool:
+    """Tell whether a call makes float32 of float16 data."""
+    if not isinstance(call, relax.Call) or op_name(call) != "astype":
+        return False
+    return (str(data.ty.dtype), str(call.ty.dtype)) == ("float16", "float32")
+
+
+def _step(call: relax.Expr, data: relax.Var) -> tuple[Step, relax.Expr | Array | None] | None:
+    """Return an element-wise call as a step on `data` with its operand, or None."""
+    if not isinstance(call, relax.Call):
+        return None
+    name = op_name(call)
+    if name in ("nn.relu", HARD_SIGMOID, HARD_SWISH, "sigmoid"):
+        return Step(name.rpartition(".")[2]), None
+    if name == "clip":
+        return Step("clip", (float(call.args[1].value), float(call.args[2].value))), None
+    if name not in ("add", "subtract", "multiply", "divide"):
+        return None
+    left, right = call.args
+    if left.same_as(right):
+        return None
+    other = right if left.same_as(data) else left
+    vector = _channels(constant_value(other), shape_of(data), shape_of(call))
+    if vector is not None:
+        if name in ("subtract", "divide") and not left.same_as(data):
+            return None
+        vector = {"subtract": np.negative, "divide": np.reciprocal}.get(name, np.asarray)(vector)
+        return Step("add_channel" if name in ("add", "subtract") else "mul_channel"), vector
+    same = shape_of(other) == shape_of(data) == shape_of(call)
+    floats = str(other.ty.dtype) == str(data.ty.dtype) in DTYPES
+    if same and floats and name in ("add", "multiply"):
+        return Step("add" if name == "add" else "mul"), other
+    return None
+
+
+def _pictures_and_gates(product: relax.Expr | None) -> tuple[relax.Var, relax.Var] | None:
+    """Return pictures and their gates, one factor per channel, if a product is of these."""
+    if not isinstance(product, relax.Call) or op_name(product) != "multiply":
+        return None
+    pictures, gates = sorted(product.args, key=lambda factor: -math.prod(shape_of(factor)))
+    if not (isinstance(pictures, relax.Var) and isinstance(gates, relax.Var)):
+        return None
+    shape = shape_of(pictures)
+    fit = len(shape) == 4 and shape_of(gates) == (shape[0], 1, 1, shape[3])
+    return (pictures, gates) if fit and shape == shape_of(product) else None
+
+
+def _channels(value: Array | None, shape: tuple[int, ...], result: tuple[int, ...]) -> Array | None:
+    """Return a constant as one number per channel (the last axis), if it is that."""
+    if value is None or str(value.dtype) not in DTYPES or shape != result:
+        return None
+    if value.size != 1 and (value.size != shape[-1] or value.shape[-1:] != shape[-1:]):
+        return None
+    return np.ascontiguousarray(np.broadcast_to(value.reshape(-1), (shape[-1],)))

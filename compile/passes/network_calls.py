@@ -1,0 +1,99 @@
+"""What a network calls: which functions, from which ONNX nodes, and how much they compute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tvm
+from tvm import relax, tirx
+from tvm.s_tir.analysis import estimate_tir_flops
+
+from mobilenet_tvm.compile.passes.lower_layers import Layer, LowerLayers
+from mobilenet_tvm.compile.passes.values import straight_line
+
+
+@dataclass(frozen=True)
+class NetworkCall:
+    """One call of a compiled function.
+
+    Parameters
+    ----------
+    function : str
+        Its name in the artifact.
+    node : str
+        The ONNX node that the first of its operators comes from; empty where that is not known.
+    flops, bytes : int
+        Operations, and bytes of data, weights and output, each counted once.
+    layer : Layer, optional
+        What it computes, where it has a schedule of its own.
+    """
+
+    function: str
+    node: str
+    flops: int
+    bytes: int
+    layer: Layer | None = None
+
+
+def network_calls(
+    mod: tvm.IRModule,
+    lowering: LowerLayers,
+    origins: Sequence[int | None],
+    names: Sequence[str],
+) -> list[NetworkCall]:
+    """Return what `main` calls, in order.
+
+    Parameters
+    ----------
+    mod : IRModule
+        After fusion, before it is scheduled.
+    lowering : LowerLayers
+        Has made the layers with schedules of their own.
+    origins : sequence of int or None
+        For each call, the place of its node.
+    names : sequence of str
+        Of the ONNX nodes.
+    """
+    layers = iter(zip(lowering.calls, lowering.nodes, strict=True))
+    found = []
+    calls = [
+        binding.value
+        for block in straight_line(mod["main"]).blocks
+        for binding in block.bindings
+        if isinstance(binding.value, relax.Call)
+    ]
+    for call, origin in zip(calls, origins, strict=True):
+        callee = call.args[0] if call.args else None
+        if isinstance(callee, relax.ExternFunc):
+            layer, node = next(layers)
+            work = (layer.workload.flops, layer.workload.bytes)
+            found.append(NetworkCall(layer.name, _name(node, names), *work, layer))
+        elif isinstance(callee, tvm.ir.GlobalVar):
+            func = mod[callee]
+            work = (_flops(func), _bytes(func))
+            found.append(NetworkCall(callee.name_hint, _name(origin, names), *work))
+    return found
+
+
+def _name(node: int | None, names: Sequence[str]) -> str:
+    return "" if node is None else names[node]
+
+
+def _flops(func: tirx.PrimFunc) -> int:
+    try:
+        return int(estimate_tir_flops(tvm.IRModule({"main": func})))
+    except tvm.error.TVMError:
+        # It counts loops of constant extents only.
+        return 0
+
+
+def _bytes(func: tirx.PrimFunc) -> int:
+    sizes = (
+        np.prod([int(extent) for extent in param.ty.shape], dtype=np.int64)
+        * np.dtype(str(param.ty.dtype)).itemsize
+        for param in func.params
+        if hasattr(param.ty, "shape")
+    )
+    return int(sum(sizes))

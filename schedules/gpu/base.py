@@ -1,0 +1,80 @@
+"""What all schedules for GPUs share: a model of a thread's registers and of a layer's cycles."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from tvm import te
+
+from mobilenet_tvm.schedules.base import D, Schedule, W, default_decision
+from mobilenet_tvm.schedules.gpu import gates
+from mobilenet_tvm.schedules.gpu.threads import gpu_of
+from mobilenet_tvm.schedules.workloads import Pointwise, Workload
+from mobilenet_tvm.targets.gpu import Gpu
+from mobilenet_tvm.targets.target import Target
+
+#: What networks on GPUs keep their values in.
+DTYPES = ("float32", "float16")
+
+
+class GpuSchedule(Schedule[W, D]):
+    """A schedule for GPUs, of float32 and float16 layers."""
+
+    def takes(self, workload: Workload, target: Target) -> bool:
+        """Tell whether a layer is this schedule's."""
+        return workload.dtype in DTYPES and super().takes(workload, target)
+
+    @abstractmethod
+    def registers(self, workload: W, decision: D, gpu: Gpu) -> int:
+        """Return how many 32-bit registers a thread holds."""
+
+    def features(self, workload: W, decision: D, target: Target) -> dict[str, float]:
+        """Describe a decision by what the model says of it."""
+        gpu = gpu_of(target)
+        cycles = self.cycles(workload, decision, target)
+        registers = self.registers(workload, decision, gpu)
+        return {
+            "registers_of_thread": registers,
+            "units": gpu.units,
+            "lockstep": gpu.lockstep,
+            "registers_share": registers / gpu.registers,
+            "log_cycles": math.log(cycles),
+            "cycles_per_flop": cycles / workload.flops,
+        }
+
+
+class GpuPointwise(GpuSchedule[Pointwise, D]):
+    """A schedule of pointwise layers, the halves of which fused ones use."""
+
+    workload_type = Pointwise
+
+    def pays(self, workload: Pointwise, target: Target) -> bool:
+        """Tell whether a layer multiplies by its gates faster than a kernel before it would."""
+
+        def cycles(layer: Pointwise) -> float:
+            return self.cycles(layer, default_decision(self, layer, target), target)
+
+        return gates.pay(workload, cycles, target)
+
+    @abstractmethod
+    def padded_pixels(self, workload: Pointwise, decision: D) -> int:
+        """Return the pixels of all tiles, the last one's beyond the picture included."""
+
+    @abstractmethod
+    def product(
+        self, workload: Pointwise, decision: D, element: Callable[[Any, Any], Any]
+    ) -> tuple[te.Tensor, list[te.Tensor], te.Tensor]:
+        """Return the packed weights, what the epilogue reads, and the result.
+
+        Parameters
+        ----------
+        workload : Pointwise
+            The layer.
+        decision : Decision
+            How it is computed.
+        element : callable
+            Gives the input of a pixel and a channel, also of pixels beyond the last.
+        """

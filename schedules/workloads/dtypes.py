@@ -1,0 +1,109 @@
+"""The types of a layer's values, and their sizes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+#: What products are added up in, unless a layer says otherwise.
+_ACCUMULATORS = {
+    "float32": "float32",
+    "float16": "float32",
+    "int8": "int32",
+    "uint8": "int32",
+}
+_DTYPES = {*_ACCUMULATORS.keys(), *_ACCUMULATORS.values()}
+_TEXT = re.compile(r"(?:(\w+)|(\w+)\*(\w+)\+(\w+))?(?:->(\w+))?")
+
+
+@dataclass(frozen=True)
+class Types:
+    """What a layer reads, adds up and stores, by NumPy's names of types.
+
+    Parameters
+    ----------
+    data : str
+        Of what flows through the network into the layer.
+    weights : str
+        Of the weights, and of what the epilogue reads.
+    sums : str
+        Of sums over many inputs. The few taps of a depthwise filter may be added up in the type in
+        which the machine multiplies.
+    result : str
+        Of what is stored.
+    """
+
+    data: str
+    weights: str
+    sums: str
+    result: str
+
+    @classmethod
+    def of(cls, dtype: str) -> Types:
+        """Return the types of a layer all of whose values have one type, but for its sums.
+
+        Raises
+        ------
+        ValueError
+            If layers have no values of this type.
+        """
+        if dtype not in _ACCUMULATORS:
+            raise ValueError(f"unknown type {dtype!r}")
+        return cls(dtype, dtype, _ACCUMULATORS[dtype], dtype)
+
+    def describe(self, implied: Types, usual: Types) -> str:
+        """Return the types as logs write them.
+
+        Parameters
+        ----------
+        implied : Types
+            What needs no words.
+        usual : Types
+            What the weights' type alone stands for.
+        """
+        if self._reads == implied._reads:
+            words, result = "", implied.result
+        elif self._reads == usual._reads:
+            words, result = self.weights, usual.result
+        else:
+            words, result = f"{self.data}*{self.weights}+{self.sums}", self.data
+        return words if self.result == result else f"{words}->{self.result}"
+
+    @classmethod
+    def parse(cls, text: str, implied: Types, usual: Callable[[str], Types]) -> Types | None:
+        """Read what `describe` wrote; None for another word.
+
+        Parameters
+        ----------
+        text : str
+            One word.
+        implied : Types
+            As for `describe`.
+        usual : callable
+            Gives what the weights' type alone stands for.
+        """
+        match = _TEXT.fullmatch(text)
+        if match is None or not {*filter(None, match.groups())} <= _DTYPES:
+            return None
+        alone, data, weights, sums, result = match.groups()
+        types = implied
+        if alone:
+            types = usual(alone)
+        elif data:
+            types = cls(data, weights, sums, data)
+        return replace(types, result=result) if result else types
+
+    @property
+    def _reads(self) -> tuple[str, str, str]:
+        return self.data, self.weights, self.sums
+
+
+FLOAT32 = Types.of("float32")
+
+
+def size_of(dtype: str) -> int:
+    """Return the bytes of one value of a type."""
+    return np.dtype(dtype).itemsize

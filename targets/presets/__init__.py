@@ -1,0 +1,89 @@
+"""The targets that have a name, and the choice among them."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import replace
+
+from mobilenet_tvm.targets.errors import UserError, WrongUseError
+from mobilenet_tvm.targets.host import architecture, cache_bytes, cpu_features, cpu_parts
+from mobilenet_tvm.targets.presets.arm import ARM, ARM_PARTS
+from mobilenet_tvm.targets.presets.gpus import GPUS
+from mobilenet_tvm.targets.presets.x86 import X86
+from mobilenet_tvm.targets.target import Target
+
+#: Targets by name, in the order in which they are listed.
+PRESETS = {target.name: target for target in (*X86, *ARM, *GPUS)}
+#: Other names for them.
+ALIASES = {
+    "aarch64": "arm64",
+    "rpi3": "cortex-a53",
+    "rpi4": "cortex-a72",
+    "rpi5": "cortex-a76",
+    "x86_64": "x86",
+}
+#: All CPU features that some target requires.
+RELEVANT_FEATURES = frozenset().union(*(target.required_features for target in PRESETS.values()))
+
+
+def get_target(name: str) -> Target:
+    """Return the target with a name.
+
+    Parameters
+    ----------
+    name : str
+        A preset's name in any case, one of `ALIASES`, or `native` for this machine.
+        `cuda:sm_90` is another spelling of `cuda-sm_90`.
+
+    Raises
+    ------
+    WrongUseError
+        If there is no such target; the nearest name is offered.
+    UserError
+        If `native` is asked for and this machine is not supported.
+    """
+    if name == "native":
+        return native()
+    spelled = name.lower().replace(":", "-")
+    key = ALIASES.get(spelled, spelled)
+    if key in PRESETS:
+        return PRESETS[key]
+    names = [*PRESETS, *ALIASES, "native"]
+    near = difflib.get_close_matches(spelled, names, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"known targets: {', '.join(names)}"
+    raise WrongUseError(f"unknown target '{name}'; {hint}")
+
+
+def native() -> Target:
+    """Describe this machine: the best preset that it can run, with its own caches.
+
+    Raises
+    ------
+    UserError
+        If it is neither x86-64 with SSE4.2 nor 64-bit ARM.
+    """
+    machine, features = architecture(), cpu_features()
+    known = {ARM_PARTS.get(part) for part in cpu_parts()}
+    if len(known) == 1 and (part := known.pop()) is not None:
+        best = PRESETS[part]
+    else:
+        names = ("x86-avx512", "x86", "x86-sse4") if machine == "x86_64" else ("arm64",)
+        fitting = [
+            PRESETS[name]
+            for name in names
+            if PRESETS[name].architecture == machine
+            and features.issuperset(PRESETS[name].required_features)
+        ]
+        if not fitting:
+            raise UserError(
+                f"this machine ({machine}) is not supported as a target; it takes x86-64 with "
+                "SSE4.2 or 64-bit ARM; name another target with --target"
+            )
+        best = fitting[0]
+    return replace(
+        best,
+        name="native",
+        description=f"this machine, as {best.name}",
+        l1d_bytes=cache_bytes(1) or best.l1d_bytes,
+        l2_bytes=cache_bytes(2) or best.l2_bytes,
+    )
