@@ -17,7 +17,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from mobilenet_tvm.compile.passes.origins import node_index
+from mobilenet_tvm.compile.passes.names import node_index
 from mobilenet_tvm.compile.passes.recognize_hard import HARD_SIGMOID, HARD_SWISH
 from mobilenet_tvm.compile.passes.to_nhwc import TO_NHWC
 from mobilenet_tvm.compile.passes.values import (
