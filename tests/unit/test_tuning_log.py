@@ -490,7 +490,7 @@ APPEND = """
 import sys
 from dataclasses import replace
 from mobilenet_tvm.compile.logs.log import TuningLog
-from mobilenet_tvm.compile.tuning_record import read_record
+from mobilenet_tvm.compile.logs.record import read_record
 path, threads, line = sys.argv[1], int(sys.argv[2]), sys.stdin.readline()
 record, log = read_record(line), TuningLog(path)
 print("ready", flush=True)
@@ -553,7 +553,7 @@ def test_a_third_that_prunes_meanwhile_loses_nothing(tmp_path: Path) -> None:
 APPEND_FOREVER = """
 import itertools, sys
 from pathlib import Path
-from mobilenet_tvm.compile.locked_file import append_line
+from mobilenet_tvm.compile.logs.locked_file import append_line
 for number in itertools.count():
     append_line(Path(sys.argv[1]), f"{number} " + "x" * 5000)
     print(number, flush=True)
