@@ -34,11 +34,11 @@ class Artifact:
     path : Path
         The `.so`.
     metadata : Metadata
-        What it says of itself.
+        What is embedded in it.
     seconds : float
         How long compiling took.
     logs : tuple of TuningLog
-        What its layers were decided by, with the lines that could not be used.
+        Where its decisions came from, with the lines that could not be used.
     """
 
     path: Path
@@ -72,19 +72,20 @@ def compile_model(
     output : str or Path, optional
         The file to write. Default `build/<model>-<target>.so`, with `-float16` after the target.
     dump : str or Path, optional
-        A folder for the network as it is after each phase of compilation.
+        A folder to write the network to as it is after each phase.
     tuning_log : str or Path, optional
-        The tuning log to decide by, or `none`. Default: the user's own, then the shipped one.
+        The tuning log to take decisions from, or `none`. Default: the user's own log, then the
+        shipped one.
     dtype : str
-        What layers keep their values in: `float32`, or `float16` on a GPU. Inputs and outputs are
-        the model's.
+        Type of the values that layers compute: `float32`, or `float16` on a GPU. Inputs and outputs
+        keep the model's types.
     **options
         Fields of `ModelOptions`: alpha, resolution, classes, weights, seed, batch, input_shapes.
 
     Returns
     -------
     Artifact
-        The file and what it says of itself.
+        The file and its metadata.
 
     Raises
     ------
@@ -114,7 +115,7 @@ def compile_model(
 
 
 def check_dtype(dtype: str, target: Target) -> None:
-    """Make sure that a target's layers can keep their values in a type.
+    """Make sure that a target's layers can compute values of a type.
 
     Raises
     ------
@@ -170,7 +171,7 @@ def _describe(
 
 
 def _call(call: NetworkCall, decisions: Decisions) -> dict[str, Any]:
-    """Return what `profile` shows of a call beside its time."""
+    """Return what `profile` shows of a call, apart from its time."""
     layer = call.layer
     source = decisions.source(layer.workload) if layer else ""
     return {

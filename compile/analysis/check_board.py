@@ -1,4 +1,4 @@
-"""Runs a small module on boards, to see which of them work."""
+"""Runs a small module on boards, to find out which of them work."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mobilenet_tvm.runtime.remote.session import Session
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.presets import get_target
 
-#: Seconds that a check may take; an emulated board needs a few.
+#: Timeout of a check in seconds; an emulated board takes a few.
 _TIMEOUT = 60.0
 
 
@@ -31,19 +31,19 @@ def check_boards(tracker: str, boards: Sequence[ListedBoard]) -> dict[str, str]:
     tracker : str
         ``HOST:PORT``.
     boards : sequence of ListedBoard
-        Those that it knows.
+        The boards that it lists.
 
     Returns
     -------
     dict of str to str
-        What is wrong with a board, by its address.
+        What is wrong with each board that failed, by its address.
     """
     host, port = split_host_port(tracker)
     problems = {}
     free = [board for board in boards if not board.busy]
     for key in sorted({board.key for board in free}):
         unseen = {board.address: board for board in free if board.key == key}
-        # All at once, since a board that was given back could be the next one's too.
+        # All are held at once: a board that is given back could be assigned again.
         with ExitStack() as held:
             for _ in range(len(unseen)):
                 try:
@@ -59,7 +59,7 @@ def check_boards(tracker: str, boards: Sequence[ListedBoard]) -> dict[str, str]:
                 except UserError as error:
                     problems[session.address] = str(error)
         for address, board in unseen.items():
-            problems[address] = f"board {board.info.name} took no session; it hangs, or is gone"
+            problems[address] = f"board {board.info.name} accepted no session; it hangs or is gone"
     return problems
 
 
@@ -74,12 +74,12 @@ def check_board(session: Session) -> None:
     Raises
     ------
     UserError
-        If it does not run there, or gives a wrong result.
+        If the module does not run there, or its result is wrong.
     """
     board = session.board
     name = board.target or {"x86_64": "x86-sse4", "aarch64": "arm64"}.get(board.architecture)
     if name is None:
-        raise UserError(f"board {board.name} is neither x86-64 nor 64-bit ARM, as far as it tells")
+        raise UserError(f"board {board.name} does not say that it is x86-64 or 64-bit ARM")
     a = te.placeholder((64, 64), name="a")
     b = te.placeholder((64, 64), name="b")
     k = te.reduce_axis((0, 64), name="k")
@@ -97,4 +97,4 @@ def check_board(session: Session) -> None:
         module["main"](*tensors)
         result = tensors[-1].numpy()
     if not np.array_equal(result, given[0] @ given[1]):
-        raise UserError(f"board {board.name} computes wrong: a product of small integers differs")
+        raise UserError(f"board {board.name} gives wrong results: a product of integers differs")

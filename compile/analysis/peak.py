@@ -1,4 +1,4 @@
-"""Measures what a machine can do: multiply-adds and memory bandwidth, of its cores or its GPU."""
+"""Measures the peak of a machine: multiply-adds and memory bandwidth of its cores or its GPU."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from mobilenet_tvm.schedules.workloads import Pointwise, Types
 from mobilenet_tvm.targets.presets import PRESETS, get_target, native
 from mobilenet_tvm.targets.target import Target
 
-#: Times a function of arrays of some shapes and one type: the shortest of some runs, in seconds.
+#: Returns the seconds of the shortest run of a function of arrays, given their shapes and dtype.
 _Timer = Callable[[Schedule, Sequence[Sequence[int]], str], float]
 
-#: How long a GPU is to multiply, in seconds: far longer than the start of a kernel takes.
-_LONG = 0.01
+#: Seconds for which a GPU multiplies: far more than the launch of a kernel takes.
+_GPU_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
 class Peak:
-    """What a number of threads, or a GPU, can do together.
+    """What some threads together, or a GPU, can do.
 
     Parameters
     ----------
     gflops : float
-        Multiply-adds on registers, in 1e9 operations per second (two each).
+        Multiply-adds on registers, in 1e9 operations per second; a multiply-add is two.
     gbytes : float
         Bytes read from memory per second, in 1e9; on a GPU, read and written.
     """
@@ -55,7 +55,7 @@ class Peak:
 
 
 def target_of(facts: Mapping[str, Any]) -> Target:
-    """Return the target that an artifact's metadata tell of, as far as its peak depends on it."""
+    """Return the target in an artifact's metadata, as far as the machine's peak depends on it."""
     if facts.get("kind", "llvm") != "llvm":
         return get_target(facts["name"])
     return next((t for t in PRESETS.values() if t.cpu == facts["cpu"]), None) or native()
@@ -69,13 +69,13 @@ def measure_peak(
     Parameters
     ----------
     target : Target
-        Whose instructions are used, or whose GPU.
+        The instructions to use, or the GPU.
     threads : int
-        How many threads run, on a CPU.
+        How many threads run on a CPU.
     board : Connection, optional
         Where to measure; here by default.
     dtype : str
-        Of the multiply-adds; a CPU's are float32.
+        Type of a GPU's multiply-adds; those of a CPU are float32.
 
     Returns
     -------
@@ -93,7 +93,7 @@ def measure_peak(
 def _multiply_adds(threads: int, target: Target, best: _Timer) -> float:
     """Time a matrix product whose data and weights stay in the caches.
 
-    Sums in registers alone are no faster: 118 against 117 GFLOP/s on a Zen 4 core.
+    Sums in registers alone are hardly faster: 118 against 117 GFLOP/s on a Zen 4 core.
     """
     workload = Pointwise(280 * threads, 512, 48)
     decision = pointwise.SCHEDULE.default(workload, target)
@@ -127,10 +127,11 @@ def _bandwidth(threads: int, target: Target, best: _Timer) -> float:
 
 
 def _gpu_multiply_adds(target: Target, dtype: str, best: _Timer) -> float:
-    """Let each thread add to sums in registers; all load the same factors, from a cache.
+    """Time threads that add to sums in registers; all load the same factors from a cache.
 
-    Eight vectors of sums that do not wait for each other, for drivers that let a core work on one
-    thread at a time: those for CPUs. Where there are tensor cores, time a large product on them.
+    Each has eight vectors of sums that do not depend on each other, for drivers that run one thread
+    of a core at a time: those for CPUs. Where there are tensor cores, a large product on them is
+    timed instead.
     """
     product = Pointwise(1 << 16, 1024, 1024, types=Types.of(dtype))
     if tensor_core_pointwise.SCHEDULE.takes(product, target):
@@ -139,7 +140,7 @@ def _gpu_multiply_adds(target: Target, dtype: str, best: _Timer) -> float:
     type_ = arithmetic(dtype, gpu)
     lanes, group = lanes_of(type_), 4 * gpu.lockstep
     per_second = 1e9 * gpu.units * fma_per_cycle(dtype, gpu) * gpu.clock_ghz
-    groups = max(1, round(_LONG * per_second / (vectors * lanes * steps * group)))
+    groups = max(1, round(_GPU_SECONDS * per_second / (vectors * lanes * steps * group)))
     shapes = ((groups * group, lanes), (steps, vectors), (groups * group, vectors, lanes))
     data, factors = (te.placeholder(shape, type_) for shape in shapes[:2])
     k = te.reduce_axis((0, steps), name="k")

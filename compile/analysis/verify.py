@@ -19,7 +19,7 @@ from mobilenet_tvm.targets.errors import UserError
 
 Array = np.ndarray[Any, Any]
 
-#: Largest error (see `Comparison`) by the dtype that layers keep their values in. float16: nearly
+#: Largest error (see `Comparison`) by the dtype of what layers compute. float16: nearly
 #: twice the worst error, 2.7 %, of 20 random inputs of each named network and of 100 crops of
 #: pictures by a pretrained one.
 TOLERANCES = {"float32": 1e-4, "float16": 0.05}

@@ -1,4 +1,4 @@
-"""The commands `tracker`, `serve` and `devices`: boards that are somewhere else."""
+"""The commands `tracker`, `serve` and `devices`: other machines as boards."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _tracker_option = click.option(
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=9190, show_default=True)
 def tracker(host: str, port: int) -> None:
-    """Run TVM's tracker: the queue at which boards register and clients wait."""
+    """Run TVM's tracker, where boards register and clients queue for them."""
     from mobilenet_tvm.runtime.remote.tracker import run_tracker
 
     run_tracker(host, port)
@@ -29,12 +29,12 @@ def tracker(host: str, port: int) -> None:
 
 @click.command()
 @click.option("--tracker", metavar="HOST:PORT", help="The tracker to register at; needs --key.")
-@click.option("--key", default="", help="What kind of board this is, for the tracker.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--key", default="", help="The kind of board, as clients ask the tracker for it.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
-    help="0 for any free one.  [default: the first free one from 9090 on]",
+    help="0 for any free port.  [default: the first free one from 9090 on]",
 )
 @click.option("--name", help="The board's own name.  [default: the host name]")
 @click.option(
@@ -42,10 +42,10 @@ def tracker(host: str, port: int) -> None:
     type=click.FloatRange(0, min_open=True),
     default=3600.0,
     show_default=True,
-    help="The most seconds that a client may have it.",
+    help="Seconds for which a client may hold the board.",
 )
 def serve(tracker: str | None, **options: Any) -> None:
-    """Make this machine a board, for `--device` of other commands."""
+    """Make this machine a board that other machines can use with --device."""
     from mobilenet_tvm.runtime.address import split_host_port
     from mobilenet_tvm.runtime.remote.serve import ServeOptions
     from mobilenet_tvm.runtime.remote.serve import serve as run
@@ -58,7 +58,7 @@ def serve(tracker: str | None, **options: Any) -> None:
 @click.option("--check", "checked", is_flag=True, help="Run a small module on each free board.")
 @json_option
 def devices(tracker: str, checked: bool, as_json: bool) -> int:
-    """List the boards that a tracker knows."""
+    """List the boards at a tracker."""
     from mobilenet_tvm.runtime.remote.devices import list_boards
     from mobilenet_tvm.targets.presets import RELEVANT_FEATURES
 
@@ -82,7 +82,7 @@ def devices(tracker: str, checked: bool, as_json: bool) -> int:
         print_json({"tracker": tracker, "boards": rows})
         return 1 if problems else 0
     if not boards:
-        click.echo(f"tracker {tracker} has no boards; register one with 'mobilenet-tvm serve'")
+        click.echo(f"no boards at tracker {tracker}; register one with 'mobilenet-tvm serve'")
     else:
         click.echo(
             f"{'key':<12} {'board':<16} {'state':<6} {'target':<12} {'cores':>5} {'memory':>8}  "
@@ -96,9 +96,9 @@ def devices(tracker: str, checked: bool, as_json: bool) -> int:
             f"{board.key:<12} {info.name:<16} {state:<6} {info.target or '?':<12} "
             f"{info.cores or '?':>5} {memory:>8}  {board.address}  {info.machine}"
         )
-        told = sorted(RELEVANT_FEATURES & (info.features or set()))
-        if told:
-            click.echo(f"{'':<12} {' '.join(told)}")
+        features = sorted(RELEVANT_FEATURES & (info.features or set()))
+        if features:
+            click.echo(f"{'':<12} {' '.join(features)}")
         if checked:
             problem = problems.get(board.address)
             click.echo(f"{'':<12} {'works' if problem is None else f'FAILS: {problem}'}")

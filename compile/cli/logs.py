@@ -1,4 +1,4 @@
-"""The command `logs`: what tuning logs hold, and their upkeep."""
+"""The command `logs`: lists, merges, prunes and checks tuning logs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def logs() -> None:
 def list_command(files: tuple[Path, ...], target: str | None, as_json: bool) -> None:
     """List records and their speed.
 
-    Without FILES, those of your own and the shipped logs.
+    Without FILES, those of your own logs and of the shipped ones.
     """
     from mobilenet_tvm.compile.logs.log import TuningLog, shipped_log, user_log
     from mobilenet_tvm.targets.presets import PRESETS, get_target
@@ -60,13 +60,13 @@ def list_command(files: tuple[Path, ...], target: str | None, as_json: bool) -> 
 
 @logs.command()
 @_files
-@click.option("-o", "--output", type=_PATH, required=True, help="The log to merge them into.")
+@click.option("-o", "--output", type=_PATH, required=True, help="The log to merge into.")
 @json_option
 def merge(files: tuple[Path, ...], output: Path, as_json: bool) -> None:
     """Merge the best records of FILES into one log.
 
-    Those that it already holds stay unless they are beaten: a measured record beats a static one,
-    and on the same device with the same number of threads, the shorter time wins.
+    Its own records stay unless they are beaten: a measured record beats a static one, and on the
+    same device with the same number of threads, the shorter time wins.
     """
     from mobilenet_tvm.compile.logs.log import TuningLog
     from mobilenet_tvm.targets.presets import PRESETS
@@ -82,7 +82,7 @@ def merge(files: tuple[Path, ...], output: Path, as_json: bool) -> None:
 @click.argument("file", type=_PATH)
 @json_option
 def prune(file: Path, as_json: bool) -> None:
-    """Drop what is beaten or damaged, and sort."""
+    """Sort a log, and drop records that are beaten or damaged."""
     log = _read(file)
     _print_written(log, log.prune(), as_json)
 
@@ -93,7 +93,7 @@ def prune(file: Path, as_json: bool) -> None:
 def check(files: tuple[Path, ...], as_json: bool) -> int:
     """Name each line that cannot be used.
 
-    The exit status is 1 if there is one.
+    The exit status is 1 if there are any.
     """
     read = [_read(path) for path in files]
     if as_json:
@@ -120,7 +120,7 @@ def check(files: tuple[Path, ...], as_json: bool) -> int:
 
 
 def warn_of_skipped(read: Iterable[TuningLog]) -> None:
-    """Say on standard error how many lines of each log are not used, and why."""
+    """Print to standard error how many lines of each log are not used, and why."""
     from mobilenet_tvm.compile.logs.log import in_words
 
     for log in read:
@@ -134,7 +134,7 @@ def warn_of_skipped(read: Iterable[TuningLog]) -> None:
 
 
 def _read(path: Path) -> TuningLog:
-    """Read a log; where its name is a preset's, lines for other targets are out of place."""
+    """Read a log; one that is named after a preset should hold only lines for that target."""
     from mobilenet_tvm.compile.logs.log import TuningLog
     from mobilenet_tvm.targets.presets import PRESETS
 

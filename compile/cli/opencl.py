@@ -12,13 +12,13 @@ from mobilenet_tvm.compile.cli.output import json_option, print_json
 
 @click.group()
 def opencl() -> None:
-    """See this machine's OpenCL devices, and build what drives them."""
+    """List this machine's OpenCL devices, or build the plug-in that TVM needs for them."""
 
 
 @opencl.command()
 @json_option
 def build(as_json: bool) -> None:
-    """Build the plug-in, which else happens on first use."""
+    """Build the plug-in now instead of on first use."""
     from mobilenet_tvm.runtime.opencl.build import build as build_plugin
     from mobilenet_tvm.runtime.opencl.build import find_compiler
 
@@ -43,7 +43,7 @@ def build(as_json: bool) -> None:
 @opencl.command("devices")
 @json_option
 def devices_command(as_json: bool) -> None:
-    """List the OpenCL devices, in the order of their numbers."""
+    """List the OpenCL devices by number."""
     from mobilenet_tvm.runtime.opencl import devices
 
     found = devices()
@@ -52,10 +52,10 @@ def devices_command(as_json: bool) -> None:
         return
     for device in found:
         float16 = "float16" if device.float16 else "no float16"
-        memory = "shared with the CPU" if device.unified_memory else "of its own"
+        memory = "shared with the CPU" if device.unified_memory else "dedicated"
         click.echo(f"{device.number}  {device.name} ({device.type}), {device.platform}")
         click.echo(f"   driver {device.driver}, {device.version}")
         click.echo(
             f"   {device.compute_units} compute units, {float16}, "
-            f"{device.memory_bytes / 2**30:.1f} GiB of memory {memory}"
+            f"{device.memory_bytes / 2**30:.1f} GiB of memory ({memory})"
         )

@@ -1,4 +1,4 @@
-"""Which decision a layer gets: a tuning log's, where one knows the layer, else the default."""
+"""Which decision a layer gets: that of a tuning log that has the layer, or the default."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from mobilenet_tvm.targets.target import Target
 
 
 class Decisions:
-    """Decides how to compute a layer; what `pipeline.lower` asks.
+    """Decides how to compute each layer, for `pipeline.lower`.
 
     Parameters
     ----------
     logs : sequence of TuningLog
-        All of the target that is decided for. Where several know a layer, a measured record
-        goes before a static one, then an earlier log before a later one.
+        All of the target that is compiled for. Where several have a layer, a measured record
+        takes precedence over a static one, then an earlier log over a later one.
     """
 
     def __init__(self, logs: Sequence[TuningLog]) -> None:
@@ -35,7 +35,7 @@ class Decisions:
         return registry.decision(workload, record.decision, target)
 
     def source(self, workload: Workload) -> str:
-        """Return where a layer's decision is from: its record's source, or `default`."""
+        """Return where a layer's decision comes from: its record's source, or `default`."""
         record = self._record(workload)
         return "default" if record is None else record.source
 
@@ -45,12 +45,12 @@ class Decisions:
 
 
 def find_logs(choice: str | Path | None, target: Target) -> list[TuningLog]:
-    """Read the logs that a target's layers are decided by.
+    """Read the logs that a target's decisions come from.
 
     Parameters
     ----------
     choice : str, Path or None
-        A file, or `none`. Default: the user's own log before the shipped one, where they can be
+        A file, or `none`. Default: the user's own log, then the shipped one, as far as they can be
         read.
     target : Target
         The machine that the code is for.
@@ -58,12 +58,12 @@ def find_logs(choice: str | Path | None, target: Target) -> list[TuningLog]:
     Returns
     -------
     list of TuningLog
-        The first goes before the others.
+        The first takes precedence.
 
     Raises
     ------
     UserError
-        If a file cannot be read, or all lines of one that was chosen are of no use.
+        If a file cannot be read, or no line of the chosen one can be used.
     """
     if choice is None:
         paths = (user_log(target), shipped_log(target))
@@ -74,6 +74,6 @@ def find_logs(choice: str | Path | None, target: Target) -> list[TuningLog]:
     if log.skipped and not log.records:
         raise UserError(
             f"{choice}: holds no record for {target.preset} ({in_words(log.skipped_by_reason)}); "
-            "give another with --tuning-log, or none"
+            "give another log with --tuning-log, or none"
         )
     return [log]

@@ -1,4 +1,4 @@
-"""Text files that several processes write at once: a lock, whole lines, replacement in one step."""
+"""Text files that several processes may write at once: locked, by whole lines, or replaced."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mobilenet_tvm.runtime.atomic import replacing
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other writers out of a folder; the kernel lets go of the lock with the process.
+    """Keep other writers out of a folder; the kernel releases the lock if the process ends.
 
     Parameters
     ----------
@@ -30,14 +30,14 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a file, whole or not at all.
+    """Append a line to a file, completely or not at all.
 
     Parameters
     ----------
     path : Path
-        The file; it and its folder are made where they are missing.
+        The file; it and its folder are created if they are missing.
     line : str
-        Without its end.
+        Without a line end.
 
     Raises
     ------
@@ -63,12 +63,12 @@ def append_line(path: Path, line: str) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Give a file a new content in one step; call it with the folder locked.
+    """Replace the content of a file in one step; call it with the folder locked.
 
     Parameters
     ----------
     path : Path
-        The file to make or to replace; it keeps its permissions.
+        The file to create or to replace; its permissions stay.
     text : str
         The whole content.
 

@@ -1,7 +1,7 @@
-"""Tuning logs: one measured decision per line of JSON, and which of them is the best.
+"""Tuning logs: one decision per line of JSON, with its time, and which of them is the best.
 
-A log of a target is `<preset>.jsonl`. Nothing in one is trusted: a line that this version cannot
-use is skipped and counted.
+The log of a target is `<preset>.jsonl`. Nothing in a log is trusted: a line that this version
+cannot use is skipped and counted.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class SkippedLine:
     number : int
         From 1.
     reason : str
-        In a word or two, by which such lines are counted.
+        A category in a word or two, by which skipped lines are counted.
     detail : str
-        What is wrong with this one; may be empty.
+        What is wrong with this line; may be empty.
     text : str
         The line itself.
     """
@@ -55,8 +55,8 @@ class SkippedLine:
 class TuningLog:
     """The records of one file.
 
-    Of two records of one workload, a measured one beats a static one. Times compare only on the
-    same device with the same number of threads: there the shorter one wins. Between devices or
+    Of two records of a workload, a measured one beats a static one. Times are comparable only on
+    the same device with the same number of threads: there the shorter one wins. Between devices or
     numbers of threads, the later record wins.
 
     Parameters
@@ -64,7 +64,7 @@ class TuningLog:
     path : str or Path
         The file, which need not exist.
     target : Target, optional
-        Whose records to use. Without it, those of any preset.
+        Only records of this target are used. Default: those of any preset.
     """
 
     def __init__(self, path: str | Path, target: Target | None = None) -> None:
@@ -76,7 +76,7 @@ class TuningLog:
 
     @classmethod
     def read(cls, path: str | Path, target: Target | None = None) -> TuningLog:
-        """Read a file; the parameters are the class's.
+        """Read a file; the parameters are those of the class.
 
         Raises
         ------
@@ -100,13 +100,13 @@ class TuningLog:
         return dict(Counter(line.reason for line in self.skipped))
 
     def best(self, workload: Workload | str) -> Record | None:
-        """Return the record to go by for a workload, if there is one; the log has one target."""
+        """Return the best record of a workload, if there is one; the log has one target."""
         text = str(workload)
         found = _unbeaten(record for record in self.records if record.workload == text)
         return max(found, key=lambda record: (record.date, record.to_json()), default=None)
 
     def append(self, record: Record) -> None:
-        """Add a record to the file at once, safe from other processes that do the same.
+        """Append a record to the file at once; other processes may do so at the same time.
 
         Parameters
         ----------
@@ -116,7 +116,7 @@ class TuningLog:
         Raises
         ------
         UserError
-            If it cannot be written, as on a full disk; the file is then as it was.
+            If it cannot be written, as on a full disk; the file then stays as it was.
         ValueError
             If `read` would skip it.
         """
@@ -126,15 +126,15 @@ class TuningLog:
         self.records.append(record)
 
     def merge(self, *others: TuningLog) -> Counter[str]:
-        """Bring other logs' records into the file, sort it, and drop what is beaten or damaged.
+        """Merge other logs' records into the file, sort it, and drop what is beaten or damaged.
 
-        Lines for another target or of a newer format stay. What other processes have written
-        meanwhile is merged as well.
+        Lines for another target or of a newer format stay. Records that other processes have
+        written in the meantime are merged as well.
 
         Parameters
         ----------
         *others : TuningLog
-            Where the records are from.
+            The logs to merge.
 
         Returns
         -------
@@ -144,7 +144,7 @@ class TuningLog:
         Raises
         ------
         UserError
-            If the file cannot be written, or is no tuning log; it is then as it was.
+            If the file cannot be written, or is not a tuning log; it then stays as it was.
         """
         return self._rewrite(
             lambda records: [*records, *(r for log in others for r in log.records)]
@@ -155,12 +155,12 @@ class TuningLog:
         return self.merge()
 
     def settle(self, records: Iterable[Record]) -> None:
-        """Let records take the place of all others of their layers, devices and threads.
+        """Replace all records of the same layers, devices and numbers of threads.
 
         Parameters
         ----------
         records : iterable of Record
-            Of a later measurement, which is believed even where it is longer.
+            Of a later measurement, which counts even where the time is longer.
 
         Raises
         ------
@@ -168,8 +168,8 @@ class TuningLog:
             As `merge` does.
         """
         new = list(records)
-        said = {_contest(record) for record in new}
-        self._rewrite(lambda old: [*(r for r in old if _contest(r) not in said), *new])
+        replaced = {_contest(record) for record in new}
+        self._rewrite(lambda old: [*(r for r in old if _contest(r) not in replaced), *new])
 
     def _rewrite(self, choose: Callable[[list[Record]], list[Record]]) -> Counter[str]:
         """Replace the file's records; return how many lines were dropped, by reason."""
@@ -186,7 +186,7 @@ class TuningLog:
                     raise UserError(f"{self.path}: holds no record; is it a tuning log?")
                 records = choose(self.records)
                 best = sorted(_unbeaten(records), key=_order)
-                # What the same row says twice is no loss.
+                # Dropping a duplicate of a row loses nothing.
                 dropped["beaten"] = len({r.to_json() for r in records}) - len(best)
                 lines = [*(r.to_json() for r in best), *(line.text for line in kept)]
                 replace_text(path, "".join(f"{line}\n" for line in lines))
@@ -208,17 +208,18 @@ class TuningLog:
 
     def _write(self, action: Callable[[Path], None]) -> None:
         try:
-            # Behind a link, all lock the folder of the file itself, and the link stays.
+            # Where the path is a link, all writers lock the folder of the file itself, and the link
+            # stays.
             action(Path(os.path.realpath(self.path)))
         except OSError as error:
             raise UserError(
-                f"{self.path}: cannot be written ({error.strerror}) and is as it was; make room "
+                f"{self.path}: cannot be written ({error.strerror}) and stays as it was; make room "
                 "or name another file"
             ) from None
 
 
 def in_words(counts: Mapping[str, int]) -> str:
-    """Return lines counted by reason as text: `torn: 2, newer format: 1`."""
+    """Return counts by reason as text: `torn: 2, newer format: 1`."""
     return ", ".join(f"{reason}: {count}" for reason, count in counts.items())
 
 
@@ -239,7 +240,7 @@ def shipped_log(target: Target) -> Path:
 
 
 def _unbeaten(records: Iterable[Record]) -> list[Record]:
-    """Return the records that no other beats; see `TuningLog` for the rule."""
+    """Return the records that no other record beats; see `TuningLog` for the rule."""
     records = list(records)
     measured = {_layer(record) for record in records if record.source == "measured"}
     best: dict[tuple[Any, ...], Record] = {}
@@ -257,12 +258,12 @@ def _layer(record: Record) -> tuple[str, ...]:
 
 
 def _contest(record: Record) -> tuple[Any, ...]:
-    """Return what two records have in common whose times compare."""
+    """Return what two records must share for their times to be comparable."""
     return (*_layer(record), record.device, record.threads)
 
 
 def _rank(record: Record) -> tuple[float, str]:
-    # The line decides a tie, so that the order of records does not.
+    # The text breaks ties, so that the order of the records does not matter.
     return record.microseconds, record.to_json()
 
 

@@ -1,4 +1,4 @@
-"""A tuning log's record: one decision, how long it took, and its line of JSON."""
+"""A record of a tuning log: one decision, how long it took, and its line of JSON."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from mobilenet_tvm.schedules.workloads import Workload, parse
 from mobilenet_tvm.targets.presets import PRESETS
 from mobilenet_tvm.targets.target import Target
 
-#: The form of a line; larger when an older version would misread it.
+#: The format of a line; it goes up when an older version would misread it.
 FORMAT = 1
 
-#: Where a record's time is from: a device, or llvm-mca's estimate without one.
+#: Where a record's time comes from: a device, or an estimate by llvm-mca.
 SOURCES = ("measured", "static")
 
 _DATE = "%Y-%m-%dT%H:%M:%SZ"
 
-#: Why a line is skipped: what a killed writer left, and what may be of use to somebody else.
+#: Why a line is skipped: a killed writer left half of it, or it may be of use to somebody else.
 TORN, NEWER, OTHER_TARGET = "torn", "newer format", "another target"
-#: Why another is: what this project does not write.
+#: Or this project would not write such a line.
 FOREIGN = "foreign fields"
 
 
@@ -41,15 +41,15 @@ class Record:
     microseconds : float
         First decile of the runs: other processes only ever add time.
     spread : float
-        How much longer the median run took, as a share of that.
+        How much longer the median run took, as a share of `microseconds`.
     threads : int
-        That it was measured with.
+        Threads that shared the layer.
     target : str
         A preset's name.
     source : str
         One of `SOURCES`.
     device : str
-        The CPU's model or the board's name; of a static one, the core that llvm-mca knows.
+        The CPU's model or the board's name; for an estimate, the core that llvm-mca modelled.
     versions : mapping of str to str
         Of `mobilenet-tvm` and `apache-tvm`.
     date : str
@@ -57,7 +57,7 @@ class Record:
     dtype, layout : str
         Of the data: `float32` or `float16`, and `NHWC`.
     board : str
-        Which of such devices it was, where there is a farm of them; may be empty.
+        Which of several such boards it was; may be empty.
     """
 
     workload: str
@@ -88,7 +88,7 @@ class Record:
         source: str = "measured",
         board: str = "",
     ) -> Record:
-        """Make the record of what was just measured; the parameters are the class's."""
+        """Make the record of a new measurement; the parameters are those of the class."""
         return cls(
             workload=str(workload),
             decision=dict(vars(decision)),
@@ -115,12 +115,12 @@ class Record:
         return 1e-3 * parse(self.workload).flops / self.microseconds
 
     def to_row(self) -> dict[str, Any]:
-        """Return the record as JSON's types, in the order of a line."""
+        """Return the record as JSON types, in the order of a line."""
         fields = {name: getattr(self, name) for name in _FIELDS}
         return {"format": FORMAT} | {n: v for n, v in fields.items() if v or n not in _OPTIONAL}
 
     def to_json(self) -> str:
-        """Return the record as a line, without its end."""
+        """Return the record as a line, without a line end."""
         return json.dumps(self.to_row())
 
 
@@ -130,9 +130,9 @@ class UnusableLineError(ValueError):
     Parameters
     ----------
     reason : str
-        In a word or two, by which such lines are counted.
+        A category in a word or two, by which such lines are counted.
     detail : str
-        What is wrong with this one.
+        What is wrong with this line.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -142,19 +142,19 @@ class UnusableLineError(ValueError):
 
 
 def read_record(line: str, target: Target | None = None) -> Record:
-    """Read a line of a log and check all that it says.
+    """Read a line of a log and check everything in it.
 
     Parameters
     ----------
     line : str
-        Without its end.
+        Without a line end.
     target : Target, optional
-        Whose record it has to be. Default: any preset's.
+        The record has to be for this target. Default: any preset.
 
     Returns
     -------
     Record
-        Its workload exists, and its decision is valid for workload and target.
+        Its workload exists, and its decision is valid for that workload and target.
 
     Raises
     ------
@@ -183,10 +183,10 @@ def read_record(line: str, target: Target | None = None) -> Record:
 
 
 def _to_record(row: Any) -> Record:
-    """Make a record of a line's JSON; right types, but nothing known of what they say."""
+    """Make a record of a line's JSON; types are checked, their meaning is not."""
     made_as = row.get("format") if isinstance(row, dict) else None
     if type(made_as) is not int or made_as < 1:
-        raise UnusableLineError(FOREIGN, "no record")
+        raise UnusableLineError(FOREIGN, "not a record")
     if made_as > FORMAT:
         raise UnusableLineError(NEWER, f"{made_as}; this version reads up to {FORMAT}")
     values = {name: value for name, value in row.items() if name != "format"}
@@ -211,10 +211,10 @@ def _is_versions(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_is_text, [*value.keys(), *value.values()]))
 
 
-def _is_number(value: Any, least: float) -> bool:
-    # JSON knows NaN and infinity, and true is an int.
+def _is_number(value: Any, minimum: float) -> bool:
+    # JSON allows NaN and infinity, and true is an int.
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and bool(least <= value < 1e12)
+    return number and bool(minimum <= value < 1e12)
 
 
 def _is_date(value: Any) -> bool:
@@ -224,7 +224,7 @@ def _is_date(value: Any) -> bool:
         return False
 
 
-#: A line's fields after its format, in their order, and what tells a right value.
+#: The fields of a line after `format`, in their order, and the check of each value.
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     "target": _is_text,
     "workload": _is_text,
@@ -241,5 +241,5 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "date": _is_date,
 }
 
-#: Those that a line may lack.
+#: Fields that may be missing.
 _OPTIONAL = {"board"}

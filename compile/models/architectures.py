@@ -1,4 +1,4 @@
-"""The MobileNets as tables, and as chains of layers that other modules walk through."""
+"""The MobileNets: their tables, and the layers that follow from them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ class SqueezeExciteSpec:
 class BlockSpec:
     """Layers in a row; `residual` adds the block's input to its output.
 
-    `stage` counts the rows of the paper's table: blocks of one stage have the
+    `stage` counts the rows of the paper's table: all blocks of a stage have the
     same number of output channels.
     """
 
@@ -86,7 +86,7 @@ class Architecture:
 
     @property
     def layers(self) -> Iterator[ConvolutionSpec | LinearSpec]:
-        """Everything that has parameters, in the order of execution."""
+        """All layers that have parameters, in the order of execution."""
         yield self.stem
         for block in self.blocks:
             for layer in block.layers:
@@ -114,7 +114,7 @@ class Architecture:
 
 
 class Operators(Protocol[T]):
-    """What `evaluate` needs to know about values of type T."""
+    """What a network's operators mean for values of type T; see `evaluate`."""
 
     def convolution(self, layer: ConvolutionSpec, value: T) -> T:
         """Convolution, batch norm or bias, activation."""
@@ -136,7 +136,7 @@ class Operators(Protocol[T]):
 
 
 def evaluate(architecture: Architecture, operators: Operators[T], value: T) -> T:
-    """Send a value through the network; what its layers do is for `operators` to say.
+    """Send a value through the network; `operators` decides what its layers do.
 
     Parameters
     ----------
@@ -145,12 +145,12 @@ def evaluate(architecture: Architecture, operators: Operators[T], value: T) -> T
     operators
         Meaning of each layer: a node in a graph, or a calculation.
     value
-        The image or what stands for it.
+        The image, or what represents it.
 
     Returns
     -------
     T
-        The logits or what stands for them.
+        The logits, or what represents them.
     """
     value = operators.convolution(architecture.stem, value)
     for block in architecture.blocks:
@@ -259,7 +259,7 @@ def _pointwise(
 
 
 def mobilenet_v1(alpha: float, classes: int) -> Architecture:
-    """MobileNetV1, named in torchvision's manner, which itself has no V1.
+    """MobileNetV1, with names as torchvision would give them; it has no V1.
 
     Source: Howard and others 2017 (arXiv 1704.04861), with symmetric padding as
     PyTorch ports have it, not TensorFlow's 'SAME'.

@@ -1,4 +1,4 @@
-"""How large a model is: its parameters and its multiply-accumulates."""
+"""Counts the parameters and the multiply-accumulates of a model."""
 
 import math
 
@@ -11,8 +11,8 @@ from mobilenet_tvm.targets.errors import UserError
 def parameter_count(model: onnx.ModelProto) -> int:
     """Count the trainable parameters of all convolutions, batch norms and matrix products.
 
-    Running statistics are not trained and not counted. What several layers
-    share in the file is counted for each, as in the published figures.
+    Running statistics are not trained and not counted. Parameters that layers
+    share in the file are counted for each layer, as in the published figures.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def macs(model: onnx.ModelProto) -> int:
         graph = onnx.shape_inference.infer_shapes(model).graph
     except (onnx.shape_inference.InferenceError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"cannot infer the model's shapes: {reason}; repair the model") from error
+        raise UserError(f"cannot infer the model's shapes: {reason}; fix the model") from error
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
         dimensions = value.type.tensor_type.shape.dim
@@ -66,7 +66,7 @@ def macs(model: onnx.ModelProto) -> int:
 
 
 def _macs(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
-    """Count one node's: the output's elements times the length of each one's sum."""
+    """Count those of one node: its output elements times the terms of each one's sum."""
     if node.op_type not in ("Conv", "Gemm", "MatMul"):
         return 0
     left, right, output = (shapes.get(n, ()) for n in (*node.input[:2], node.output[0]))

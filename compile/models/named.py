@@ -1,4 +1,4 @@
-"""The models that have a name: what can be asked of them, and their ONNX graphs."""
+"""The named models: their options, and their ONNX graphs."""
 
 import difflib
 import re
@@ -49,10 +49,10 @@ _ORIGIN_KEY = "weights"
 
 @dataclass(frozen=True)
 class Published:
-    """What the literature says of a model at alpha 1, resolution 224, 1000 classes.
+    """Published figures of a model at alpha 1, resolution 224, 1000 classes.
 
-    `macs` is the lowest and the highest figure in millions; `top1` is
-    ImageNet's accuracy in percent.
+    `macs` is the lowest and the highest figure in millions; `top1` is the
+    accuracy on ImageNet in percent.
     """
 
     parameters: int
@@ -78,7 +78,7 @@ _RANGES = {
 
 
 def canonical_name(name: str) -> str:
-    """Return the one of `NAMES` that is meant.
+    """Return the name in `NAMES` that a user means.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def canonical_name(name: str) -> str:
     Raises
     ------
     UserError
-        If there is no such model; names what comes nearest.
+        If there is no such model; suggests similar names.
     """
     squeezed = re.sub(r"[-_ ]", "", name.lower()).removeprefix("mobilenet")
     for known in NAMES:
@@ -108,20 +108,20 @@ def canonical_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A named model with its options; checks itself.
+    """A named model with its options, which are checked.
 
     Attributes
     ----------
     name
-        One of `NAMES`, or any spelling that `canonical_name` understands.
+        One of `NAMES`, in any spelling that `canonical_name` understands.
     alpha
-        Multiplier of all layers' widths, 0.25 to 1.4.
+        Width multiplier of all layers, 0.25 to 1.4.
     resolution
         Height and width of the input in pixels, a multiple of 32.
     classes
         Number of logits.
     batch
-        Images in one run.
+        Images per run.
     """
 
     name: str
@@ -131,7 +131,7 @@ class ModelSpec:
     batch: int = 1
 
     def __post_init__(self) -> None:
-        """Raise a UserError for what no model can have."""
+        """Raise a UserError where an option has an invalid value."""
         object.__setattr__(self, "name", canonical_name(self.name))
         for option, (low, high) in _RANGES.items():
             kind = float if option == "alpha" else int
@@ -144,13 +144,12 @@ class ModelSpec:
         if self.resolution % 32:
             below = self.resolution // 32 * 32
             raise WrongUseError(
-                f"resolution {self.resolution} is not a multiple of 32; "
-                f"take {below} or {below + 32}"
+                f"resolution {self.resolution} is not a multiple of 32; use {below} or {below + 32}"
             )
 
     @property
     def title(self) -> str:
-        """Name for files and metadata: `mobilenet_v2`, `mobilenet_v2_0.5_160`."""
+        """The name in files and metadata: `mobilenet_v2`, `mobilenet_v2_0.5_160`."""
         title = f"mobilenet_{self.name.replace('-', '_')}"
         if (self.alpha, self.resolution) != (1.0, 224):
             title += f"_{self.alpha}_{self.resolution}"
@@ -174,27 +173,27 @@ def build(spec: ModelSpec, weights: str | Path | None = None, seed: int = 0) -> 
     spec
         The model.
     weights
-        A file for `load_weights`, or `"pretrained"` for a public one, or None
-        for random weights.
+        A file for `load_weights`, `"pretrained"` for a public one, or None for
+        random weights.
     seed
-        Of the random weights, 0 or more.
+        Seed of the random weights, 0 or more.
 
     Returns
     -------
     onnx.ModelProto
         Input `input` [batch, 3, resolution, resolution], output `logits`
-        [batch, classes]; parameters named as torchvision names them; the
-        weights' origin where `weights_origin` finds it.
+        [batch, classes]; parameters have torchvision's names; the origin of the
+        weights is where `weights_origin` finds it.
 
     Raises
     ------
     UserError
-        If the weights cannot be had or do not fit.
+        If the weights are not available or do not fit.
     """
     architecture = spec.architecture
     if weights is None:
         if seed < 0:
-            raise WrongUseError(f"seed {seed} is negative; take 0 or more")
+            raise WrongUseError(f"seed {seed} is negative; use 0 or more")
         parameters = random_weights(architecture, spec.resolution, seed)
         origin = f"random (seed {seed})"
     else:
@@ -208,7 +207,7 @@ def build(spec: ModelSpec, weights: str | Path | None = None, seed: int = 0) -> 
 
 
 def weights_origin(model: onnx.ModelProto) -> str | None:
-    """Return where the parameters of a model from `build` came from, in a few words."""
+    """Return a short description of where the weights of a model from `build` came from."""
     return next((p.value for p in model.metadata_props if p.key == _ORIGIN_KEY), None)
 
 
@@ -241,7 +240,7 @@ def _to_onnx(
 
 
 class _Nodes:
-    """Writes down a node for each step; a value is its name."""
+    """Adds a node for each operator; a value is represented by its name."""
 
     def __init__(self, epsilon: float) -> None:
         self.list: list[onnx.NodeProto] = []

@@ -1,4 +1,4 @@
-"""Finds the layers of an ONNX graph that have parameters, whoever exported it."""
+"""Finds the layers of an ONNX graph that have parameters, whatever exported it."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ _ROLES = {
 
 
 def layers(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, dict[str, str]]]:
-    """Walk through the nodes that carry parameters, in the graph's order.
+    """Iterate over the nodes that have parameters, in the graph's order.
 
     Parameters
     ----------
@@ -27,8 +27,8 @@ def layers(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, dict[str, s
         A Conv, BatchNormalization, Gemm or MatMul node.
     names
         Names of the values that are its `weight`, `bias`, `running_mean` and
-        `running_var`, as far as it has them. A MatMul's bias is what a
-        following Add adds.
+        `running_var`, as far as it has them. The bias of a MatMul is what the
+        Add after it adds.
     """
     added = {name: node for node in graph.node if node.op_type == "Add" for name in node.input}
     for node in graph.node:
@@ -46,20 +46,20 @@ def layers(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, dict[str, s
 def constants(
     graph: onnx.GraphProto, through: tuple[str, ...] = ("Identity",)
 ) -> dict[str, onnx.TensorProto]:
-    """Find the values of a graph that are known before it runs.
+    """Find the constants of a graph.
 
     Parameters
     ----------
     graph
         Any graph.
     through
-        Operators whose output is their first input, as far as the caller cares.
+        Operators whose output counts as their first input.
 
     Returns
     -------
     dict
-        By name: initialisers, outputs of Constant nodes, and what nodes of the
-        types `through` make of either.
+        By name: initialisers, outputs of Constant nodes, and the outputs of
+        operators in `through` that are applied to either.
     """
     known = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:

@@ -1,4 +1,4 @@
-"""Public files of trained parameters: where they are, fetched once and kept in a cache."""
+"""Public files of trained weights, which are downloaded once and kept in a cache."""
 
 import hashlib
 import http.client
@@ -20,18 +20,18 @@ _TIMEOUT_S = 30.0  # without a byte
 
 @dataclass(frozen=True)
 class PretrainedFile:
-    """A file on the network, known by its content."""
+    """A public file, identified by its content."""
 
     url: str
     sha256: str
 
     @property
     def name(self) -> str:
-        """The file's name, in the cache too."""
+        """The file's name, also in the cache."""
         return self.url.rpartition("/")[2]
 
 
-# By model, alpha and classes; convolutions fit any resolution.
+# By model, alpha and classes; the weights fit any resolution.
 PRETRAINED = {
     ("v2", 1.0, 1000): PretrainedFile(
         "https://github.com/onnx/models/raw/main/validated/vision/classification/mobilenet/"
@@ -42,7 +42,7 @@ PRETRAINED = {
 
 
 def load_pretrained(name: str, alpha: float, classes: int) -> StoredWeights:
-    """Load a model's public parameters, over the network when the cache lacks them.
+    """Load a model's public weights; they are downloaded if they are not in the cache.
 
     Parameters
     ----------
@@ -52,12 +52,12 @@ def load_pretrained(name: str, alpha: float, classes: int) -> StoredWeights:
     Returns
     -------
     StoredWeights
-        As from `load_weights`; its origin says that it is a public file.
+        As from `load_weights`; `origin` says that it is a public file.
 
     Raises
     ------
     UserError
-        If no public file is known, or if it cannot be downloaded or kept.
+        If no public file is known, or it cannot be downloaded or kept.
     """
     file = PRETRAINED.get((name, alpha, classes))
     if not file:
@@ -71,24 +71,24 @@ def load_pretrained(name: str, alpha: float, classes: int) -> StoredWeights:
 
 
 def cached(file: PretrainedFile) -> Path:
-    """Return the path of a public file in the cache, downloading it where it is missing.
+    """Return the path of a public file in the cache, after downloading it if it is missing.
 
     The cache is `mobilenet-tvm` in `$XDG_CACHE_HOME`, by default `~/.cache`.
 
     Parameters
     ----------
     file
-        What to get.
+        The file to get.
 
     Returns
     -------
     Path
-        A file whose sha256 has just been checked.
+        The file, whose SHA-256 is right.
 
     Raises
     ------
     UserError
-        If the download fails or has another content, or if the cache cannot be
+        If the download fails or has unexpected content, or the cache cannot be
         written; nothing half-written stays.
     """
     folder = cache_folder()
@@ -101,7 +101,7 @@ def cached(file: PretrainedFile) -> Path:
         content = _download(file.url)
         if (digest := _sha256(content)) != file.sha256:
             raise UserError(
-                f"{file.url} has another content than expected (sha256 {digest[:12]}, not "
+                f"{file.url} has unexpected content (sha256 {digest[:12]}, not "
                 f"{file.sha256[:12]}): try again later, or give your own with --weights FILE"
             )
         with replacing(path) as scratch:
@@ -119,19 +119,19 @@ def _sha256(content: bytes) -> str:
 
 
 def _download(url: str) -> bytes:
-    """Return the content at a URL, all in memory: an interrupted download leaves no file."""
+    """Return the content at a URL, in memory, so that an interrupted download leaves no file."""
     _log.info("downloading %s", url)
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:  # noqa: S310 - from our table
             content: bytes = response.read()
             return content
     except urllib.error.HTTPError as error:
-        reason = f"the server answers {error.code} {error.reason}"
+        reason = f"the server answered {error.code} {error.reason}"
     except urllib.error.URLError as error:
         reason = str(error.reason)
     except (OSError, http.client.HTTPException) as error:
         reason = str(error) or type(error).__name__
     raise UserError(
-        f"cannot download {url}: {reason}; check the network, or fetch the file elsewhere "
+        f"cannot download {url}: {reason}; check the network, or download the file elsewhere "
         "and give it with --weights FILE"
     )

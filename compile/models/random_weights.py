@@ -1,4 +1,4 @@
-"""Seeded parameters for a network that nobody trained, with activations of a sane scale."""
+"""Random weights for a network, by a seed, that keep activations in a realistic range."""
 
 import math
 
@@ -15,12 +15,12 @@ from mobilenet_tvm.compile.models.architectures import (
 
 _Values = NDArray[np.float64]
 
-# Pixels that are a second's work: three large images or many small ones.
+# Pixels that take about a second: three large images or many small ones.
 _LARGEST_RESOLUTION = 224
 _PIXELS = 3 * _LARGEST_RESOLUTION**2
 
-# Means of batch norms' scales and shifts. A mean of 0 would let half of each
-# activation die, and rounding errors grow tenfold by the end of V2.
+# Means of the scales and shifts of batch norms. With a mean of 0 half of each
+# activation would be zero, and rounding errors would grow tenfold in V2.
 _SCALE, _SHIFT = 2.0, 1.0
 
 
@@ -29,22 +29,23 @@ def random_weights(
 ) -> dict[str, NDArray[np.float32]]:
     """Draw He-initialised weights and measure the batch norms' statistics.
 
-    Each batch norm's mean and variance are those of a forward pass of normally
-    distributed images, so that no activation fades or grows on its way, and the
-    classifier is centred on them, so that logits differ from image to image.
-    Batch norms' scales and shifts are drawn, so that a mistake in folding them
-    shows, and wide enough for activations beyond both ends of ReLU6's and
-    hard-swish's ranges, so that a mistake there shows too.
+    The mean and variance of each batch norm are those of a forward pass of
+    normally distributed images, so that activations neither vanish nor grow
+    from layer to layer, and the classifier is centred on these images, so that
+    logits differ from image to image. Scales and shifts of batch norms are
+    random, so that a mistake in folding them shows, and large enough for
+    activations beyond both ends of the ranges of ReLU6 and hard-swish, so that
+    a mistake there shows as well.
 
     Parameters
     ----------
     architecture
         The network.
     resolution
-        Height and width in pixels of the images that the network will see; the
-        share of padding, and so the statistics, depend on it.
+        Height and width in pixels of the network's input; the share of padding,
+        and so the statistics, depend on it.
     seed
-        Of the random numbers, 0 or more.
+        Seed of the random numbers, 0 or more.
 
     Returns
     -------
@@ -63,10 +64,10 @@ def random_weights(
 
 
 class _Calibration:
-    """Draws a layer's parameters when a value reaches it, and computes what leaves it.
+    """Draws the parameters of each layer as a value reaches it, and computes its output.
 
-    Values are NHWC in float64: what rounding errors are left then vanish when
-    the statistics are rounded, and every BLAS gives the same parameters.
+    Values are NHWC in float64: the remaining rounding errors vanish when the
+    statistics are rounded, so that every BLAS gives the same parameters.
     """
 
     def __init__(self, seed: int, epsilon: float) -> None:
@@ -90,7 +91,7 @@ class _Calibration:
         return _activate(value, layer.activation)
 
     def linear(self, layer: LinearSpec, value: _Values) -> _Values:
-        # Images' means over all pixels differ little: spread them to unit variance.
+        # The means of images over all pixels differ little: scale them to unit variance.
         weight = self._weight(layer)
         centred = (value - value.mean(axis=0)) @ weight.T
         scaled = (weight / _rounded(centred.std())).astype(np.float32)
@@ -125,20 +126,20 @@ class _Calibration:
         return self._keep(name, _rounded(value))
 
     def _keep(self, name: str, value: _Values) -> _Values:
-        """Store as float32 and go on with exactly what was stored."""
+        """Store as float32, and return exactly what was stored."""
         stored = value.astype(np.float32)
         self.parameters[name] = stored
         return stored.astype(np.float64)
 
 
 def _rounded(value: _Values) -> _Values:
-    """Keep 12 bits of the mantissa: results of another BLAS round to the same number."""
+    """Keep 12 bits of the mantissa, so that results of another BLAS round to the same number."""
     mantissa, exponent = np.frexp(value)
     return np.ldexp(np.round(mantissa * 4096) / 4096, exponent)
 
 
 def _convolve(value: _Values, weight: _Values, layer: ConvolutionSpec) -> _Values:
-    """Sum over the kernel's taps of a shifted image times that tap's weights."""
+    """Sum the products of shifted images and the weights over the kernel's positions."""
     pad, stride = layer.padding, layer.stride
     side = (value.shape[1] + 2 * pad - layer.kernel) // stride + 1
     padded = np.pad(value, ((0, 0), (pad, pad), (pad, pad), (0, 0)))

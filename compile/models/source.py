@@ -1,4 +1,4 @@
-"""What a user may name as a model: one of the named ones, or an ONNX file."""
+"""Finds the model that a user asks for: a named one, or an ONNX file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mobilenet_tvm.targets.errors import WrongUseError
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """How to make a model from its name or file; None means the model's own.
+    """Options of a model; None stands for the model's own.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class ModelOptions:
     weights : str, optional
         A file, or `pretrained`, for a named model.
     seed : int, optional
-        Of a named model's random weights.
+        Seed of a named model's random weights.
     batch : int, optional
         Images per run.
     input_shapes : mapping of str to tuple of int
@@ -58,10 +58,10 @@ class Source:
     model : onnx.ModelProto
         With static input shapes.
     weights : str
-        Where the weights come from, in a few words.
+        A short description of where the weights come from.
     recipe : mapping
-        What makes a named model again: `model` and the fields of `ModelOptions`.
-        Empty for a file, whose path is nobody else's business.
+        How to build a named model again: `model` and the fields of `ModelOptions`.
+        Empty for a file, since its path is private.
     """
 
     name: str
@@ -78,7 +78,7 @@ def resolve(model: str | Path | onnx.ModelProto, options: ModelOptions) -> Sourc
     model : str, Path or onnx.ModelProto
         A name such as `v2`, the path of an ONNX file, or a model in memory.
     options : ModelOptions
-        Those that do not fit the kind of model are refused.
+        Options that do not apply to the kind of model are refused.
 
     Returns
     -------
@@ -88,7 +88,7 @@ def resolve(model: str | Path | onnx.ModelProto, options: ModelOptions) -> Sourc
     Raises
     ------
     UserError
-        If there is no such model, the file is broken, or an option does not fit.
+        If there is no such model, the file is damaged, or an option does not apply.
     """
     if isinstance(model, onnx.ModelProto):
         return _from_onnx(model, "model", "in memory", options)
@@ -119,11 +119,11 @@ def resolve_again(metadata: Metadata, model: str | Path | None, options: ModelOp
     Parameters
     ----------
     metadata : Metadata
-        The artifact's; gives the shapes, and all options of a named model.
+        The artifact's, with the shapes and all options of a named model.
     model : str or Path, optional
-        Needed if the artifact was compiled from a file.
+        Required if the artifact was compiled from a file.
     options : ModelOptions
-        Override what the artifact says, such as `weights`.
+        Override those of the artifact, such as `weights`.
 
     Returns
     -------
@@ -158,6 +158,6 @@ def _from_onnx(model: onnx.ModelProto, name: str, weights: str, options: ModelOp
 
 
 def _is_path(model: str | Path) -> bool:
-    """Tell a file from a name: by its suffix, a separator, or because it exists."""
+    """Tell a file from a name: it has a suffix or a separator, or it exists."""
     path = Path(model)
     return path.suffix != "" or len(path.parts) > 1 or path.is_file()

@@ -1,4 +1,4 @@
-"""The names that the library timm (pytorch-image-models) gives the same networks' layers."""
+"""The names of the same networks' layers in timm (pytorch-image-models)."""
 
 from mobilenet_tvm.compile.models.architectures import (
     Architecture,
@@ -6,12 +6,12 @@ from mobilenet_tvm.compile.models.architectures import (
     SqueezeExciteSpec,
 )
 
-# timm leaves PyTorch's default everywhere, in V3 too.
+# timm keeps PyTorch's default everywhere, also in V3.
 TIMM_EPSILON = 1e-5
 
 
 def timm_names(architecture: Architecture) -> dict[str, str]:
-    """Map each layer's name to timm's, batch norms included.
+    """Map the name of each layer and batch norm to timm's.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ def timm_names(architecture: Architecture) -> dict[str, str]:
     Returns
     -------
     dict
-        timm's name by ours, without `.weight`, `.bias` and so on, in the order of execution.
+        timm's names by ours, without `.weight`, `.bias` and so on, in the order of execution.
 
     References
     ----------

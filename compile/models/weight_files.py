@@ -1,4 +1,4 @@
-"""Reads parameters from a file: an ONNX model, a safetensors file or a PyTorch state dict."""
+"""Reads weights from a file: an ONNX model, a safetensors file or a PyTorch state dict."""
 
 import hashlib
 import importlib
@@ -14,19 +14,19 @@ from safetensors.numpy import load_file
 from mobilenet_tvm.compile.models.parameters import constants, layers
 from mobilenet_tvm.targets.errors import UserError
 
-# Under which keys training scripts put the state dict, and what wrappers of
-# models put before each name.
+# Keys under which training scripts put the state dict, and prefixes that
+# wrappers of models add to each name.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
 
 
 @dataclass(frozen=True)
 class StoredLayer:
-    """One layer as a file holds it.
+    """One layer as it is in a file.
 
-    `tensors` has some of weight, bias, running_mean, running_var. A batch
-    norm's `epsilon`, and a convolution's `strides` and `pads`, are None where
-    the file does not say.
+    `tensors` has some of weight, bias, running_mean, running_var. `epsilon` of
+    a batch norm, and `strides` and `pads` of a convolution, are None where the
+    file does not say.
     """
 
     name: str
@@ -38,10 +38,10 @@ class StoredLayer:
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """What a file holds.
+    """The layers in a file.
 
-    `origin` says in a few words where it comes from; `ordered` tells whether
-    the layers stand in the order in which the network runs them.
+    `origin` says briefly where the file comes from; `ordered` tells whether the
+    layers are in the order in which the network runs them.
     """
 
     file: str
@@ -51,7 +51,7 @@ class StoredWeights:
 
 
 def load_weights(path: Path) -> StoredWeights:
-    """Read the parameters that a file holds.
+    """Read the weights in a file.
 
     Parameters
     ----------
@@ -62,13 +62,13 @@ def load_weights(path: Path) -> StoredWeights:
     Returns
     -------
     StoredWeights
-        Layers with the names, shapes and dtypes that the file gives them.
+        Layers with names, shapes and dtypes as in the file.
 
     Raises
     ------
     UserError
-        If the file cannot be read or is none of these, or if its format needs
-        a package that is not installed.
+        If the file cannot be read or is none of these, or its format needs a
+        package that is not installed.
     """
     suffix = path.suffix.lower()
     if suffix not in _READERS:
@@ -85,13 +85,13 @@ def load_weights(path: Path) -> StoredWeights:
         raise UserError(
             f"cannot read the weights file {path}: {error.strerror or error}"
         ) from error
-    except Exception as error:  # each parser has exceptions of its own for damaged input
+    except Exception as error:  # each parser has its own exceptions for damaged input
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(
-            f"{path.name} is not a whole {suffix} file ({reason}): get or export it anew"
+            f"{path.name} is not a complete {suffix} file ({reason}): download or export it again"
         ) from error
     if not found:
-        raise UserError(f"{path.name} holds no parameters: give another weights file")
+        raise UserError(f"{path.name} has no parameters: give another weights file")
     return StoredWeights(
         path.name,
         f"file: {path.name} (sha256 {digest})",
@@ -121,7 +121,7 @@ def _read_onnx(path: Path) -> list[StoredLayer]:
 
 
 def _onnx_layer(node: onnx.NodeProto, name: str, tensors: dict[str, NDArray[Any]]) -> StoredLayer:
-    """Bring a node's tensors into PyTorch's layout, [outputs, inputs]."""
+    """Convert a node's tensors to PyTorch's layout, [outputs, inputs]."""
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     match node.op_type:
         case "BatchNormalization":
@@ -143,7 +143,7 @@ def _onnx_layer(node: onnx.NodeProto, name: str, tensors: dict[str, NDArray[Any]
 
 
 def _same_pads(kernel: tuple[int, ...], strides: tuple[int, ...], mode: bytes) -> tuple[int, ...]:
-    """Return the padding that keeps ceil(size / stride) pixels of an image of even size."""
+    """Return the padding that leaves ceil(size / stride) pixels of an image of even size."""
     totals = [max(k - s, 0) for k, s in zip(kernel, strides, strict=True)]
     less = tuple(total // 2 for total in totals)
     more = tuple(total - total // 2 for total in totals)
@@ -166,13 +166,13 @@ def _read_torch(path: Path) -> list[StoredLayer]:
 
 
 def _to_numpy(tensor: Any) -> NDArray[Any]:
-    """Return a tensor of PyTorch as an array; NumPy has no bfloat16."""
+    """Convert a tensor of PyTorch to an array; NumPy has no bfloat16."""
     array: NDArray[Any] = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     return array
 
 
 def _unwrapped(checkpoint: Any) -> dict[str, Any]:
-    """Return the state dict's tensors, which a training script may have put under a key."""
+    """Return the tensors of the state dict, which may be under a key of a checkpoint."""
     while isinstance(checkpoint, Mapping):
         inner = (checkpoint[key] for key in _WRAPPERS if isinstance(checkpoint.get(key), Mapping))
         if (state := next(inner, None)) is None:
@@ -182,7 +182,7 @@ def _unwrapped(checkpoint: Any) -> dict[str, Any]:
 
 
 def _grouped(tensors: Mapping[str, NDArray[Any]]) -> list[StoredLayer]:
-    """Gather a state dict's tensors, `layer.part` each, by layer."""
+    """Group the tensors of a state dict, named `layer.part`, by layer."""
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): array for name, array in tensors.items()}

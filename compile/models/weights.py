@@ -1,4 +1,4 @@
-"""Fits the parameters that a file holds to the layers of a named model."""
+"""Assigns the weights of a file to the layers of a named model."""
 
 from collections import deque
 from dataclasses import dataclass, replace
@@ -13,16 +13,16 @@ from mobilenet_tvm.targets.errors import UserError
 
 _Array = NDArray[np.float32]
 
-_MEND = "give the --model, --alpha and --classes that the file was made with"
+_FIX = "give the --model, --alpha and --classes that the file was made with"
 
 
 def assign(architecture: Architecture, stored: StoredWeights, title: str) -> dict[str, _Array]:
-    """Give each parameter of a network its value from a file.
+    """Assign a value from a file to each parameter of a network.
 
-    Layers are found by torchvision's names, else by timm's, else, where the
-    file keeps the network's order, one after the other. Where the file's
-    convolutions have their batch norms folded in, the network's batch norms
-    become the identity with the convolution's bias.
+    Layers are found by torchvision's names, or by timm's, or, where the file
+    keeps the network's order, one after the other. Where batch norms are folded
+    into the file's convolutions, the network's batch norms only add the
+    convolution's bias.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def assign(architecture: Architecture, stored: StoredWeights, title: str) -> dic
     stored
         From `load_weights`.
     title
-        What messages call the network.
+        Name of the network in messages.
 
     Returns
     -------
@@ -41,8 +41,8 @@ def assign(architecture: Architecture, stored: StoredWeights, title: str) -> dic
     Raises
     ------
     UserError
-        If the file is for another network; names the first parameter that does
-        not fit.
+        If the file is for another network; the message names the first
+        parameter that does not fit.
     """
     fitting = _Fitting(stored.file, title)
     queue = deque(_in_order(architecture, stored, title))
@@ -66,14 +66,14 @@ def assign(architecture: Architecture, stored: StoredWeights, title: str) -> dic
             norm = fitting.identity(source, layer, architecture.epsilon)
         parameters |= {f"{layer.norm}.{part}": array for part, array in norm.items()}
     if queue:
-        raise UserError(f"{stored.file} has a layer that {title} lacks, {queue[0].name!r}: {_MEND}")
+        raise UserError(f"{stored.file} has a layer that {title} lacks, {queue[0].name!r}: {_FIX}")
     for source, convolution in convolutions:
         fitting.check_geometry(source, convolution)
     return parameters
 
 
 def _in_order(architecture: Architecture, stored: StoredWeights, title: str) -> list[StoredLayer]:
-    """Return the file's layers in the network's order, those without a place at the end."""
+    """Return the file's layers in the network's order, unknown ones at the end."""
     by_name = {layer.name: layer for layer in stored.layers}
     theirs = timm_names(architecture)
     ours = {name: name for name in theirs}
@@ -87,7 +87,7 @@ def _in_order(architecture: Architecture, stored: StoredWeights, title: str) -> 
         return list(stored.layers)
     missing = next(layer.name for layer in architecture.layers if layer.name not in by_name)
     raise UserError(
-        f"{stored.file} has no {missing}.weight, which {title} wants, nor timm's names: {_MEND}, "
+        f"{stored.file} has no {missing}.weight, which {title} needs, nor timm's names: {_FIX}, "
         "or rename its tensors as torchvision does"
     )
 
@@ -100,10 +100,10 @@ class _Fitting:
     title: str
 
     def tensor(self, source: StoredLayer, part: str, layer: str, shape: tuple[int, ...]) -> _Array:
-        """Return a part of the file's layer if it has the shape that the network wants."""
+        """Return a part of the file's layer if it has the shape that the network needs."""
         wanted = f"{layer}.{part} {list(shape)}"
         if part not in source.tensors:
-            raise UserError(f"{self.file} lacks {wanted} of {self.title}: {_MEND}")
+            raise UserError(f"{self.file} lacks {wanted} of {self.title}: {_FIX}")
         stored = source.tensors[part]
         array = stored
         while array.ndim > len(shape) and array.shape[-1] == 1:
@@ -111,7 +111,7 @@ class _Fitting:
         if array.shape != shape:
             raise UserError(
                 f"{source.name}.{part} in {self.file} is {list(stored.shape)} where {self.title} "
-                f"has {wanted}: {_MEND}"
+                f"has {wanted}: {_FIX}"
             )
         if array.dtype.kind in "iub":
             raise UserError(
@@ -127,7 +127,7 @@ class _Fitting:
         return array
 
     def check_geometry(self, source: StoredLayer, layer: ConvolutionSpec) -> None:
-        """Refuse weights whose convolution strides or pads otherwise than the network's."""
+        """Refuse weights of a convolution whose strides or pads differ from the network's."""
         strides, pads = (layer.stride,) * 2, (layer.padding,) * 4
         if source.strides is None or (source.strides, source.pads) == (strides, pads):
             return
@@ -140,7 +140,7 @@ class _Fitting:
     def norm(
         self, source: StoredLayer, before: StoredLayer, layer: ConvolutionSpec, epsilon: float
     ) -> dict[str, _Array]:
-        """Return a batch norm for our epsilon, the bias of the convolution before it taken in."""
+        """Return a batch norm for our epsilon that includes the bias of its convolution."""
         name, shape = layer.norm or "", (layer.outputs,)
         norm = {part: self.tensor(source, part, name, shape) for part in NORM_PARTS}
         if (norm["running_var"] < 0).any():
@@ -160,7 +160,7 @@ class _Fitting:
     def identity(
         self, source: StoredLayer, layer: ConvolutionSpec, epsilon: float
     ) -> dict[str, _Array]:
-        """Return a batch norm that does nothing but add the convolution's bias."""
+        """Return a batch norm that only adds the convolution's bias."""
         shape = (layer.outputs,)
         return {
             "weight": np.ones(shape, np.float32),

@@ -1,4 +1,4 @@
-"""Draws the page's charts as SVG: tuning curves, roofline, time per layer, latencies of peers."""
+"""Draws the charts as SVG: tuning curves, roofline, time per layer, latencies of runtimes."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from mobilenet_tvm.compile.report.scales import Linear, Logarithmic
 #: Layers with their numbers on the page, from 1.
 Numbered = Sequence[tuple[int, LayerTimes]]
 
-#: A curve's size and the edges of its plot, in its own units, which are about pixels.
+#: Size of a curve and edges of its plot, in units of the drawing, about a pixel each.
 _WIDTH, _HEIGHT = 180, 104
 _LEFT, _RIGHT, _TOP, _BOTTOM = 36, 174, 8, 84
-#: A curve shows at least this share above its best: noise should look small.
-_LEAST_SPAN = 0.2
-#: Heights in pixels; widths are the page's.
+#: A curve's axis reaches at least this share above the best time, so that noise looks small.
+_MIN_SPAN = 0.2
+#: Heights in pixels; widths follow the page.
 _ROOFLINE, _BAR, _PEER = 420, 36, 26
 
 
 def curve(position: int, layer: LayerTimes) -> str:
-    """Draw a layer's best time so far against the number of trials, and its default.
+    """Draw a layer's best time so far over the number of trials, and its default's time.
 
     Parameters
     ----------
     position : int
         The layer's number on the page.
     layer : LayerTimes
-        With at least two trials.
+        A layer with at least two trials.
     """
     best, default = min(layer.trials), layer.trials[0]
-    y = Linear(0.98 * best, 1.02 * max(default, (1 + _LEAST_SPAN) * best))
+    y = Linear(0.98 * best, 1.02 * max(default, (1 + _MIN_SPAN) * best))
     x = Linear(1, len(layer.trials))
 
     def place(trial: int, time: float) -> tuple[float, float]:
@@ -54,7 +54,7 @@ def curve(position: int, layer: LayerTimes) -> str:
         parts.append(tag("line", x1=_LEFT, x2=_RIGHT, y1=height, y2=height, class_="grid"))
         label = tag("text", number(tick), x=_LEFT - 4, y=height + 4, text_anchor="end")
         parts.append(label)
-    # A point is a line of no length with round ends: a path is shorter than many circles.
+    # A point is a line of length 0 with round ends: one path is shorter than many circles.
     points = [place(n, t) for n, t in enumerate(layer.trials, 1) if t <= y.high]
     parts.append(tag("path", d="".join(f"M{a:.1f} {b:.1f}h0" for a, b in points), class_="trials"))
     steps = [place(n, t) for n, t in enumerate(layer.best_so_far, 1)]
@@ -81,14 +81,14 @@ def curve(position: int, layer: LayerTimes) -> str:
 
 
 def roofline(layers: Numbered, peak: Peak | None) -> str:
-    """Draw each layer's speed by default and tuned, against its operations per byte.
+    """Draw each layer's speed by default and tuned, over its operations per byte.
 
     Parameters
     ----------
     layers : sequence of (int, LayerTimes)
-        At least one, all with a time, operations and bytes.
+        At least one; all have a time, operations and bytes.
     peak : Peak, optional
-        The roof.
+        The roof; none is drawn without it.
     """
     x = Logarithmic.around([layer.flops / layer.bytes for _, layer in layers])
     speeds = [layer.gflops(time) for _, layer in layers for time in _timings(layer)]
@@ -111,7 +111,7 @@ def roofline(layers: Numbered, peak: Peak | None) -> str:
 
 
 def _roof(peak: Peak, x: Logarithmic, y: Logarithmic) -> list[str]:
-    """Return the lines of both limits as far as they are inside the plot, and their names."""
+    """Return the lines of both limits as far as they are in the plot, with labels."""
     ridge = peak.gflops / peak.gbytes
     start = max(x.low, y.low / peak.gbytes)
     parts = []
@@ -121,7 +121,7 @@ def _roof(peak: Peak, x: Logarithmic, y: Logarithmic) -> list[str]:
         ends = [(_part(x.at(at)), _part(1 - y.at(peak.gbytes * at))) for at in (start, end)]
         (x1, y1), (x2, y2) = ends
         parts.append(tag("line", x1=x1, y1=y1, x2=x2, y2=y2, class_="roof"))
-        # Under the line, on its way up.
+        # Below the middle of the rising line.
         middle = (start * end) ** 0.5
         at = {"x": _part(x.at(middle)), "y": _part(1 - y.at(peak.gbytes * middle))}
         name = f"{peak.gbytes:.1f} GB/s from memory"
@@ -136,7 +136,7 @@ def _roof(peak: Peak, x: Logarithmic, y: Logarithmic) -> list[str]:
 
 
 def _point(position: int, layer: LayerTimes, x: Logarithmic, y: Logarithmic) -> str:
-    """Return both points of a layer, joined, as a link to its row."""
+    """Return both points of a layer, connected, as a link to its row."""
     across = _part(x.at(layer.flops / layer.bytes))
     title = [f"{position} {layer.workload}"]
     marks = []
@@ -153,20 +153,20 @@ def _point(position: int, layer: LayerTimes, x: Logarithmic, y: Logarithmic) -> 
         (_, y1), (_, y2) = marks
         parts.append(tag("line", x1=across, x2=across, y1=y1, y2=y2, class_="way"))
     parts += [tag("circle", cx=across, cy=at, r=4.5, class_=name) for name, at in marks]
-    # Fingers are wider than points.
+    # A larger target for fingers.
     parts += [tag("circle", cx=across, cy=at, r=11, class_="touch") for _, at in marks[-1:]]
     return tag("a", *parts, href=f"#layer-{position}", class_=layer.operator)
 
 
 def stacks(layers: Numbered, totals: Sequence[tuple[str, float]]) -> str:
-    """Draw one bar of all layers by default and one of them tuned.
+    """Draw a bar of all layers by default and one of all layers tuned.
 
     Parameters
     ----------
     layers : sequence of (int, LayerTimes)
-        With both times, in the order in which they are stacked.
+        Layers with both times, in the order in which they are stacked.
     totals : sequence of (str, float)
-        Each bar's name and its sum in microseconds: by default, tuned.
+        Name and sum in microseconds of each bar: by default, tuned.
     """
     x = Linear(0, max(total for _, total in totals))
     axis = 2 * (_BAR + 28)
@@ -202,14 +202,14 @@ def _segment(
 
 
 def peers(row: PeerRow, ours: str) -> str:
-    """Draw a network's latency by runtime: a bar to the least, a line to the median.
+    """Draw a network's latency by runtime: a bar to the shortest run, a line to the median.
 
     Parameters
     ----------
     row : PeerRow
-        With at least one runtime.
+        A network with at least one runtime.
     ours : str
-        The runtime to stress.
+        The runtime to highlight.
     """
     x = Linear(0, 1.3 * max(median for _, median in row.milliseconds.values()))
     parts = []
@@ -231,13 +231,13 @@ def peers(row: PeerRow, ours: str) -> str:
 
 
 def legend(operators: Iterable[str]) -> str:
-    """Return the colours' names."""
+    """Return a legend of the operators' colours."""
     items = [tag("li", swatch(name), text(name)) for name in operators]
     return tag("ul", *items, class_="legend")
 
 
 def swatch(operator: str) -> str:
-    """Return an operator's colour."""
+    """Return a patch of an operator's colour."""
     return tag("span", "", class_=f"swatch {operator}")
 
 
@@ -255,10 +255,10 @@ def _time(timing: Timing | None) -> str:
 
 
 def _part(share: float) -> str:
-    """Return a share of the drawing, so that text keeps its size where the page is narrow."""
+    """Return a share of the drawing in percent; text then keeps its size on a narrow page."""
     return f"{100 * share:.2f}%"
 
 
 def _svg(title: str, parts: Iterable[str], role: str = "img", **attributes: str | float) -> str:
-    """Return a drawing; one with links in it is no image to a screen reader, but a `group`."""
+    """Return a drawing; for screen readers one with links is a `group` instead of an image."""
     return tag("svg", *parts, role=role, aria_label=title, **attributes)

@@ -1,4 +1,4 @@
-"""Gathers what the page shows: each layer's times by default and tuned, its trials, its calls."""
+"""Gathers what the page shows: times of each layer by default and tuned, trials, calls."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from mobilenet_tvm.compile.report.json_files import PeerRow, Profile, ProfiledCa
 from mobilenet_tvm.schedules.workloads import Workload, parse
 from mobilenet_tvm.targets.errors import UserError
 
-#: The operator of functions without a schedule of ours.
+#: The operator of functions without a schedule of their own.
 OTHER = "other"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Where records were measured; only times of one setting compare.
+    """How records were measured; only times of the same setting are comparable.
 
     Parameters
     ----------
     target : str
-        The preset; empty where only profiles are known.
+        The preset; empty if there are only profiles.
     device : str
-        The machine; empty where only profiles are known.
+        The machine; empty if there are only profiles.
     threads : int
-        That share a layer.
+        Threads that share a layer.
     source : str
         `measured` or `static`.
     """
@@ -47,11 +47,11 @@ class Timing:
     Parameters
     ----------
     microseconds : float
-        Of one call.
+        Time of one call.
     decision : str
         As `name=value` words.
     spread : float, optional
-        How much longer the median run took, as a share; unknown of profiles.
+        How much longer the median run took, as a share; profiles do not have it.
     """
 
     microseconds: float
@@ -61,24 +61,24 @@ class Timing:
 
 @dataclass(frozen=True)
 class LayerTimes:
-    """One workload.
+    """A layer: its workload, its times, and its trials.
 
     Parameters
     ----------
     workload : str
-        Its text.
+        The workload's text.
     operator : str
-        The workload's, or `OTHER`.
+        The workload's operator, or `OTHER`.
     flops, bytes : int
-        What one call computes, and what it moves at least.
+        Operations of one call, and the bytes that it has to move.
     calls : int
-        How often the networks call it; 1 where no network is given.
+        How often the networks call it; 1 if no network is given.
     default, tuned : Timing, optional
-        The untuned and the tuned layer; the same where the default is the best.
+        With the default decision, and with the best one, which may be the same.
     trials : tuple of float
         Microseconds of each decision when it was first measured, the default first.
     profiled : float, optional
-        Microseconds in the network, the mean of its calls; of the tuned ones, if there are any.
+        Microseconds in the network: the mean of its calls, or of the tuned ones if there are any.
     """
 
     workload: str
@@ -104,34 +104,34 @@ class LayerTimes:
         return 1 - self.tuned.microseconds / self.default.microseconds
 
     def gflops(self, timing: Timing) -> float:
-        """Return floating-point operations in a nanosecond."""
+        """Return the speed in 1e9 floating-point operations per second."""
         return 1e-3 * self.flops / timing.microseconds
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that the page shows.
+    """Everything that the page shows.
 
     Parameters
     ----------
     setting : Setting, optional
-        Of the times of layers; none where only peers are known.
+        How layers were measured; None if there are only peers.
     layers : tuple of LayerTimes
-        Those that take longest first.
+        Ordered by time, the longest first.
     weighted : bool
-        Whether `calls` are those of networks.
+        Whether `calls` come from networks.
     peak : Peak, optional
         What the machine can do.
     dates : tuple of str
-        Of the first and the last record.
+        Dates of the first and the last record.
     versions : tuple of str
-        Of what made the records.
+        Versions of the packages that made the records.
     names : tuple of str
-        The networks.
+        Names of the networks.
     peers : tuple of PeerRow
-        Latencies beside other runtimes.
+        Latencies of other runtimes.
     elsewhere : int
-        Records of other settings, which are not shown.
+        How many records of other settings are not shown.
     """
 
     setting: Setting | None
@@ -151,7 +151,7 @@ class Report:
 
     @property
     def compared(self) -> tuple[LayerTimes, ...]:
-        """The layers whose times are known by default and tuned; sums are over them."""
+        """The layers with times by default and tuned; sums are over these."""
         return tuple(layer for layer in self.layers if layer.gain is not None)
 
     @property
@@ -173,7 +173,7 @@ class Report:
 
     @property
     def trials(self) -> int:
-        """How many decisions were measured, each counted once."""
+        """How many decisions were measured, without repetitions."""
         return sum(len(layer.trials) for layer in self.layers)
 
 
@@ -185,22 +185,22 @@ def choose_setting(
     Parameters
     ----------
     records : sequence of Record
-        Of the log and its trials.
+        Records of the log and its trials.
     profiles : sequence of Profile
-        Whose number of threads decides, if `threads` does not.
+        Their number of threads is used, if `threads` is not given.
     threads : int, optional
-        Only records with so many.
+        Only records with so many threads.
 
     Returns
     -------
     Setting or None
-        The latest record's, a measured one's before a static one's. Without records that of the
-        profiles; None without those too.
+        That of the latest measured record, or of the latest static one. Without records that of
+        the profiles; None if there are neither.
 
     Raises
     ------
     UserError
-        If nothing has that number of threads, or profiles differ in it.
+        If no record has that number of threads, or profiles have different numbers.
     """
     for profile in profiles:
         threads = profile.threads if threads is None else threads
@@ -233,30 +233,30 @@ def gather(
     names: Sequence[str] = (),
     peak: Peak | None = None,
 ) -> Report:
-    """Put together what is known.
+    """Put records, profiles and latencies of runtimes together.
 
     Parameters
     ----------
     setting : Setting, optional
         From `choose_setting`.
     records, trials : sequence of Record
-        Of a tuning log, and of its trials in the order of measuring.
+        Records of a tuning log, and its trials in the order of measuring.
     networks : mapping of Workload to int, optional
         The layers to show, and how often each is called. Default: those of the profiles, else
         all that have a record, each called once.
     profiles : sequence of Profile
-        Of these networks. Layers without a record take their times from them.
+        Profiles of these networks. Layers without a record have their times from them.
     peers : sequence of PeerRow
-        Latencies beside other runtimes.
+        Latencies of other runtimes.
     names : sequence of str
-        What the networks are called.
+        Names of the networks.
     peak : Peak, optional
         What the machine can do.
 
     Returns
     -------
     Report
-        May be without any time.
+        Possibly without any times.
     """
     shown = [record for record in records if _setting(record) == setting]
     tried = [record for record in trials if _setting(record) == setting]
@@ -323,13 +323,13 @@ def _count_calls(profiles: Iterable[Profile]) -> Counter[str]:
 
 
 def _known(text: str, calls: int) -> LayerTimes:
-    """Make a layer of a workload's text."""
+    """Make a layer from the text of a workload."""
     workload = parse(text)
     return LayerTimes(text, workload.operator, workload.flops, workload.bytes, calls)
 
 
 def _called(calls: Sequence[ProfiledCall], count: int) -> LayerTimes:
-    """Make a layer of its calls; a function that was not scheduled here has no workload."""
+    """Make a layer from its calls; a function that TVM scheduled has no workload."""
     call = calls[0]
     try:
         return _known(call.workload, count)
@@ -343,10 +343,10 @@ def _timed(
     trials: Sequence[Record],
     calls: Sequence[ProfiledCall],
 ) -> LayerTimes:
-    """Add a layer's times: those of the log and the trials, else those of profiles."""
+    """Add a layer's times: those of the log and the trials, or else those of profiles."""
     last = {_decision(record): record for record in trials}
     first = {_decision(record): record.microseconds for record in reversed(trials)}
-    # What is measured again at a run's end is the last word; the log has it of the best.
+    # The time that counts is measured again at the end of a run; the log has that of the best.
     best = min(records or last.values(), key=lambda record: record.microseconds, default=None)
     default = last[_decision(trials[0])] if trials else None
     if best and default and _decision(best) == _decision(default):
@@ -357,7 +357,7 @@ def _timed(
         tuned=_timing(best),
         trials=tuple(first[decision] for decision in last),
     )
-    # What nothing was decided for takes as long tuned as untuned.
+    # A call without a decision takes as long tuned as untuned.
     untuned = _mean([call for call in calls if call.source in ("default", "")])
     tuned = _mean([call for call in calls if call.source != "default"]) or untuned
     if tuned is None:

@@ -20,20 +20,20 @@ _PEERS = "'benchmarks/peers.py --json'"
 
 @dataclass(frozen=True)
 class ProfiledCall:
-    """One call of a network.
+    """One call of a network, as `profile` printed it.
 
     Parameters
     ----------
     workload : str
-        What it computes; of a call without a schedule of ours, its function's name.
+        What it computes; the function's name if it has no schedule of its own.
     microseconds : float
-        Median, in the network.
+        Median time in the network.
     flops, bytes : int
         What it computes and moves.
     decision : str
         The schedule's, as `name=value` words.
     source : str
-        Of the decision: a tuning log's record, `default`, or empty where nothing is decided.
+        Of the decision: a tuning log's record, `default`, or empty where there is no decision.
     """
 
     workload: str
@@ -46,7 +46,7 @@ class ProfiledCall:
 
 @dataclass(frozen=True)
 class Profile:
-    """A network's calls in their order, and the peak of the machine that ran it."""
+    """The calls of a network in order, and the peak of the machine that ran it."""
 
     file: str
     threads: int
@@ -56,18 +56,18 @@ class Profile:
 
 @dataclass(frozen=True)
 class PeerRow:
-    """One network's latencies.
+    """Latencies of a network, by runtime.
 
     Parameters
     ----------
     model : str
         The network.
     threads : int
-        That each runtime had.
+        How many threads each runtime had.
     milliseconds : mapping of str to (float, float)
-        Least and median by runtime.
+        Shortest and median latency by runtime.
     missing : mapping of str to str
-        Why a runtime was not measured.
+        Why a runtime was not measured, by runtime.
     """
 
     model: str
@@ -82,7 +82,7 @@ def read_profile(path: Path) -> Profile:
     Raises
     ------
     UserError
-        If the file cannot be read, or is none.
+        If the file cannot be read, or is not a profile.
     """
     return _read(path, _profile, _PROFILE)
 
@@ -93,7 +93,7 @@ def read_peers(path: Path) -> tuple[PeerRow, ...]:
     Raises
     ------
     UserError
-        If the file cannot be read, or holds none.
+        If the file cannot be read, or has none.
     """
     return _read(path, _peers, _PEERS)
 
@@ -103,10 +103,10 @@ def _read(path: Path, make: Callable[[Any], T], made_by: str) -> T:
         return make(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be read ({error.strerror}); give what {made_by} printed"
+            f"{path}: cannot be read ({error.strerror}); give the output of {made_by}"
         ) from None
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
-        raise UserError(f"{path}: is not what {made_by} prints; make it again") from None
+        raise UserError(f"{path}: is not the output of {made_by}; run that again") from None
 
 
 def _profile(found: Any) -> Profile:
@@ -121,8 +121,8 @@ def _call(row: Any) -> ProfiledCall:
     return ProfiledCall(
         workload=_text(row["workload"]),
         microseconds=_positive(row["microseconds"]),
-        flops=_count(row["flops"], least=0),
-        bytes=_count(row["bytes"], least=0),
+        flops=_count(row["flops"], minimum=0),
+        bytes=_count(row["bytes"], minimum=0),
         decision=_text(row["decision"]),
         source=_text(row["source"]),
     )
@@ -149,20 +149,20 @@ def _peer_row(row: Any) -> PeerRow:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError("no text")
+        raise TypeError("not text")
     return value
 
 
-def _count(value: Any, least: int = 1) -> int:
-    if type(value) is not int or not least <= value < 1e15:
-        raise ValueError("no count")
+def _count(value: Any, minimum: int = 1) -> int:
+    if type(value) is not int or not minimum <= value < 1e15:
+        raise ValueError("not a count")
     return value
 
 
 def _positive(value: Any) -> float:
-    # JSON knows NaN and infinity, and true is an int.
+    # JSON allows NaN and infinity, and true is an int.
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError("no number")
+        raise TypeError("not a number")
     if not (math.isfinite(value) and 0 < value < 1e12):
-        raise ValueError("no positive number")
+        raise ValueError("not a positive number")
     return float(value)

@@ -1,4 +1,4 @@
-"""Writes HTML and SVG that is well-formed XML, and numbers as people read them."""
+"""Writes HTML and SVG as well-formed XML, and formats numbers for readers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from html import escape
 
 from mobilenet_tvm.compile.report.data import LayerTimes
 
-#: How words of a workload start that say how large it is.
+#: What the words of a workload that give its size start with.
 _SIZE = re.compile(r"\d|->|[ks]\d")
 
 
 def text(value: str) -> str:
-    """Return text as markup; what cannot be printed becomes U+FFFD, as XML demands."""
+    """Return text as markup; unprintable characters, which XML forbids, become U+FFFD."""
     return escape("".join(c if c.isprintable() else "\ufffd" for c in value))
 
 
@@ -22,11 +22,11 @@ def tag(name: str, /, *content: str, **attributes: str | float) -> str:
     Parameters
     ----------
     name : str
-        Of the element.
+        The element's name.
     *content : str
-        Markup. Without any, the element closes itself.
+        Markup. Without any, the element is self-closing.
     **attributes : str or float
-        Escaped here. An underscore stands for a hyphen; one at the end is dropped.
+        They are escaped here. An underscore stands for a hyphen; one at the end is dropped.
     """
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{_attribute(value)}"'
@@ -40,32 +40,32 @@ def _attribute(value: str | float) -> str:
 
 
 def microseconds(value: float | None) -> str:
-    """Return a time of one layer, without its unit."""
+    """Format the time of a layer, without its unit."""
     if value is None:
         return "-"
     return f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
 
 def milliseconds(microseconds: float) -> str:
-    """Return a time of a network, without its unit."""
+    """Format the time of a network, without its unit."""
     value = 1e-3 * microseconds
     return f"{value:.3f}" if value < 10 else f"{value:.2f}"
 
 
 def percent(share: float) -> str:
-    """Return a share, with a real minus."""
+    """Format a share in percent, with a proper minus sign."""
     shown = f"{100 * share:.1f}"
-    # Rounded to nothing, it has no sign.
+    # Zero has no sign.
     shown = shown.removeprefix("-") if not float(shown) else shown.replace("-", "\u2212")
     return f"{shown} %"
 
 
 def number(value: float) -> str:
-    """Return a number of an axis."""
+    """Format a number on an axis."""
     return f"{value:g}"
 
 
 def short_name(layer: LayerTimes) -> str:
-    """Return a workload's operator and sizes, for narrow places."""
+    """Return a workload's operator and sizes, for narrow columns."""
     operator, *words = layer.workload.split(" ")
     return " ".join([operator, *filter(_SIZE.match, words)]).replace("->", "→")

@@ -1,4 +1,4 @@
-// Makes the table's heads sort it; without this script the table is sorted by time.
+// Sorts the table by a click on a column header; without this script it is sorted by time.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   const heads = [...table.tHead.rows[0].cells];
@@ -14,7 +14,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     button.append(...head.childNodes);
     head.append(button);
     button.addEventListener("click", () => {
-      // Numbers start with the largest, text with its first letter.
+      // The first click sorts numbers from the largest, and text from A.
       const first = head.classList.contains("number") ? "descending" : "ascending";
       const second = first === "descending" ? "ascending" : "descending";
       const order = head.getAttribute("aria-sort") === first ? second : first;

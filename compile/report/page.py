@@ -1,4 +1,4 @@
-"""Assembles the page: headline, charts and the table of layers, in one file without references."""
+"""Assembles the page: summary, charts and the table of layers, in one self-contained file."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from mobilenet_tvm.compile.report.markup import microseconds, milliseconds, perc
 from mobilenet_tvm.compile.report.operators import in_order, style
 from mobilenet_tvm.targets.errors import UserError
 
-#: What peers.py calls this project.
+#: The name of this project in the output of peers.py.
 _OURS = "mobilenet-tvm"
-#: Nothing is fetched, whatever a file of the user's says.
+#: Nothing is loaded over the network, whatever a user's file contains.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
 def render(report: Report) -> str:
-    """Return the page: HTML that is well-formed XML too."""
+    """Return the page, as HTML that is also well-formed XML."""
     layers = list(enumerate(report.layers, 1))
     sections = [
         _stacks(report, layers),
@@ -53,7 +53,7 @@ def write(report: Report, path: Path) -> None:
     Raises
     ------
     UserError
-        If it cannot be written; the file is then as it was.
+        If it cannot be written; the file then stays as it was.
     """
     try:
         with locked(path.parent):
@@ -97,7 +97,7 @@ def _header(report: Report) -> str:
 
 
 def _tiles(report: Report) -> str:
-    """Return the figures that matter most."""
+    """Return the key figures."""
     if not report.layers:
         return ""
     figures = []
@@ -114,7 +114,9 @@ def _tiles(report: Report) -> str:
     if compared < len(report.layers):
         label += f", {compared} with times by default and tuned"
     if compared:
-        label += f", {sum(map(_is_changed, report.compared))} with another decision than by default"
+        label += (
+            f", {sum(map(_is_changed, report.compared))} with another decision than the default"
+        )
     figures += [(str(len(report.layers)), label), (str(report.trials), "trials")]
     return tag(
         "ul",
@@ -144,13 +146,13 @@ def _stacks(report: Report, layers: charts.Numbered) -> str:
     cells = [tag("th", name, scope="col", **_number_class(n > 0)) for n, name in enumerate(head)]
     table = tag("table", tag("thead", tag("tr", *cells)), tag("tbody", *rows), class_="operators")
     note = (
-        "Each layer as often as the models call it."
+        "Each layer is counted as often as the models call it."
         if report.weighted
-        else "Each layer once: without --model or --profile, calls are not known."
+        else "Each layer is counted once: without --model or --profile, calls are not known."
     )
     return _section(
         "Time per layer",
-        f"{note} A part is one layer; it leads to its row in the table.",
+        f"{note} Each part is a layer and links to its row in the table.",
         tag("figure", charts.stacks(by_operator, totals)),
         tag("div", table, class_="scroll"),
     )
@@ -189,7 +191,7 @@ def _roofline(report: Report, layers: charts.Numbered) -> str:
     )
     note = (
         "Bytes are those of data, weights and output, each counted once, whether from memory or a "
-        "cache; a layer above the line of memory found its data in a cache."
+        "cache; a layer above the line of memory had its data in a cache."
     )
     return _section(
         "Roofline",
@@ -210,12 +212,12 @@ def _curves(layers: charts.Numbered) -> str:
     if not drawn:
         return ""
     rest = [charts.link(n, str(n)) for n, layer in layers if len(layer.trials) == 1]
-    alone = f"Only the default was measured of: {', '.join(rest)}." if rest else ""
+    alone = f"Only the default was measured: {', '.join(rest)}." if rest else ""
     return _section(
         "Tuning curves",
-        "Microseconds against trials: each trial a point, the best so far a line, the default "
-        "dashed. Slow trials are cut. Below the name: default and tuned as they were measured "
-        "last.",
+        "Microseconds over trials: a point for each trial, a line for the best so far, a dashed "
+        "line for the default. Slow trials are cut off. Below the name: default and tuned, as "
+        "they were measured last.",
         tag("div", *drawn, class_="curves"),
         tag("p", alone, class_="note") if alone else "",
     )
@@ -239,8 +241,8 @@ def _peers(rows: Sequence[PeerRow]) -> str:
     ]
     absent = [tag("p", "Not measured:"), tag("ul", *(tag("li", text(note)) for note in notes))]
     return _section(
-        "Beside other runtimes",
-        "Milliseconds of a run: the bar and the number are the least, the line ends at the median.",
+        "Comparison with other runtimes",
+        "Milliseconds per run: bar and number show the shortest run, the line ends at the median.",
         tag("div", *figures, class_="peers") if figures else "",
         tag("div", *absent, class_="note") if notes else "",
     )
@@ -267,8 +269,8 @@ def _table(report: Report, layers: charts.Numbered) -> str:
         "Layers",
         "GFLOP/s, share of peak, spread (the median above the first decile) and decision are those "
         "of the tuned layer.",
-        # Shown by the script alone.
-        tag("p", "A click on a head sorts.", class_="note scripted", hidden="hidden"),
+        # Shown by the script only.
+        tag("p", "Click a column header to sort.", class_="note scripted", hidden="hidden"),
         tag("div", table, class_="scroll"),
     )
 
@@ -304,7 +306,7 @@ def _share(value: float | None) -> str:
 
 
 def _cell(value: float | None, shown: str) -> str:
-    """Return a cell of a number; the script sorts by the value behind it."""
+    """Return a cell with a number; the script sorts by the exact value."""
     sorts = {} if value is None else {"data_value": f"{value:.6g}"}
     return tag("td", shown if sorts else "-", class_="number", **sorts)
 

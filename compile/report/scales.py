@@ -1,4 +1,4 @@
-"""Axes: where a value stands, as a share of the axis, and which values get a tick."""
+"""Axes: the position of a value as a share of the axis, and the values with ticks."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-#: What a logarithmic axis may start with; the reciprocal of each is nearly one of them.
+#: Leading digits of a logarithmic axis's ends; the reciprocal of each is close to another one.
 _DIGITS = (1, 1.5, 2, 3, 5, 7)
 
 
 @dataclass(frozen=True)
 class Linear:
-    """An axis of equal steps.
+    """A linear axis.
 
     Parameters
     ----------
@@ -24,22 +24,22 @@ class Linear:
     high: float
 
     def at(self, value: float) -> float:
-        """Return where a value stands: 0 at the low end, 1 at the high one."""
+        """Return the position of a value: 0 at the low end, 1 at the high end."""
         return (value - self.low) / (self.high - self.low)
 
-    def ticks(self, most: int) -> list[float]:
-        """Return round values between the ends, at most so many."""
-        power = 10.0 ** math.floor(math.log10((self.high - self.low) / most))
+    def ticks(self, limit: int) -> list[float]:
+        """Return round values between the ends, at most `limit` of them."""
+        power = 10.0 ** math.floor(math.log10((self.high - self.low) / limit))
         for step in (power, 2 * power, 5 * power, 10 * power, 20 * power):
             first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-            if last - first < most:
+            if last - first < limit:
                 break
         return [round(step * n, 10) for n in range(first, last + 1)]
 
 
 @dataclass(frozen=True)
 class Logarithmic:
-    """An axis of equal factors.
+    """A logarithmic axis.
 
     Parameters
     ----------
@@ -52,15 +52,15 @@ class Logarithmic:
 
     @classmethod
     def around(cls, values: list[float]) -> Logarithmic:
-        """Make an axis with some room around values."""
+        """Make an axis with some space around values."""
         return cls(_round_down(min(values) / 1.1), 1 / _round_down(1 / (1.1 * max(values))))
 
     def at(self, value: float) -> float:
-        """Return where a value stands: 0 at the low end, 1 at the high one."""
+        """Return the position of a value: 0 at the low end, 1 at the high end."""
         return math.log(value / self.low) / math.log(self.high / self.low)
 
     def ticks(self) -> list[float]:
-        """Return round values between the ends: finer ones where there are few."""
+        """Return round values between the ends, in finer steps if there are few."""
         found = self._between((1, 2, 5))
         return found if len(found) > 2 else self._between(_DIGITS)
 
@@ -72,6 +72,6 @@ class Logarithmic:
 
 
 def _round_down(value: float) -> float:
-    """Return the next round value that is at most this one."""
+    """Return the largest round value that is at most this one."""
     power = 10.0 ** math.floor(math.log10(value))
     return max(digit * power for digit in _DIGITS if digit * power <= value * (1 + 1e-9))

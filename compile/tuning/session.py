@@ -63,7 +63,7 @@ class TuneOptions:
     static : bool
         Estimate by llvm-mca instead of measuring.
     dtype : str
-        What layers keep their values in: `float32`, or `float16` on a GPU.
+        Type of the values that layers compute: `float32`, or `float16` on a GPU.
     model_options : ModelOptions
         For each of the models.
     """

@@ -165,7 +165,7 @@ def test_unknown_name_gets_an_offer(written: str, offer: str) -> None:
         ({"alpha": float("nan")}, "alpha nan"),
         ({"alpha": "1"}, "alpha '1'"),
         ({"resolution": 0}, "resolution 0 is not a whole number from 32"),
-        ({"resolution": 225}, "take 224 or 256"),
+        ({"resolution": 225}, "use 224 or 256"),
         ({"resolution": 224.0}, "resolution 224.0 is not a whole number"),
         ({"classes": 0}, "classes 0"),
         ({"classes": 10**9}, "classes 1000000000"),

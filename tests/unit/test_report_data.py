@@ -155,7 +155,7 @@ def test_json_of_another_kind_is_one_line(tmp_path: Path, content: str) -> None:
     path = tmp_path / "file.json"
     path.write_text(content)
     for read, made_by in ((read_profile, "profile --json"), (read_peers, "peers.py --json")):
-        with pytest.raises(UserError, match=f"file.json: is not what .*{made_by}"):
+        with pytest.raises(UserError, match=f"file.json: is not the output of .*{made_by}"):
             read(path)
 
 
@@ -163,7 +163,7 @@ def test_a_missing_or_binary_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No such file"):
         read_profile(tmp_path / "none.json")
     (tmp_path / "binary").write_bytes(b"\xff\x00")
-    with pytest.raises(UserError, match="is not what"):
+    with pytest.raises(UserError, match="is not the output of"):
         read_peers(tmp_path / "binary")
 
 

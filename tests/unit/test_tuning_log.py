@@ -605,7 +605,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(ending: str, tmp_path: Path) 
     log = TuningLog(path, X86)
     with disk_full_at(len(before) + 100), pytest.raises(UserError) as error:
         log.append(record(DEPTHWISE))
-    assert "cannot be written (File too large) and is as it was; make room" in str(error.value)
+    assert "cannot be written (File too large) and stays as it was; make room" in str(error.value)
     assert path.read_bytes() == before
     assert log.records == []
     with disk_full_at(100), pytest.raises(UserError, match="cannot be written"):
