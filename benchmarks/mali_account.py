@@ -16,7 +16,7 @@ from tvm import tirx
 from mobilenet_tvm.compile.codegen.build import pass_config
 from mobilenet_tvm.compile.codegen.tvm_target import tvm_target
 from mobilenet_tvm.compile.models.source import ModelOptions, resolve
-from mobilenet_tvm.compile.passes.find_layers import DTYPES
+from mobilenet_tvm.compile.passes.heads import DTYPES
 from mobilenet_tvm.compile.pipeline import layers
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.gpu.threads import fma_per_cycle, lanes_of

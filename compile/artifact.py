@@ -16,7 +16,7 @@ from mobilenet_tvm.compile.frontend.read import graph_inputs
 from mobilenet_tvm.compile.logs.decisions import Decisions, find_logs
 from mobilenet_tvm.compile.logs.log import TuningLog
 from mobilenet_tvm.compile.models.source import ModelOptions, Source, resolve
-from mobilenet_tvm.compile.passes.find_layers import DTYPES
+from mobilenet_tvm.compile.passes.heads import DTYPES
 from mobilenet_tvm.compile.passes.network_calls import NetworkCall
 from mobilenet_tvm.compile.pipeline import Lowered, lower
 from mobilenet_tvm.runtime.metadata import Metadata, TensorInfo

@@ -18,8 +18,10 @@ from mobilenet_tvm.compile.passes.fold_constants import FoldConstants
 from mobilenet_tvm.compile.passes.fold_pad import FoldPad
 from mobilenet_tvm.compile.passes.fold_scale import FoldScale
 from mobilenet_tvm.compile.passes.lower_layers import Decide, Layer, LowerLayers
+from mobilenet_tvm.compile.passes.name_nodes import NameNodes
+from mobilenet_tvm.compile.passes.names import NODE_NAMES
 from mobilenet_tvm.compile.passes.network_calls import NetworkCall, network_calls
-from mobilenet_tvm.compile.passes.origins import NODE_NAMES, origins_of_calls
+from mobilenet_tvm.compile.passes.origins import origins_of_calls
 from mobilenet_tvm.compile.passes.recognize_hard import RecognizeHard
 from mobilenet_tvm.compile.passes.recover_clip import RecoverClip
 from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
@@ -37,6 +39,7 @@ Pass = Callable[[tvm.IRModule], tvm.IRModule]
 def graph_passes(dtype: str) -> list[Pass]:
     """Return the rewrites of the imported graph: fewer operators, NHWC, constants, one type."""
     rewriters: list[type[GraphRewriter]] = [
+        NameNodes,
         FoldConstants,
         RecoverClip,
         RecognizeHard,

@@ -1,4 +1,4 @@
-"""Loads compiled models and runs them, without TVM's compiler: here, or on a board elsewhere."""
+"""Loads compiled models and runs them without TVM's compiler, on this machine or on a board."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Metadata", "Model", "TensorInfo", "connect", "load", "read_metadata"
 
 
 def __getattr__(name: str) -> Any:
-    """Import what reaches boards only when it is asked for; an app does not have it."""
+    """Import `connect` on demand: an app's bundle lacks the modules that reach boards."""
     if name == "connect":
         from mobilenet_tvm.runtime.remote.session import connect
 

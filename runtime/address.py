@@ -1,4 +1,4 @@
-"""Where a model runs: on this machine, or on a board that is somewhere else."""
+"""Addresses of where a model runs: this machine or a board."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 from mobilenet_tvm.targets.errors import WrongUseError
 
-FORMS = "local, rpc://HOST:PORT, tracker://HOST:PORT/KEY, ssh://[USER@]HOST[:PORT]"
+_FORMS = "local, rpc://HOST:PORT, tracker://HOST:PORT/KEY, ssh://[USER@]HOST[:PORT]"
 
-# TVM puts options behind a key, after a space, and a random number, after a colon.
+# TVM appends options to a key after a space, and a random number after a colon.
 _KEY = re.compile(r"[\w.-]+", re.ASCII)
-# ssh would take a name that begins with a dash for an option.
+# ssh would read a name that begins with a dash as an option.
 _NAME = re.compile(r"[\w.:%][\w.:%-]*", re.ASCII)
 
 
@@ -24,15 +24,15 @@ class Address:
     ----------
     scheme : str
         ``local`` for this machine, ``rpc`` for the board that serves at a port, ``tracker`` for
-        any free board of a key that a tracker knows, ``ssh`` for a board behind ssh's tunnel.
+        any free board with a key at a tracker, ``ssh`` for a board reached through an SSH tunnel.
     host : str
-        Name or IP address of the board or tracker; empty where it is this machine.
+        Name or IP address of the board or tracker; empty for this machine.
     port : int
-        TCP port of the board, tracker or ssh daemon; 0 where ssh is to choose.
+        TCP port of the board, tracker or SSH server; 0 for ssh's default.
     key : str
-        What kind of board, as the tracker knows it.
+        The tracker's key for the kind of board.
     user : str
-        Whom ssh logs in as; empty where ssh is to choose.
+        User that ssh logs in as; empty for ssh's default.
     """
 
     scheme: str
@@ -49,17 +49,17 @@ class Address:
         ----------
         text : str
             One of the forms ``local``, ``rpc://HOST:PORT``, ``tracker://HOST:PORT/KEY`` and
-            ``ssh://[USER@]HOST[:PORT]``. An IPv6 address stands in brackets.
+            ``ssh://[USER@]HOST[:PORT]``. IPv6 addresses are in brackets.
 
         Returns
         -------
         Address
-            Its parts.
+            The parsed address.
 
         Raises
         ------
         WrongUseError
-            If it has none of the forms.
+            If the text has another form.
         """
         if text == "local":
             return cls("local")
@@ -85,7 +85,7 @@ class Address:
         return cls(parts.scheme, host, port or 0, key, user)
 
     def __str__(self) -> str:
-        """Return the text from which it was read."""
+        """Return the text that `parse` reads."""
         if self.scheme == "local":
             return "local"
         user = f"{self.user}@" if self.user else ""
@@ -95,12 +95,12 @@ class Address:
 
 
 def split_host_port(text: str) -> tuple[str, int]:
-    """Read ``HOST:PORT``; an IPv6 address stands in brackets.
+    """Read ``HOST:PORT``; IPv6 addresses are in brackets.
 
     Raises
     ------
     WrongUseError
-        If it has another form.
+        If the text has another form.
     """
     try:
         address = Address.parse(f"rpc://{text}")
@@ -110,20 +110,22 @@ def split_host_port(text: str) -> tuple[str, int]:
 
 
 def join_host_port(host: str, port: int) -> str:
-    """Write ``HOST:PORT``; an IPv6 address gets brackets."""
+    """Return ``HOST:PORT``, with IPv6 addresses in brackets."""
     return f"{_bracketed(host)}:{port}"
 
 
 def check_key(key: str) -> str:
-    """Return a key that a tracker takes.
+    """Return a key if trackers accept it.
 
     Raises
     ------
     WrongUseError
-        If it has other characters than letters, digits, dots, dashes and underscores.
+        If it has characters other than letters, digits, dots, dashes and underscores.
     """
     if not _KEY.fullmatch(key):
-        raise WrongUseError(f"key '{key}'; it takes letters, digits, dots, dashes and underscores")
+        raise WrongUseError(
+            f"invalid key '{key}'; use letters, digits, dots, dashes and underscores"
+        )
     return key
 
 
@@ -132,4 +134,4 @@ def _bracketed(host: str) -> str:
 
 
 def _unreadable(text: str) -> WrongUseError:
-    return WrongUseError(f"unknown address '{text}'; it takes {FORMS}")
+    return WrongUseError(f"unknown address '{text}'; give one of {_FORMS}")

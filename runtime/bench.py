@@ -1,4 +1,4 @@
-"""Measures how long a model takes."""
+"""Measures a model's latency."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mobilenet_tvm.runtime.model import Array, BaseModel, Model, empty_aligned
 
 @dataclass(frozen=True)
 class Latency:
-    """How long each call took.
+    """The times of a model's calls.
 
     Parameters
     ----------
     seconds : ndarray of float64
-        One value per round, in the order in which they ran.
+        One value per call, in the order of the calls.
     """
 
     seconds: Array
@@ -31,12 +31,12 @@ class Latency:
 
     @property
     def minimum(self) -> float:
-        """Shortest call, in seconds."""
+        """Shortest time, in seconds."""
         return float(self.seconds.min())
 
     @property
     def median(self) -> float:
-        """Median, in seconds."""
+        """Median time, in seconds."""
         return float(np.median(self.seconds))
 
     @property
@@ -50,7 +50,7 @@ class Latency:
         return float(np.percentile(self.seconds, 99))
 
     def to_dict(self) -> dict[str, float]:
-        """Return the number of rounds, and the statistics in milliseconds."""
+        """Return the number of calls, and the statistics in milliseconds."""
         names = ("minimum", "median", "p90", "p99")
         return {"rounds": self.rounds} | {f"{name}_ms": 1e3 * getattr(self, name) for name in names}
 
@@ -61,23 +61,23 @@ def measure_latency(
     rounds: int = 100,
     warmup: int = 10,
 ) -> Latency:
-    """Call a model again and again, as an app does, and time each call.
+    """Time calls of a model, made one after the other as an app makes them.
 
     Parameters
     ----------
     model : Model
         The model.
     inputs : mapping of str to array_like, optional
-        By name; random numbers by default.
+        By name. Default: random numbers.
     rounds : int
-        How many calls are timed.
+        Number of timed calls.
     warmup : int
-        How many calls run before them, so that caches are warm and TVM's workers awake.
+        Number of calls before them, which warm the caches and wake TVM's workers.
 
     Returns
     -------
     Latency
-        The time of each call, from arrays in to arrays out.
+        The time of each call, from NumPy inputs to NumPy outputs.
     """
     given = random_inputs(model) if inputs is None else inputs
     arrays = [given[info.name] for info in model.inputs]
@@ -92,19 +92,19 @@ def measure_latency(
 
 
 def random_inputs(model: BaseModel, seed: int = 0) -> dict[str, Array]:
-    """Return an input for each of a model's inputs, which it takes without a copy.
+    """Return random inputs, which the model takes without a copy.
 
     Parameters
     ----------
     model : BaseModel
-        Gives names, shapes and dtypes.
+        The model, for its inputs' names, shapes and dtypes.
     seed : int
-        Of the random numbers.
+        Seed of the random numbers.
 
     Returns
     -------
     dict of str to ndarray
-        Normally distributed floats, uniformly distributed integers.
+        By name: normally distributed floats, uniformly distributed integers.
     """
     rng = np.random.default_rng(seed)
     inputs = {}

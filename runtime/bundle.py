@@ -1,4 +1,4 @@
-"""Makes folders to copy: a model and all that runs it, or all that makes a machine a board."""
+"""Makes folders to copy to a device: a model with all that runs it, or a board's server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from mobilenet_tvm.targets.host import architecture
 
 _LOGGER = logging.getLogger(__name__)
 
-# What the loader consists of; a model's bundle has nothing else of this project.
+# Modules of the loader; a model's bundle has nothing else of this project.
 _LOADER = {
     "runtime": (
         "__init__",
@@ -45,18 +45,18 @@ _LOADER = {
     ),
     "targets": ("__init__", "errors", "host"),
 }
-# What a board has besides.
+# Modules that a board has as well.
 _SERVER = {
     "runtime": ("address", "atomic", "folders", "measure", "profile"),
     "runtime.remote": ("__init__", "board", "info", "listen", "marks", "measuring", "wire"),
     "targets": ("gpu", "target"),
     "targets.presets": ("__init__", "arm", "gpus", "x86"),
 }
-# What GPUs need besides.
+# Modules that GPUs need as well.
 _OPENCL = {"runtime": ("atomic", "folders")}
 _CUDA = {"runtime": ("cuda", "cuda_code")}
 
-# What a bundle holds beside its model, and what a board's folder does.
+# The entries of a bundle beside its model, and those of a board's folder.
 _ENTRIES = {"README.txt", "mobilenet_tvm", "run.py"}
 _BOARD_ENTRIES = {"README.txt", "mobilenet_tvm", "serve.py"}
 
@@ -66,8 +66,8 @@ _README = """\
 On the device (64-bit Linux, {architecture}, Python 3.10 or later):
 
     pip install '{requirement}' 'numpy>=1.26,<3'
-    python run.py                 random numbers in, answer and latency out
-    python run.py input.npy       one file for each input
+    python run.py                 run on random numbers, print outputs and latency
+    python run.py input.npy       run on arrays, one file for each input
 
 {driver}In an app, with this folder on Python's path:
 
@@ -77,21 +77,23 @@ On the device (64-bit Linux, {architecture}, Python 3.10 or later):
 
 {signature}
 
-The folder `mobilenet_tvm` and the model are all of this that an app needs. The loader and
-TVM's runtime library in it are under the Apache License 2.0, https://www.apache.org/licenses.
+An app needs only the folder `mobilenet_tvm` and the model. The loader and TVM's runtime library
+in that folder are under the Apache License 2.0, https://www.apache.org/licenses.
 """
 
 _OPENCL_BUILT = """\
-For its GPU the device must have an OpenCL driver.
+To use its GPU, the device must have an OpenCL driver.
 
 """
 _OPENCL_SOURCE = """\
-For its GPU the device must have an OpenCL driver and, on first use, a C++ compiler
+To use its GPU, the device must have an OpenCL driver and, the first time, a C++ compiler
 (apt install g++).
 
 """
 _CUDA_DRIVER = """\
-For its GPU the device must have NVIDIA's driver, and: pip install 'nvidia-cuda-runtime>=13,<14'
+To use its GPU, the device must have NVIDIA's driver, and CUDA's runtime library:
+
+    pip install 'nvidia-cuda-runtime>=13,<14'
 
 """
 
@@ -104,12 +106,12 @@ On the board (64-bit Linux, {architecture}, Python 3.10 or later):
     python serve.py                                       for rpc:// and ssh://
     python serve.py --tracker HOST:PORT --key KEY         for tracker://HOST:PORT/KEY
 
-{driver}TVM's RPC has no authentication: whoever reaches the port can run code here. So it
-listens on loopback only, unless another address is given with --host; an SSH tunnel leads there
-safely.
+{driver}TVM's RPC has no authentication: anyone who can reach the port can run code here. The
+server therefore listens on loopback only, unless --host gives another address; use an SSH tunnel
+to reach it safely.
 
-What is here of mobilenet-tvm and TVM's runtime library are under the Apache License 2.0,
-https://www.apache.org/licenses.
+The files of mobilenet-tvm and TVM's runtime library in this folder are under the Apache License
+2.0, https://www.apache.org/licenses.
 """
 
 
@@ -121,21 +123,21 @@ def bundle(artifact: str | Path, output: str | Path) -> Path:
     artifact : str or Path
         The ``.so`` that ``compile`` wrote, for any architecture.
     output : str or Path
-        The folder to make. An older bundle in its place is replaced; anything else is not.
+        The folder to make. It replaces an older bundle, and nothing else.
 
     Returns
     -------
     Path
-        The folder: the artifact, the loader as the package ``mobilenet_tvm`` with TVM's
-        runtime library for the artifact's architecture in it, ``run.py`` and ``README.txt``; for
-        an artifact for OpenCL also the plug-in, built where a compiler for that is here; for one
-        for CUDA that part of TVM's runtime.
+        The folder: the artifact, the loader as the package ``mobilenet_tvm`` with TVM's runtime
+        library for the artifact's architecture, ``run.py`` and ``README.txt``. An artifact for
+        OpenCL also gets the plug-in, built if a compiler for the architecture is installed; one
+        for CUDA also gets TVM's CUDA runtime.
 
     Raises
     ------
     UserError
-        If the file is no artifact, the folder holds something else, or the runtime library of
-        another architecture cannot be fetched.
+        If the file is not an artifact, the folder holds something else, or the runtime library
+        of another architecture cannot be fetched.
     """
     artifact, output = Path(artifact), Path(output)
     library = read_elf(artifact)
@@ -153,27 +155,28 @@ def bundle(artifact: str | Path, output: str | Path) -> Path:
 
 
 def board_folder(machine: str, output: str | Path, kind: str = CPU) -> Path:
-    """Make a folder that makes a machine a board, where this project and TVM are not installed.
+    """Make a folder with a board's server, for machines without this project and TVM.
 
     Parameters
     ----------
     machine : str
         The board's architecture.
     output : str or Path
-        The folder to make. An older one in its place is replaced; anything else is not.
+        The folder to make. It replaces an older one, and nothing else.
     kind : str
-        TVM's name of the code that it shall run: a GPU's takes what that needs along.
+        TVM's name for the kind of code that the board runs; for a GPU's, the folder also has what
+        that GPU needs.
 
     Returns
     -------
     Path
-        The folder: ``serve.py``, the package ``mobilenet_tvm`` with what it needs and TVM's
-        runtime library, and ``README.txt``.
+        The folder: ``serve.py``, the package ``mobilenet_tvm`` with the modules that it needs and
+        TVM's runtime library, and ``README.txt``.
 
     Raises
     ------
     UserError
-        As of `bundle`.
+        As for `bundle`.
     """
 
     def fill(folder: Path) -> str:
@@ -189,7 +192,7 @@ def board_folder(machine: str, output: str | Path, kind: str = CPU) -> Path:
 
 
 def _make(output: Path, machine: str, fill: Callable[[Path], str]) -> Path:
-    """Make a folder in one step: TVM's runtime library, what `fill` puts there, its README."""
+    """Make a folder in one step: TVM's runtime library, the files of `fill`, its README."""
     _check_replaceable(output)
     runtime = runtime_library(machine)
     try:
@@ -210,7 +213,7 @@ def _make(output: Path, machine: str, fill: Callable[[Path], str]) -> Path:
 
 
 def _add_gpu(folder: Path, kind: str, machine: str) -> str:
-    """Copy what a kind of GPU needs besides, and return what the README says of it."""
+    """Copy what a kind of GPU needs, and return the README's paragraph about it."""
     runtime = folder / "mobilenet_tvm" / "runtime"
     if kind == OPENCL:
         _copy_modules(folder, _OPENCL)
@@ -231,13 +234,13 @@ def runtime_library(machine: str, name: str = RUNTIME_LIBRARY) -> Path:
     machine : str
         As `targets.host.architecture` names it.
     name : str
-        The file's; others lie beside it.
+        The library's file name.
 
     Returns
     -------
     Path
-        This machine's own, else one from the package index: out of the wheel of the installed
-        version of TVM, kept in the user's cache folder.
+        This machine's own library; for another architecture, the one in the package index's wheel
+        of the installed version of TVM, which is kept in the user's cache folder.
 
     Raises
     ------
@@ -258,7 +261,7 @@ def _check_replaceable(output: Path) -> None:
     if not output.exists():
         return
     if not output.is_dir():
-        raise UserError(f"{output}: is a file; give a folder")
+        raise UserError(f"{output}: is a file; give the name of a folder")
     names = {entry.name for entry in output.iterdir()}
     models = names - _ENTRIES
     is_bundle = names > _ENTRIES and [Path(name).suffix for name in models] == [".so"]
@@ -300,7 +303,7 @@ def _readme(artifact: Path, machine: str, metadata: Metadata, driver: str) -> st
 
 
 def _fetch(version: str, machine: str, destination: Path) -> None:
-    """Take the library out of the wheel on the package index."""
+    """Download TVM's wheel from the package index and extract the library."""
     member = f"tvm/lib/{destination.name}"
     try:
         with replacing(destination) as scratch:
@@ -320,8 +323,8 @@ def _fetch(version: str, machine: str, destination: Path) -> None:
         lines = error.stderr.strip().splitlines()
         reason = next((line for line in reversed(lines) if "ERROR" in line), lines[-1])
         raise UserError(
-            f"TVM {version} for {machine} cannot be fetched ({reason.strip()}); put its "
-            f"{member} at {destination}"
+            f"TVM {version} for {machine} cannot be fetched ({reason.strip()}); copy {member} of "
+            f"its wheel to {destination}"
         ) from None
     except OSError as error:
         raise UserError(f"{destination}: cannot be written ({error.strerror})") from None

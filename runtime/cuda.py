@@ -1,4 +1,4 @@
-"""Loads TVM's CUDA runtime, which comes with the package `tvm`, into this process."""
+"""Loads TVM's CUDA runtime, part of the package `tvm`, and finds CUDA devices."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _lock = threading.Lock()
 
 
 def load_cuda() -> None:
-    """Give TVM's runtime in this process its CUDA, once.
+    """Add CUDA to TVM's runtime in this process, once.
 
     Raises
     ------
@@ -45,10 +45,10 @@ def load_cuda() -> None:
         except OSError as error:
             missing = str(error).split(":")[0]
             if missing.startswith("libcudart"):
-                mend = "run: pip install nvidia-cuda-runtime"
+                fix = "run: pip install nvidia-cuda-runtime"
             else:
-                mend = "install NVIDIA's driver"
-            raise UserError(f"this machine has no {missing}, which CUDA needs; {mend}") from None
+                fix = "install NVIDIA's driver"
+            raise UserError(f"this machine has no {missing}, which CUDA needs; {fix}") from None
         decode_on_load()
 
 
@@ -58,12 +58,12 @@ def find_device(wanted: int | str | None = None) -> tuple[int, str]:
     Parameters
     ----------
     wanted : int or str, optional
-        Its number, or part of its name. The first one by default.
+        Its number, or part of its name. Default: the first device.
 
     Raises
     ------
     UserError
-        If there is none, or none such.
+        If there is no such device.
     """
     load_cuda()
     import tvm_ffi
@@ -80,28 +80,33 @@ def find_device(wanted: int | str | None = None) -> tuple[int, str]:
         ):
             return number, name
     if not names:
-        raise UserError("CUDA finds no GPU; see that nvidia-smi lists one")
+        raise UserError("CUDA finds no GPU; check that nvidia-smi lists one")
     listed = ", ".join(f"{number} {name}" for number, name in enumerate(names))
-    raise UserError(f"no CUDA device is '{wanted}'; there is: {listed}")
+    raise UserError(f"no CUDA device matches '{wanted}'; choose one of: {listed}")
 
 
 def start_timer(number: int) -> Callable[[], float]:
-    """Return a function that returns the seconds which a device works from now to then.
+    """Start timing a device's work.
 
     Parameters
     ----------
     number : int
-        The device, which `load_cuda` has made ready.
+        Its number; `load_cuda` must have been called.
+
+    Returns
+    -------
+    callable
+        Stops timing, and returns the seconds that the device's work since took.
     """
     runtime = ctypes.CDLL(None)
     events = (ctypes.c_void_p(), ctypes.c_void_p())
 
     def check(code: int) -> None:
         if code:
-            raise UserError(f"CUDA cannot measure times on device {number} (error {code})")
+            raise UserError(f"CUDA cannot time device {number} (error {code})")
 
     def record(event: ctypes.c_void_p) -> None:
-        # Without a stream of its own, as TVM launches kernels.
+        # On the default stream, on which TVM launches kernels.
         check(runtime.cudaEventRecord(event, None))
 
     check(runtime.cudaSetDevice(number))

@@ -1,4 +1,4 @@
-"""Where a model runs: on this machine's CPU, or on one of its GPUs."""
+"""Devices of this machine that run models: its CPU and its GPUs."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import Any
 from mobilenet_tvm.runtime.library import load_runtime
 from mobilenet_tvm.targets.errors import UserError
 
-#: What a target's code may be; an artifact without a word about it is for CPUs.
+#: TVM's names for the kinds of code; an artifact that names none is for CPUs.
 CPU, OPENCL, CUDA = "llvm", "opencl", "cuda"
 
-# The processes that have opened a kind of GPU, to tell a forked one.
+# The process that opened each kind of GPU, to recognize a forked one.
 _openers: dict[str, int] = {}
 
 # While a thread records a CUDA graph, no other one may allocate, wait or launch, or both fail: TVM
 # records in the mode cudaStreamCaptureModeGlobal.
-_cuda_turn = threading.Lock()
+_cuda_lock = threading.Lock()
 
-# DLPack's numbers, and TVM's pooled allocator.
-_NUMBERS = {CPU: 1, CUDA: 2, OPENCL: 4}
+# DLPack's device types, and TVM's pooled allocator.
+_TYPES = {CPU: 1, CUDA: 2, OPENCL: 4}
 _POOLED = 2
 
 
@@ -35,11 +35,11 @@ class Device:
     Parameters
     ----------
     kind : str
-        TVM's name of what its code is: ``llvm``, ``opencl`` or ``cuda``.
+        TVM's name for its kind of code: ``llvm``, ``opencl`` or ``cuda``.
     number : int
-        Which of that kind.
+        Its number among the devices of that kind.
     name : str
-        What it calls itself.
+        Its name, as its driver reports it.
     """
 
     kind: str = CPU
@@ -48,26 +48,29 @@ class Device:
 
     @property
     def is_cpu(self) -> bool:
-        """Whether it works on this machine's own memory."""
+        """Whether it works on this machine's main memory."""
         return self.kind == CPU
 
     @property
     def places(self) -> tuple[int, ...]:
-        """Where a virtual machine keeps values: type, number and allocator of each device.
+        """The devices of a virtual machine's values: type, number and allocator of each.
 
-        The last is the CPU's, for shapes.
+        The last is the CPU, for shapes.
         """
-        cpu = (_NUMBERS[CPU], 0, _POOLED)
-        return cpu if self.is_cpu else (_NUMBERS[self.kind], self.number, _POOLED, *cpu)
+        cpu = (_TYPES[CPU], 0, _POOLED)
+        return cpu if self.is_cpu else (_TYPES[self.kind], self.number, _POOLED, *cpu)
 
-    def turn(self) -> AbstractContextManager[Any]:
-        """Return what a model's callers hold, one after the other, while they use the device."""
+    def lock(self) -> AbstractContextManager[Any]:
+        """Return the lock that a model's callers hold while they use the device.
+
+        On a CPU they need none. All models on CUDA devices share one.
+        """
         if self.kind == CUDA:
-            return _cuda_turn
+            return _cuda_lock
         return nullcontext() if self.is_cpu else threading.Lock()
 
     def empty(self, shape: Sequence[int], dtype: str) -> Any:
-        """Return a tensor in the device's memory."""
+        """Return an uninitialised tensor in the device's memory."""
         import tvm_ffi
 
         allocate = tvm_ffi.get_global_func("runtime.TVMTensorAllocWithScope")
@@ -79,7 +82,7 @@ class Device:
         )
 
     def prepare(self, module: Any) -> None:
-        """Compile an artifact's kernels for the device, where that is done by its driver."""
+        """Have the device's driver compile an artifact's kernels, where it is the one to do so."""
         if self.kind != OPENCL:
             return
         if module.kind == OPENCL:
@@ -88,10 +91,13 @@ class Device:
             self.prepare(imported)
 
     def start_timer(self) -> Callable[[], float]:
-        """Return a function that ends the time which starts now, and returns it in seconds.
+        """Start timing the device's work.
 
-        On a GPU it is the time that its kernels took, where the driver tells; else what has passed
-        on this machine until the device was done.
+        Returns
+        -------
+        callable
+            Stops timing, and returns seconds: on a GPU, the time of its kernels where the driver
+            reports it, else the time that passed on this machine until the device was done.
         """
         if self.kind == CUDA:
             from mobilenet_tvm.runtime import cuda
@@ -112,7 +118,7 @@ class Device:
         return stop
 
     def synchronize(self) -> None:
-        """Return when all that it was given is done."""
+        """Wait until the device has done all its work."""
         import tvm_ffi
 
         if not self.is_cpu:
@@ -121,29 +127,24 @@ class Device:
 
 
 def open_device(kind: str, wanted: int | str | None = None) -> Device:
-    """Make a device ready.
+    """Make a device ready, with TVM's runtime and what the device needs of it.
 
     Parameters
     ----------
     kind : str
-        What an artifact's metadata call its target's kind.
+        The kind of its code: `CPU`, `OPENCL` or `CUDA`.
     wanted : int or str, optional
-        Which one, where there are several: its number or a part of its name.
-
-    Returns
-    -------
-    Device
-        TVM's runtime is loaded and has what that kind needs.
+        Its number or part of its name, where there are several. Default: the first one.
 
     Raises
     ------
     UserError
-        If the kind is unknown, or this machine has no such device or lacks what drives it.
+        If the kind is unknown, or this machine has no such device or no driver for it.
     """
     if kind == CPU:
         load_runtime()
         return Device()
-    if kind not in _NUMBERS:
+    if kind not in _TYPES:
         raise UserError(f"compiled for '{kind}', which this mobilenet-tvm cannot run; upgrade it")
     check_process(kind)
     if kind == OPENCL:
@@ -160,22 +161,22 @@ def open_device(kind: str, wanted: int | str | None = None) -> Device:
 
 
 def check_process(kind: str) -> None:
-    """Refuse a GPU that this process has from the one that forked it: its driver would hang.
+    """Refuse a kind of GPU that the parent of this forked process uses: its driver would hang.
 
     Raises
     ------
     UserError
-        If that is so.
+        If this is a forked process and its parent uses that kind.
     """
     if _openers.get(kind, os.getpid()) != os.getpid():
         raise UserError(
-            f"this process was forked from one that uses {kind}, whose driver does not survive "
-            "that; start it anew (multiprocessing: the method 'spawn')"
+            f"this process was forked from one that uses {kind}, whose driver does not survive a "
+            "fork; start a new process instead (multiprocessing: the method 'spawn')"
         )
 
 
 def copy(source: Any, destination: Any) -> None:
-    """Copy one tensor into another; what is on the device is there when its turn comes."""
+    """Copy one tensor into another, in the order of the device's work."""
     import tvm_ffi
 
     tvm_ffi.get_global_func("runtime.TVMTensorCopyFromTo")(source, destination)

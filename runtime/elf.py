@@ -1,4 +1,4 @@
-"""Reads what is needed of a 64-bit ELF shared library, and notices a damaged one."""
+"""Reads the headers of 64-bit ELF shared libraries, and detects damaged ones."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _MACHINES = {3: "i386", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
 
 @dataclass(frozen=True)
 class SharedLibrary:
-    """What `read_elf` found in a file.
+    """An ELF shared library, as `read_elf` describes it.
 
     Parameters
     ----------
     path : Path
         The file.
     architecture : str
-        What its code runs on, named as `targets.host.architecture` names it.
+        The architecture of its code, as `targets.host.architecture` names it.
     sections : dict of str to (int, int)
-        Name to offset and size in bytes of each section that has contents.
+        Offset and size in bytes of each section that has contents, by name.
     """
 
     path: Path
@@ -37,7 +37,7 @@ class SharedLibrary:
     sections: dict[str, tuple[int, int]]
 
     def section(self, name: str) -> bytes | None:
-        """Return a section's contents, or None where there is no such section."""
+        """Return a section's contents, or None if there is no such section."""
         if name not in self.sections:
             return None
         offset, size = self.sections[name]
@@ -47,7 +47,7 @@ class SharedLibrary:
 
 
 def read_elf(path: Path) -> SharedLibrary:
-    """Read an ELF shared library's headers and check that the file holds all they name.
+    """Read an ELF shared library's headers, and check that the file holds all that they describe.
 
     Parameters
     ----------
@@ -62,8 +62,8 @@ def read_elf(path: Path) -> SharedLibrary:
     Raises
     ------
     UserError
-        If the file cannot be read, is no 64-bit little-endian ELF shared library, or is
-        cut short or damaged.
+        If the file cannot be read, is not a 64-bit little-endian ELF shared library, or is
+        truncated or damaged.
 
     References
     ----------
@@ -91,7 +91,9 @@ def _read(path: Path, file: BinaryIO, file_size: int) -> SharedLibrary:
     if (identity[4], identity[5]) != (2, 1):
         raise UserError(f"{path}: not a 64-bit little-endian library; compile it with this project")
     if kind != _ET_DYN:
-        raise UserError(f"{path}: an ELF file, but not a shared library")
+        raise UserError(
+            f"{path}: an ELF file, but not a shared library; give the .so that 'compile' wrote"
+        )
     if segment_count and segment_size != _SEGMENT.size:
         raise _damaged(path)
     if section_count and section_size != _SECTION.size:
@@ -124,8 +126,8 @@ def _read(path: Path, file: BinaryIO, file_size: int) -> SharedLibrary:
 
 
 def _truncated(path: Path) -> UserError:
-    return UserError(f"{path}: cut short; copy it again, or compile it again")
+    return UserError(f"{path}: truncated; copy the file or compile the model again")
 
 
 def _damaged(path: Path) -> UserError:
-    return UserError(f"{path}: damaged; copy it again, or compile it again")
+    return UserError(f"{path}: damaged; copy the file or compile the model again")

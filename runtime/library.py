@@ -14,17 +14,17 @@ from typing import Any
 
 from mobilenet_tvm.targets.errors import UserError
 
-#: Files of TVM's wheel: its runtime, and the part of it for NVIDIA GPUs.
+#: Files in TVM's wheel: its runtime, and that for NVIDIA GPUs.
 RUNTIME_LIBRARY, CUDA_LIBRARY = "libtvm_runtime.so", "libtvm_runtime_cuda.so"
 
-#: The series of tvm-ffi that TVM 0.27's libraries are built against, and pip's name for it.
+#: The series of tvm-ffi against which TVM 0.27's libraries are built, and its pip requirement.
 _FFI_SERIES = (0, 1, 14)
 FFI_REQUIREMENT = "apache-tvm-ffi>=0.1.14.post0,<0.1.15"
 
-# By default TVM pins threads, even the calling one, to the first cores, whatever runs there and
-# whatever the process's affinity: two processes with one thread each would share core 0. Its idle
-# workers spin for a tenth of a second, at the cost of the app's other threads; a thousandth
-# bridges the time between two layers.
+# By default TVM pins threads, including the calling one, to the first cores, regardless of other
+# processes and of the process's affinity: two processes with one thread each would share core 0.
+# Its idle workers spin for 100 ms, at the expense of the app's other threads; 1 ms is enough to
+# bridge the gap between two layers.
 _ENVIRONMENT = {"TVM_BIND_THREADS": "0", "TVM_THREAD_POOL_SPIN_COUNT": "2000"}
 
 _lock = threading.Lock()
@@ -32,10 +32,10 @@ _loads = itertools.count()
 
 
 def load_runtime() -> None:
-    """Make TVM's runtime part of this process, once.
+    """Load TVM's runtime into this process, once.
 
-    It comes from the folder of this file, where a bundle has it, else from the
-    installed package `tvm`. A process that has imported `tvm` has it already.
+    It comes from the folder of this file, where a bundle has it, or else from the installed package
+    `tvm`. A process that has imported `tvm` already has it.
 
     Raises
     ------
@@ -61,12 +61,12 @@ def load_runtime() -> None:
 
 
 def find_runtime_library() -> Path:
-    """Return where TVM's runtime library for this machine is.
+    """Return the path of TVM's runtime library for this machine.
 
     Returns
     -------
     Path
-        Beside this file, else in the installed package `tvm`, which is not imported.
+        Beside this file, or else in the installed package `tvm`, which is not imported.
 
     Raises
     ------
@@ -87,15 +87,15 @@ def find_runtime_library() -> Path:
 
 
 def load_artifact(path: Path, own_copy: bool = False) -> Any:
-    """Load an artifact's code into this process; TVM's runtime must be there.
+    """Load an artifact's code into this process, which must have loaded TVM's runtime.
 
     Parameters
     ----------
     path : Path
         The ``.so``, which must fit this machine.
     own_copy : bool
-        Whether no other load of the file shares its data in memory. Code for GPUs keeps in there
-        where the kernels are that belong to the first load, and would go on to call them when that
+        Whether to share no data in memory with other loads of the file. Code for GPUs keeps the
+        addresses of its kernels there, and would still call those of the first load after that
         is gone.
 
     Returns
@@ -105,27 +105,27 @@ def load_artifact(path: Path, own_copy: bool = False) -> Any:
     """
     import tvm_ffi
 
-    # For a path that it knows, dlopen returns the file that lay there before as long as that is
-    # loaded. A spelling of its own for every load makes it look at the file.
+    # For a known path, dlopen returns the library that it loaded from there, even if the file has
+    # been replaced since. A different spelling for every load makes it open the file.
     spelling = f"{next(_loads):b}".replace("0", "/").replace("1", "/.")
     path = path.resolve()
     descriptor = _copied(path) if own_copy else None
     if descriptor is not None:
         path = Path(f"/proc/self/fd/{descriptor}")
-    # By its own name, because tvm_ffi.load_module goes by the file's suffix and keeps it forever.
+    # Called directly, because tvm_ffi.load_module goes by the file's suffix and never unloads it.
     load = tvm_ffi.get_global_func("ffi.Module.load_from_file.so")
     try:
         module = load(f"{path.parent}{spelling}/{path.name}", "so")
     finally:
         if descriptor is not None:
             os.close(descriptor)
-    # The weights were copied twice on their way; without this the heap keeps and fragments that.
+    # Loading copied the weights twice; without this the heap keeps that memory, in fragments.
     ctypes.CDLL(None).malloc_trim(0)
     return module
 
 
 def _copied(path: Path) -> int:
-    """Return the descriptor of a file in memory with the same contents."""
+    """Return the descriptor of an in-memory file with the same contents."""
     descriptor = os.memfd_create(path.name)
     with path.open("rb") as source, open(descriptor, "wb", closefd=False) as destination:
         shutil.copyfileobj(source, destination, 1 << 20)

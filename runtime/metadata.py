@@ -1,4 +1,4 @@
-"""What an artifact says of itself: the JSON object in its section `.mobilenet_tvm`."""
+"""An artifact's metadata: the JSON object in its section `.mobilenet_tvm`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mobilenet_tvm.targets.errors import UserError
 
 SECTION = ".mobilenet_tvm"
 
-#: The form of the JSON object; larger when an older loader would misread it.
+#: Version of the JSON object's format; raised when an older loader would misread it.
 FORMAT = 1
 
 
@@ -26,9 +26,9 @@ class TensorInfo:
     name : str
         As in the ONNX file.
     shape : tuple of int
-        Extents, all known.
+        Static extents.
     dtype : str
-        NumPy's name of the element type, such as ``"float32"``.
+        NumPy's name for the element type, such as ``"float32"``.
     """
 
     name: str
@@ -36,31 +36,31 @@ class TensorInfo:
     dtype: str
 
     def __str__(self) -> str:
-        """Return the name, type and shape as in ``input float32[1,3,224,224]``."""
+        """Return name, type and shape, such as ``input float32[1,3,224,224]``."""
         return f"{self.name} {self.dtype}[{','.join(map(str, self.shape))}]"
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What an artifact says of itself.
+    """An artifact's metadata.
 
     Parameters
     ----------
     model : str
-        The model's name, or its ONNX file's.
+        The name of the model, or of its ONNX file.
     inputs, outputs : tuple of TensorInfo
         In the order in which the compiled function takes and returns them.
     target : mapping
-        ``name``, LLVM ``triple`` and LLVM ``cpu`` that it was compiled for, and ``kind``: TVM's
-        name of what its layers' code is, ``llvm`` where it is missing.
+        ``name``, LLVM ``triple`` and LLVM ``cpu`` of the target, and ``kind``: TVM's name for the
+        kind of the layers' code, ``llvm`` if missing.
     required_features : tuple of str
-        CPU features that its code uses, as the Linux kernel spells them.
+        CPU features that the code uses, as Linux spells them.
     versions : mapping
-        Package to version, of those that compiled it.
+        Versions of the packages that compiled it, by name.
     weights : str
-        Where the weights come from.
+        The origin of the weights.
     layers, tuned_layers : int
-        How many layers there are, and how many run with tuned schedules.
+        Number of layers, and of those with tuned schedules.
     extra : mapping
         Keys that this version does not know.
     """
@@ -77,7 +77,7 @@ class Metadata:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the metadata as JSON's types, the format's number first."""
+        """Return the metadata as JSON's types, with the version of the format first."""
         return {
             "format": FORMAT,
             "model": self.model,
@@ -93,7 +93,7 @@ class Metadata:
         }
 
     def to_json(self) -> str:
-        """Return the metadata as the text that the section holds."""
+        """Return the metadata as the section's text."""
         return json.dumps(self.to_dict(), ensure_ascii=False)
 
     @classmethod
@@ -103,12 +103,12 @@ class Metadata:
         Parameters
         ----------
         text : str or bytes
-            UTF-8 where it is bytes.
+            Its contents; bytes are UTF-8.
 
         Returns
         -------
         Metadata
-            With keys that this version does not know in `extra`.
+            With unknown keys in `extra`.
 
         Raises
         ------
@@ -117,13 +117,13 @@ class Metadata:
         """
         try:
             values = json.loads(text)
-            made_as = values.pop("format")
-            if not isinstance(made_as, int):
+            version = values.pop("format")
+            if not isinstance(version, int):
                 raise TypeError
-            if made_as > FORMAT:
+            if version > FORMAT:
                 raise UserError(
-                    f"metadata of format {made_as}, and this mobilenet-tvm reads up to {FORMAT}; "
-                    "upgrade it, or compile again with this version"
+                    f"metadata has format {version}, and this mobilenet-tvm reads up to {FORMAT}; "
+                    "upgrade it, or compile the model again with this version"
                 )
             known = {item.name for item in fields(cls)} - {"extra"}
             return cls(
@@ -139,7 +139,7 @@ class Metadata:
                 extra={key: value for key, value in values.items() if key not in known},
             )
         except (AttributeError, KeyError, TypeError, ValueError):
-            raise UserError("damaged metadata; copy the file again, or compile it again") from None
+            raise UserError("damaged metadata; copy the file or compile the model again") from None
 
 
 def read_metadata(path: str | Path) -> Metadata:
@@ -153,21 +153,23 @@ def read_metadata(path: str | Path) -> Metadata:
     Returns
     -------
     Metadata
-        What it says of itself.
+        The contents of its section `.mobilenet_tvm`.
 
     Raises
     ------
     UserError
-        If the file is no artifact of this project, or damaged.
+        If the file is not an artifact of this project, or damaged.
     """
     return metadata_of(read_elf(Path(path)))
 
 
 def metadata_of(library: SharedLibrary) -> Metadata:
-    """Return the metadata in a library that `read_elf` has read; see `read_metadata`."""
+    """Return the metadata of a library that `read_elf` has described; see `read_metadata`."""
     text = library.section(SECTION)
     if text is None:
-        raise UserError(f"{library.path}: not made by mobilenet-tvm; compile the model with it")
+        raise UserError(
+            f"{library.path}: not made by mobilenet-tvm; give the .so that 'compile' wrote"
+        )
     try:
         return Metadata.from_json(text)
     except UserError as error:

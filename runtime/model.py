@@ -142,7 +142,7 @@ class Model(BaseModel):
         # A virtual machine runs one call at a time. On a CPU they share the weights, so there are
         # as many as calls ever ran at once. A GPU has a copy of the weights for each and no more
         # than one queue, so there is one, for which calls wait.
-        self._turn = self.device.turn()
+        self._turn = self.device.lock()
         with self._turn:
             self._idle = [self._new_machine()]
 

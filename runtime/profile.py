@@ -1,4 +1,4 @@
-"""Times each function that a compiled model calls."""
+"""Measures the time of each function that a compiled model calls."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import numpy as np
 from mobilenet_tvm.runtime.bench import random_inputs
 from mobilenet_tvm.runtime.model import Model
 
-#: What the compiled graph calls to manage memory and shapes, not to compute.
+#: Prefix of functions that manage memory and shapes, and compute nothing.
 _BUILTIN = "vm.builtin."
 
 
 @dataclass(frozen=True)
 class CallTime:
-    """How long one call of the network took.
+    """The times of one call in the network.
 
     Parameters
     ----------
     function : str
         The name of the compiled function.
-    seconds : ndarray
-        One value per round.
+    seconds : ndarray of float64
+        One value per run.
     """
 
     function: str
@@ -43,23 +43,23 @@ class CallTime:
 
 
 def profile(model: Model, rounds: int = 30, warmup: int = 5) -> list[CallTime]:
-    """Run a model and time each of its calls.
+    """Run a model and time each call of a function in it.
 
     Parameters
     ----------
     model : Model
         The model.
     rounds : int
-        Runs that are timed.
+        Number of timed runs.
     warmup : int
-        Runs before them.
+        Number of runs before them.
 
     Returns
     -------
     list of CallTime
-        In the order in which the network makes the calls. Each holds about a microsecond of
-        the timer's own; a GPU's are the times of its kernels, without their start. Those of a CUDA
-        graph are started one by one here.
+        In the order of the calls. Each time includes about a microsecond of the timer itself. Times
+        on a GPU are those of the kernels, without launching them; the kernels of a CUDA graph are
+        launched one by one here.
     """
     started: list[Callable[[], float]] = []
     times: list[tuple[str, float]] = []

@@ -1,4 +1,4 @@
-"""Runs the model that lies beside this file, once on the given arrays and again to time it."""
+"""Runs the model in this file's folder: once to print its outputs, and again to time it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def main() -> None:
         nargs="*",
         type=Path,
         metavar="input.npy",
-        help="one file for each input of the model; random numbers by default",
+        help="one file for each input of the model (default: random numbers)",
     )
-    parser.add_argument("--threads", type=int, help="by default the fast cores")
+    parser.add_argument("--threads", type=int, help="default: the number of fast cores")
     options = parser.parse_args()
     try:
         run(options.arrays, options.threads)
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def run(files: list[Path], threads: int | None) -> None:
-    """Print what the model answers, and how long it takes."""
+    """Print the model's outputs and its latency."""
     model = load(_artifact(), threads=threads)
     inputs = _read(model, files) if files else random_inputs(model)
     result = model(**inputs)
@@ -44,7 +44,7 @@ def run(files: list[Path], threads: int | None) -> None:
     lines += [f"output {info}: {_summary(outputs[info.name])}" for info in model.outputs]
     lines += [
         f"latency, threads: {model.threads}: {1e3 * latency.median:.2f} ms median, "
-        f"{1e3 * latency.minimum:.2f} ms at best"
+        f"{1e3 * latency.minimum:.2f} ms minimum"
     ]
     sys.stdout.write("\n".join(lines) + "\n")
 
@@ -52,7 +52,7 @@ def run(files: list[Path], threads: int | None) -> None:
 def _artifact() -> Path:
     artifacts = list(Path(__file__).parent.glob("*.so"))
     if len(artifacts) != 1:
-        raise UserError(f"{len(artifacts)} models (*.so) beside {__file__}; there must be one")
+        raise UserError(f"{len(artifacts)} models (*.so) beside {__file__}; keep exactly one")
     return artifacts[0]
 
 
@@ -64,7 +64,7 @@ def _read(model: Model, files: list[Path]) -> dict[str, Array]:
         try:
             inputs[info.name] = np.load(file)
         except (OSError, ValueError) as error:
-            raise UserError(f"{file}: no array in .npy format ({error})") from None
+            raise UserError(f"{file}: not an array in .npy format ({error})") from None
     return inputs
 
 

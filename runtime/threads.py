@@ -1,10 +1,10 @@
-"""Calls TVM with a fixed number of threads, whichever Python thread asks.
+"""Calls TVM with a fixed number of threads, from any Python thread.
 
-TVM gives every thread that calls it a pool of workers of its own, which lives as
-long as that thread and cannot grow. Short-lived threads would leave many spinning
-workers behind. So only threads that load models get a pool; calls from other
-threads are handed to threads that are kept for that, some 20 microseconds later.
-With one thread TVM needs no pool, and any thread calls it directly.
+TVM gives every thread that calls it its own pool of workers, which lives as long as that thread and
+cannot grow. Short-lived threads would leave many spinning workers behind. Only threads that load
+models therefore get a pool; calls from other threads are handed over to threads that are kept for
+them, which takes some 20 microseconds. With one thread, TVM needs no pool, and any thread calls it
+directly.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.host import core_count
 
-# TVM's affinity mode kSpecifyThreadShareAllCore: no worker has a core of its own.
+# TVM's affinity mode kSpecifyThreadShareAllCore: workers are not bound to one core each.
 _SHARE_CORES = -3
 
 # tvm::runtime::threading::SetMaxConcurrency(int), which is exported but not registered.
@@ -27,11 +27,11 @@ _SET_MAX_CONCURRENCY = "_ZN3tvm7runtime9threading17SetMaxConcurrencyEi"
 
 
 class _State(threading.local):
-    """What this module knows of the calling thread."""
+    """The state of the calling thread."""
 
     may_have_pool = False
     threads = 0
-    # The largest number of threads that the thread's pool can give, once that is known.
+    # The number of threads in the thread's pool, as soon as it is known.
     limit = 1 << 16
 
 
@@ -39,7 +39,7 @@ _state = _State()
 
 
 def _forget_workers() -> None:
-    # TVM does not notice that a forked process lacks its parent's threads, and waits for them.
+    # TVM does not notice that a forked process lacks its parent's workers, and would wait for them.
     _state.threads, _state.limit = 0, 1
 
 
@@ -47,13 +47,13 @@ os.register_at_fork(after_in_child=_forget_workers)
 
 
 class Threads:
-    """A number of threads to call TVM with. TVM's runtime must be loaded.
+    """Threads that share the work of calls to TVM, whose runtime must be loaded.
 
     Parameters
     ----------
     count : int
-        How many threads share the work of one call. More than the CPUs that this process
-        may use would wait for each other, so there are never more.
+        How many threads work on one call. There are never more than the CPUs that this process
+        may use, since they would wait for each other.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class Threads:
         self.count = min(count, core_count())
         self._process = os.getpid()
         self._executor = ThreadPoolExecutor(
-            # As many calls at once as fit on the cores.
+            # As many concurrent calls as the cores have room for.
             core_count() // self.count,
             thread_name_prefix="mobilenet-tvm",
             initializer=_allow_pool,
@@ -78,24 +78,26 @@ class Threads:
         Parameters
         ----------
         function : callable
-            Called in this thread or in one that is kept for that.
+            Called in this thread or in one that is kept for such calls.
         *arguments
-            What it is called with.
+            Its arguments.
 
         Returns
         -------
         Any
-            What it returns.
+            Its result.
 
         Raises
         ------
         UserError
-            In a forked process, which has none of the threads.
+            In a forked process, which lacks its parent's threads.
         """
         if _set_threads(self.count):
             return function(*arguments)
         if os.getpid() != self._process:
-            raise UserError("the model was loaded before this process was forked; load it here")
+            raise UserError(
+                "the model was loaded before this process was forked; load it in the forked process"
+            )
         return self._executor.submit(_call_with, self.count, function, arguments).result()
 
 
@@ -109,7 +111,7 @@ def _allow_pool() -> None:
 
 
 def _set_threads(count: int) -> bool:
-    """Set how many threads TVM uses for calls from this thread; tell whether it can."""
+    """Set how many threads TVM uses for calls from this thread; return whether that is possible."""
     if _state.threads == count:
         return True
     if count == 1:
@@ -120,7 +122,7 @@ def _set_threads(count: int) -> bool:
         return False
     import tvm_ffi
 
-    # The pool, where this thread has none yet, gets as many threads as CPUs are named.
+    # If this thread has no pool yet, it gets one with as many threads as CPUs are listed.
     cpus = sorted(os.sched_getaffinity(0))[:count]
     tvm_ffi.get_global_func("runtime.config_threadpool")(_SHARE_CORES, count, list(map(str, cpus)))
     _state.threads = tvm_ffi.get_global_func("runtime.NumThreads")()

@@ -1,1 +1,1 @@
-"""What a machine is: presets, aliases, and the detection of this one."""
+"""Descriptions of machines: presets, aliases, and the detection of this one."""

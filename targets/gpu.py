@@ -1,4 +1,4 @@
-"""What a GPU is, as far as code generation and schedules need to know."""
+"""Descriptions of GPUs for code generation and schedules."""
 
 from __future__ import annotations
 
@@ -12,44 +12,45 @@ class Gpu:
     Parameters
     ----------
     kind : str
-        TVM's name of what its code is: `opencl` or `cuda`.
+        TVM's name for its kind of code: `opencl` or `cuda`.
     arch : str
-        NVIDIA's name of the architecture, such as `sm_80`; empty for OpenCL, whose driver compiles.
+        NVIDIA's name for the architecture, such as `sm_80`; empty for OpenCL, whose driver compiles
+        for its own GPU.
     portable : bool
-        Whether the code is for later architectures too: the driver finishes it when it is loaded.
+        Whether the code also runs on later architectures, for which the driver compiles it on load.
     units : int
         Shader cores (Arm) or streaming multiprocessors (NVIDIA).
     lockstep : int
-        Threads that take each branch together: a warp.
+        Threads that execute each instruction together: the size of a warp.
     threads : int
-        Threads that one unit keeps in flight if none has more than `full_registers`.
+        Threads that one unit keeps in flight if none uses more than `full_registers`.
     registers, full_registers : int
-        32-bit registers that a thread may have without a spill, and with which a unit is full of
-        threads; with more than those it holds fewer, in proportion.
+        32-bit registers that a thread can use without spilling, and up to which a unit keeps all
+        its `threads` in flight; beyond that, it keeps proportionally fewer.
     group_threads : int
-        Most threads of a work-group.
+        Maximum number of threads in a work-group.
     shared_bytes : int
-        Memory that a work-group shares on the chip; 0 where it is ordinary cached memory.
+        On-chip memory that a work-group can share; 0 where it is ordinary cached memory.
     fma_per_cycle : int
-        float32 multiply-adds that a unit starts per cycle.
+        float32 multiply-adds that a unit starts in a cycle.
     float16_rate : int
-        How many times as many float16 multiply-adds it starts, two in one register; 1 where
-        float16 values are computed in float32.
+        float16 multiply-adds per float32 one, two of them in one register; 1 where float16 values
+        are computed in float32.
     tensor_fma_per_cycle : int
-        float16 multiply-adds that a unit's tensor cores start per cycle, with sums in float32; 0
-        where it has none.
+        float16 multiply-adds, accumulated in float32, that a unit's tensor cores start in a cycle;
+        0 where it has none.
     load_bytes_per_cycle : int
-        What a unit's first-level cache gives.
+        Bandwidth of a unit's first-level cache.
     load_latency : int
-        Cycles from a load that hits a cache to its use.
+        Cycles from a load that hits a cache to the use of its value.
     launch_cycles : int
-        What starting another kernel costs.
+        Cycles that starting another kernel costs.
     l2_bytes : int
-        The cache that all units share.
+        Size of the cache that all units share.
     clock_ghz : float
-        Cycles in a nanosecond, of a usual device.
+        Clock of a typical device.
     memory_gb_per_s : float
-        What all units together get from behind the caches, in 10^9 bytes.
+        Memory bandwidth of all units together, in 10^9 bytes per second.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""What this machine is: architecture, CPU features, cores and caches, as Linux tells them."""
+"""Detection of this machine by Linux: architecture, CPU features, cores and caches."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 
 _CPUS = Path("/sys/devices/system/cpu")
 _CPUINFO = Path("/proc/cpuinfo")
-# The firmware's name of a board, where it describes one.
+# The board's name, where the firmware gives one.
 _BOARD = Path("/proc/device-tree/model")
 
-# Numbers of the auxiliary vector's entries, from Linux' include/uapi/linux/auxvec.h.
+# Types of the auxiliary vector's entries, from Linux's include/uapi/linux/auxvec.h.
 _AT_HWCAP = 16
 _AT_HWCAP2 = 26
 
-# Bit n of the entry stands for the n-th name, from Linux' arch/arm64/kernel/cpuinfo.c.
+# Bit n of the entry stands for the n-th name, from Linux's arch/arm64/kernel/cpuinfo.c.
 _HWCAP = (
     "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm jscvt fcma "
     "lrcpc dcpop sha3 sm3 sm4 asimddp sha512 sve asimdfhm dit uscat ilrcpc flagm ssbs sb paca pacg"
@@ -27,11 +27,11 @@ _HWCAP2 = (
     "svebf16 i8mm bf16 dgh rng bti mte ecv afp rpres mte3 sme"
 )
 
-# The implementer that Arm Ltd's own cores report, from the Arm architecture's MIDR_EL1.
+# The implementer code of Arm's own cores, from the Arm architecture's MIDR_EL1.
 _ARM_LTD = 0x41
 
-# A MobileNet's layers last microseconds: more threads cost more to launch than they save.
-_MOST_DEFAULT_THREADS = 8
+# A MobileNet's layers take microseconds: more threads cost more to start than they save.
+_MAX_DEFAULT_THREADS = 8
 
 
 def architecture() -> str:
@@ -40,7 +40,7 @@ def architecture() -> str:
     Returns
     -------
     str
-        ``"x86_64"`` or ``"aarch64"``; elsewhere the kernel's name for it. A 32-bit
+        ``"x86_64"`` or ``"aarch64"``; for any other, the kernel's name for it. A 32-bit
         process on a 64-bit kernel gets the 32-bit name.
     """
     machine = os.uname().machine.lower()
@@ -51,7 +51,7 @@ def architecture() -> str:
 
 
 def machine_name() -> str:
-    """Return what people call this machine: the board's name, or the CPU's model.
+    """Return the name of this machine: the board's, or the CPU model's.
 
     Returns
     -------
@@ -78,12 +78,12 @@ def cpu_features() -> frozenset[str]:
     -------
     frozenset of str
         On x86-64 the flags (``avx2``, ``fma``, ``avx512f``), on aarch64 the hardware
-        capabilities (``asimd``, ``asimddp``, ``fphp``), elsewhere nothing.
+        capabilities (``asimd``, ``asimddp``, ``fphp``), on other machines nothing.
 
     Notes
     -----
-    On aarch64 the capabilities come from the process's auxiliary vector, because under
-    an emulator ``/proc/cpuinfo`` can be that of the machine beneath.
+    On aarch64 the capabilities come from the process's auxiliary vector, because an emulator may
+    show the host's ``/proc/cpuinfo``.
     """
     if architecture() == "x86_64":
         flags = re.search(r"^flags\s*:(.*)$", _read(_CPUINFO), re.MULTILINE)
@@ -96,7 +96,7 @@ def cpu_features() -> frozenset[str]:
 
 
 def core_count() -> int:
-    """Return how many logical CPUs this process may use, its affinity respected."""
+    """Return how many logical CPUs this process may use, given its affinity."""
     return len(_usable_cpus())
 
 
@@ -106,10 +106,10 @@ def default_threads() -> int:
     Returns
     -------
     int
-        The fast physical cores that this process may use, at most 8. Of the hardware
-        threads that share a core only one counts, since one alone fills the core's
-        multipliers. Cores with less than half the capacity of the largest do not count,
-        since a layer is split evenly and would wait for them.
+        The number of fast physical cores that this process may use, at most 8. Hardware
+        threads that share a core count once, since one alone keeps the core's multipliers
+        busy. Cores with less than half the capacity of the largest do not count, since
+        layers are split evenly and would wait for them.
     """
     capacities = {cpu: _read_int(_CPUS / f"cpu{cpu}/cpu_capacity") for cpu in _usable_cpus()}
     largest = max(capacities.values())
@@ -118,7 +118,7 @@ def default_threads() -> int:
         for cpu, capacity in capacities.items()
         if 2 * capacity >= largest
     }
-    return min(len(cores), _MOST_DEFAULT_THREADS)
+    return min(len(cores), _MAX_DEFAULT_THREADS)
 
 
 def cache_bytes(level: int) -> int | None:
@@ -127,13 +127,13 @@ def cache_bytes(level: int) -> int | None:
     Parameters
     ----------
     level : int
-        1 for the cache next to the core, and so on.
+        1 for the cache closest to the core, and so on.
 
     Returns
     -------
     int or None
-        Bytes of the data or unified cache of the first CPU that this process may use;
-        None where the kernel does not tell, as on many virtual machines and older boards.
+        Size in bytes of the data or unified cache of the first CPU that this process may use;
+        None where the kernel does not report it, as on many virtual machines and older boards.
     """
     for index in _CPUS.glob(f"cpu{min(_usable_cpus())}/cache/index*"):
         size = re.fullmatch(r"(\d+)([KM]?)", _read(index / "size"))
@@ -144,14 +144,14 @@ def cache_bytes(level: int) -> int | None:
 
 
 def cpu_parts() -> tuple[int, ...]:
-    """Return which cores of Arm's an aarch64 machine has.
+    """Return the part numbers of an aarch64 machine's cores.
 
     Returns
     -------
     tuple of int
-        For each logical CPU, in the kernel's order, the part number in its MIDR register:
-        a Cortex-A72 is 0xd08. A core that another company designed is 0. Empty on
-        other machines.
+        For each logical CPU, in the kernel's order, the part number in its MIDR register,
+        such as 0xd08 for a Cortex-A72; 0 for cores that are not Arm's own. Empty on other
+        machines.
     """
     text = _read(_CPUINFO)
     implementers = re.findall(r"^CPU implementer\s*:\s*(0x[0-9a-f]+)$", text, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""What a machine is, as far as code generation and schedules need to know."""
+"""Descriptions of machines for code generation and schedules."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ class Target:
     Parameters
     ----------
     name : str
-        The name on the command line and in logs.
+        Its name on the command line and in logs.
     architecture : str
         As `uname -m` prints it: `x86_64` or `aarch64`.
     cpu : str
-        LLVM's name of the CPU.
+        LLVM's name for the CPU.
     description : str
-        One line for people.
+        One line for `mobilenet-tvm targets`.
     features : tuple of str
-        LLVM features to add to those of `cpu`, such as `+neon`.
+        LLVM features in addition to those of `cpu`, such as `+neon`.
     required_features : tuple of str
-        What the running CPU must have, spelled as Linux spells it in /proc/cpuinfo.
+        CPU features that the code needs, as spelled in Linux's /proc/cpuinfo.
     vector_bits : int
         Width of a vector register in bits.
     vector_registers : int
         Number of architectural vector registers.
     fma_per_cycle : int
-        Full-width float32 multiply-adds started per cycle.
+        Full-width float32 multiply-adds that start in a cycle.
     fma_latency : int
-        Cycles from a multiply-add to one that adds to its result.
+        Cycles from a multiply-add to one that uses its result.
     in_order : bool
-        Whether the core starts no multiply-add while it loads a vector, at 64 bits a cycle.
+        Whether a vector load, at 64 bits a cycle, keeps the core from starting multiply-adds.
     l1d_bytes, l2_bytes : int
-        Data caches of one core, in bytes.
+        Sizes of one core's data caches, in bytes.
     l1d_ways, l2_ways : int
-        How many lines of the same place they hold.
+        Their associativity.
     clock_ghz : float
-        Cycles in a nanosecond, of a usual machine.
+        Clock of a typical machine.
     l2_bytes_per_cycle : float
-        What comes from the second-level cache.
+        Bandwidth of the second-level cache.
     memory_gb_per_s : float
-        What one core gets from behind it, in 10^9 bytes.
+        Memory bandwidth of one core, in 10^9 bytes per second.
     core : str
-        LLVM's model of the core, by which static tuning counts cycles; empty where none fits.
+        LLVM's scheduling model by which static tuning counts cycles; empty where none fits.
     preset : str
-        The preset that this is a variant of, by whose name tuning logs go. Default: `name`.
+        The preset that this is a variant of, which names its tuning log. Default: `name`.
     gpu : Gpu, optional
-        What computes the layers, where the CPU only starts them.
+        The GPU that computes the layers, where the CPU only starts its kernels.
     """
 
     name: str
@@ -80,13 +80,13 @@ class Target:
     gpu: Gpu | None = None
 
     def __post_init__(self) -> None:
-        """Let a target that is no variant be its own preset."""
+        """Make a target that is not a variant its own preset."""
         if not self.preset:
             object.__setattr__(self, "preset", self.name)
 
     @property
     def kind(self) -> str:
-        """TVM's name of what the layers' code is: `llvm`, `opencl` or `cuda`."""
+        """TVM's name for the kind of the layers' code: `llvm`, `opencl` or `cuda`."""
         return "llvm" if self.gpu is None else self.gpu.kind
 
     @property

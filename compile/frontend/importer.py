@@ -20,7 +20,7 @@ from mobilenet_tvm.compile.frontend.converters import (
 )
 from mobilenet_tvm.compile.frontend.fold import fold_constants
 from mobilenet_tvm.compile.frontend.read import first_line, opset_of, unsupported
-from mobilenet_tvm.compile.passes.origins import NODE_NAMES, variable_name
+from mobilenet_tvm.compile.passes.names import NODE_NAMES, variable_name
 from mobilenet_tvm.targets.errors import UserError
 
 

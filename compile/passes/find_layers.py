@@ -11,13 +11,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import tvm
 from tvm import relax
 
-from mobilenet_tvm.compile.passes.origins import node_index
+from mobilenet_tvm.compile.passes.heads import DTYPES, Head, head_of
+from mobilenet_tvm.compile.passes.names import node_index
 from mobilenet_tvm.compile.passes.recognize_hard import HARD_SIGMOID, HARD_SWISH
 from mobilenet_tvm.compile.passes.to_nhwc import TO_NHWC
 from mobilenet_tvm.compile.passes.values import (
@@ -31,23 +31,14 @@ from mobilenet_tvm.compile.passes.values import (
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import (
     Convolution,
-    Depthwise,
-    GlobalPool,
     Pointwise,
     Step,
-    Window,
     Workload,
 )
 from mobilenet_tvm.targets.target import Target
 
-#: The stem's schedule unrolls all input channels.
-MAX_STEM_CHANNELS = 8
-
 #: No schedule fuses more layers.
 MAX_FUSED = 3
-
-#: What layers compute in.
-DTYPES = ("float32", "float16")
 
 
 @dataclass(frozen=True)
@@ -81,6 +72,7 @@ class _Chain:
     """A convolution, and the element-wise operators that its function applies as well."""
 
     head: relax.Var
+    kind: Head
     #: Gates that multiply what it reads, one for each picture; they are its first operand.
     gates: int = 0
     steps: list[Step] = field(default_factory=list)
@@ -123,8 +115,9 @@ class FindLayers:
         #: By their last variable.
         self._chains: dict[relax.Var, _Chain] = {}
         for binding in bindings:
-            if has_schedule(binding.value):
-                self._grow(binding.var)
+            kind = head_of(binding.value)
+            if kind is not None:
+                self._grow(_Chain(binding.var, kind))
         for chain in list(self._chains.values()):
             self._gate(chain)
             self._fuse(chain)
@@ -138,9 +131,9 @@ class FindLayers:
         """Return what the network computes by schedules of their own, in order."""
         return [stage for layer in self.found.values() for stage in layer.stages]
 
-    def _grow(self, head: relax.Var) -> None:
+    def _grow(self, chain: _Chain) -> None:
         """Extend a chain from its head as long as the only reader is an element-wise operator."""
-        chain, last = _Chain(head), head
+        last = chain.head
         while self._uses[last] == 1 and len(self._consumers[last]) == 1 and not chain.result:
             reader = self._consumers[last][0]
             if reader in self.inside or reader in self._chains:
@@ -207,11 +200,11 @@ class FindLayers:
         parts = [self._workload(link) for link in chains]
         fused = parts[0] if len(parts) == 1 else registry.fuse(parts, self._target)
         assert fused is not None  # noqa: S101
-        weights = [self._weight(self._values[link.head]) for link in chains]
+        weights = [link.kind.weights(self._values[link.head]) for link in chains]
         return FoundLayer(
             tuple(registry.stages(fused, self._target)),
             self._data(chains[0], fused),
-            tuple(weight for weight in weights if weight is not None),
+            tuple(itertools.chain.from_iterable(weights)),
             tuple(tuple(link.operands) for link in chains),
             node_index(chains[0].head),
         )
@@ -248,79 +241,17 @@ class FindLayers:
         value = self._values.get(expr) if isinstance(expr, relax.Var) else None
         return value if isinstance(value, relax.Call) and op_name(value) == name else None
 
-    def _weight(self, head: relax.Call) -> Array | None:
-        """Return a layer's weights in the shape that its workload says."""
-        if op_name(head) == "mean":
-            return None
-        weight = np.asarray(constant_value(head.args[1]))
-        if op_name(head) == "matmul":
-            return weight
-        if head.attrs.groups > 1:
-            return weight.reshape(*weight.shape[:2], -1)
-        if weight.shape[:2] == (1, 1) and _is_dense(head.attrs):
-            return weight.reshape(weight.shape[2:])
-        return weight
-
     def _workload(self, chain: _Chain) -> Workload:
         """Return what a layer computes."""
         head = self._values[chain.head]
-        kind, size = self._describe(head)
-        types = kind.usual(str(head.args[0].ty.dtype))
-        types = replace(types, result=chain.result or types.result)
-        rest = {"gates": chain.gates} if chain.gates else {}
-        workload: Workload = kind(*size, epilogue=tuple(chain.steps), types=types, **rest)
-        return workload
-
-    def _describe(self, head: relax.Call) -> tuple[type[Any], tuple[Any, ...]]:
-        """Return a layer's workload and its extents."""
-        shape = shape_of(head.args[0])
-        if op_name(head) == "mean":
-            batch, height, width, channels = shape
-            return GlobalPool, (batch, height * width, channels)
-        weight = shape_of(head.args[1])
-        if op_name(head) == "matmul":
-            return Pointwise, (*shape, weight[1])
-        batch, height, width, inputs = shape
-        attrs, outputs = head.attrs, weight[3]
-        stride = (int(attrs.strides[0]), int(attrs.strides[1]))
-        top, left, bottom, right = (int(extent) for extent in attrs.padding)
-        window = Window((weight[0], weight[1]), stride, (top, left, bottom, right))
-        if attrs.groups > 1:
-            return Depthwise, (batch, height, width, inputs, window)
-        if window.kernel == (1, 1) and _is_dense(attrs):
-            return Pointwise, (batch * height * width, inputs, outputs)
-        nchw = self._nchw_picture(head) is not None
-        return Convolution, (batch, height, width, inputs, outputs, window, nchw)
-
-
-def has_schedule(value: relax.Expr) -> bool:
-    """Tell whether a bound value, in NHWC, is what a schedule of its own computes."""
-    if not isinstance(value, relax.Call) or not isinstance(value.ty, relax.TensorType):
-        return False
-    if str(value.ty.dtype) not in DTYPES:
-        return False
-    name, args = op_name(value), value.args
-    if name == "mean":
-        axes = [int(axis) for axis in value.attrs.axis or ()]
-        return len(shape_of(args[0])) == 4 and axes == [1, 2]
-    if name not in ("nn.conv2d", "matmul") or constant_value(args[1]) is None:
-        return False
-    if name == "matmul":
-        return len(shape_of(args[0])) == len(shape_of(args[1])) == 2
-    attrs = value.attrs
-    if attrs.data_layout != "NHWC" or [int(d) for d in attrs.dilation] != [1, 1]:
-        return False
-    channels, outputs = shape_of(args[0])[3], shape_of(args[1])[3]
-    groups = int(attrs.groups)
-    if groups == 1:
-        pointwise = shape_of(args[1])[:2] == (1, 1) and _is_dense(attrs)
-        return pointwise or channels <= MAX_STEM_CHANNELS
-    return groups == channels == outputs
-
-
-def _is_dense(attrs: Any) -> bool:
-    """Tell whether a convolution reads each pixel once: no stride, no padding."""
-    return [int(s) for s in attrs.strides] == [1, 1] and not any(int(p) for p in attrs.padding)
+        workload = chain.kind.describe(head)
+        if isinstance(workload, Convolution) and self._nchw_picture(head) is not None:
+            workload = replace(workload, reads_nchw=True)
+        if isinstance(workload, Pointwise):
+            workload = replace(workload, gates=chain.gates)
+        result = chain.result or workload.types.result
+        types = replace(workload.types, result=result)
+        return workload.followed_by(tuple(chain.steps), types)
 
 
 def _widens(call: relax.Expr, data: relax.Var) -> bool:

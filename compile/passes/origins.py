@@ -1,33 +1,18 @@
-"""Which ONNX node a value comes from: passes keep it in the names of variables."""
+"""Which ONNX nodes the calls of a network come from, after TVM has grouped its operators."""
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 
 import tvm
 from tvm import relax
 
+from mobilenet_tvm.compile.passes.names import node_index
 from mobilenet_tvm.compile.passes.values import straight_line
 
-#: A builder adds digits to a name that it has already.
-_NAME = re.compile(r"(.+)_([0-9]+)_[0-9]*")
 _CALL_TIR = tvm.ir.Op.get("relax.call_tir")
-
-#: The attribute of an imported module: the names of the ONNX nodes, in the graph's order.
-NODE_NAMES = "onnx_node_names"
-
-
-def variable_name(operator: str, index: int) -> str:
-    """Return a name for what a node computes, from its operator and its place in the graph."""
-    return f"{operator}_{index}_"
-
-
-def node_index(var: relax.Var) -> int | None:
-    """Return the place of the node that a variable comes from; None where that is not known."""
-    match = _NAME.fullmatch(var.name)
-    return int(match[2]) if match else None
+_CALL_PACKED = tvm.ir.Op.get("relax.call_dps_packed")
 
 
 def origins_of_calls(unfused: tvm.IRModule, fused: tvm.IRModule) -> list[int | None]:
@@ -48,7 +33,8 @@ def origins_of_calls(unfused: tvm.IRModule, fused: tvm.IRModule) -> list[int | N
     for binding in _bindings(unfused["main"]):
         if isinstance(binding.value, relax.Call):
             waiting[_key(binding.value, {})].append(binding.var)
-    same: dict[relax.Var, relax.Var] = {}
+    parameters = zip(fused["main"].params, unfused["main"].params, strict=True)
+    same: dict[relax.Var, relax.Var] = dict(parameters)
     found = []
     for binding in _bindings(fused["main"]):
         call = binding.value
@@ -60,7 +46,10 @@ def origins_of_calls(unfused: tvm.IRModule, fused: tvm.IRModule) -> list[int | N
         if not isinstance(group, relax.Function):
             inner = [(binding.var, call)]
         else:
-            arguments = [same.get(argument, argument) for argument in call.args]
+            arguments = [
+                same.get(argument, argument) if isinstance(argument, relax.Var) else argument
+                for argument in call.args
+            ]
             same |= dict(zip(group.params, arguments, strict=True))
             inner = [(b.var, b.value) for b in _bindings(group) if isinstance(b.value, relax.Call)]
         members = []
@@ -82,12 +71,14 @@ def _bindings(func: relax.Function) -> Sequence[relax.VarBinding]:
 
 def _key(call: relax.Call, same: dict[relax.Var, relax.Var]) -> tuple[object, ...]:
     """Return what tells a call from others: what it calls, and the variables that it reads."""
-    callee, *_ = call.args if call.op == _CALL_TIR else (call.op,)
-    read = [
-        same.get(argument, argument)
+    callee = call.args[0] if call.op in (_CALL_TIR, _CALL_PACKED) else call.op
+    values = [
+        same.get(argument, argument) if isinstance(argument, relax.Var) else argument
         for value in call.args
         for argument in (value.fields if isinstance(value, relax.Tuple) else [value])
-        if isinstance(argument, relax.Var)
     ]
-    name = callee.name_hint if isinstance(callee, tvm.ir.GlobalVar) else str(callee)
-    return name, *read
+    # A group's constants are parameters.
+    read = [value for value in values if isinstance(value, relax.Var)]
+    if isinstance(callee, tvm.ir.GlobalVar):
+        return callee.name_hint, *read
+    return callee.global_symbol if isinstance(callee, relax.ExternFunc) else callee.name, *read

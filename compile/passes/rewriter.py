@@ -8,6 +8,7 @@ import tvm
 from tvm import relax
 from tvm.ir import GenericConst
 
+from mobilenet_tvm.compile.passes.names import stem
 from mobilenet_tvm.compile.passes.values import count_uses, op_name, straight_line
 
 #: Removes what a rewrite left unused, and variables that only rename others.
@@ -48,14 +49,16 @@ class GraphRewriter:
         with self.builder.function("rewritten", params=list(func.params)):
             with self.builder.dataflow():
                 for binding in body.blocks[0].bindings if body.blocks else []:
-                    self._name = binding.var.name
+                    self._name = stem(binding.var.name)
                     value = self.substitute(binding.value)
                     visited = self.visit_binding(binding.var, value)
                     new = self.emit(value if visited is None else visited)
                     self._new[binding.var] = new
                     if isinstance(new, relax.Var):
                         self._old.setdefault(new, binding.var)
-                result = self.builder.emit_output(self.result(body.body))
+                result = self.result(body.body)
+                name = stem(result.name) if isinstance(result, relax.Var) else ""
+                result = self.builder.emit_output(result, name_hint=name)
             self.builder.emit_func_output(result)
         mod = self.builder.get()
         main = mod["rewritten"].with_attrs({**dict(func.attrs or {}), "global_symbol": "main"})
@@ -97,7 +100,7 @@ class GraphRewriter:
     def keep_name(self, expr: relax.Expr) -> None:
         """Name what replaces the present value after another one, which goes on in it."""
         if isinstance(expr, relax.Var):
-            self._name = expr.name
+            self._name = stem(expr.name)
 
     def producer(self, expr: relax.Expr, op: str | Sequence[str]) -> relax.Call | None:
         """Return the call that produced `expr`, if it is one of the named operators."""

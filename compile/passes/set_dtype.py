@@ -8,7 +8,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from mobilenet_tvm.compile.passes.find_layers import DTYPES, has_schedule
+from mobilenet_tvm.compile.passes.heads import DTYPES, head_of
 from mobilenet_tvm.compile.passes.recognize_hard import HARD_SIGMOID, HARD_SWISH
 from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
 from mobilenet_tvm.compile.passes.values import constant, constant_value, op_name, straight_line
@@ -43,7 +43,7 @@ class SetDtype(GraphRewriter):
         super().__init__(mod)
         self._dtype = dtype
         bindings = [b for block in straight_line(mod["main"]).blocks for b in block.bindings]
-        self._layers = {binding.var for binding in bindings if has_schedule(binding.value)}
+        self._layers = {binding.var for binding in bindings if head_of(binding.value)}
         self._casts: dict[tuple[relax.Expr, str], relax.Expr] = {}
 
     def visit_binding(self, var: relax.Var, value: relax.Expr) -> relax.Expr | None:

@@ -104,6 +104,10 @@ class Workload(ABC):
         """Return layers, each read by the next alone, as one of this operator, if it is that."""
         return None
 
+    def followed_by(self: W, epilogue: Epilogue, types: Types) -> W:
+        """Return the same layer with another epilogue, and what it then stores."""
+        return replace(self, epilogue=epilogue, types=types)  # type: ignore[type-var]
+
     def in_type(self: W, dtype: str) -> W:
         """Return the same layer in a network of another type."""
         return replace(self, types=type(self).usual(dtype))  # type: ignore[type-var]

@@ -1,4 +1,4 @@
-"""The targets that have a name, and the choice among them."""
+"""Named targets, and the selection of one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mobilenet_tvm.targets.target import Target
 
 #: Targets by name, in the order in which they are listed.
 PRESETS = {target.name: target for target in (*X86, *ARM, *GPUS)}
-#: Other names for them.
+#: Other names for targets.
 ALIASES = {
     "aarch64": "arm64",
     "rpi3": "cortex-a53",
@@ -38,7 +38,7 @@ def get_target(name: str) -> Target:
     Raises
     ------
     WrongUseError
-        If there is no such target; the nearest name is offered.
+        If there is no such target; the message suggests the closest name.
     UserError
         If `native` is asked for and this machine is not supported.
     """
@@ -76,8 +76,8 @@ def native() -> Target:
         ]
         if not fitting:
             raise UserError(
-                f"this machine ({machine}) is not supported as a target; it takes x86-64 with "
-                "SSE4.2 or 64-bit ARM; name another target with --target"
+                f"this machine ({machine}) is not supported as a target, which takes x86-64 with "
+                "SSE4.2 or 64-bit ARM; choose another target with --target"
             )
         best = fitting[0]
     return replace(

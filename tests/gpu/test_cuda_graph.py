@@ -97,8 +97,13 @@ def test_networks_and_replays_equal_onnx_runtime(
 
 def test_models_on_one_gpu_take_turns() -> None:
     # What records a graph fails if another thread allocates.
-    first, second = Device("cuda").turn(), Device("cuda", 1).turn()
+    first, second = Device("cuda").lock(), Device("cuda", 1).lock()
     with first:
         assert not second.acquire(blocking=False)  # type: ignore[attr-defined]
-    with Device("opencl").turn(), Device("opencl").turn(), Device().turn(), Device().turn():
+    with (
+        Device("opencl").lock(),
+        Device("opencl").lock(),
+        Device().lock(),
+        Device().lock(),
+    ):
         pass

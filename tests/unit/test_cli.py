@@ -314,7 +314,7 @@ def test_targets_have_aliases(capfd: pytest.CaptureFixture[str]) -> None:
         ("compiel --target x86", 2, "No such command 'compiel'"),
         ("bench missing.so", 1, "missing.so: no such file; give the .so that 'compile' wrote"),
         ("bench {onnx}", 1, "not an ELF file"),
-        ("bench {truncated}", 1, "cut short"),
+        ("bench {truncated}", 1, ": truncated; copy the file"),
         ("bench {artifact} --threads 0", 2, "Invalid value for '--threads'"),
         ("verify {artifact} --model {onnx}", 1, "has no input 'input'"),
         ("bundle {artifact} -o {here}", 1, "{here}"),

@@ -1,0 +1,154 @@
+"""The operators with which layers begin: which calls they are, and what they compute.
+
+A new kind of layer is one more entry of `HEADS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm import relax
+
+from mobilenet_tvm.compile.passes.values import Array, constant_value, op_name, shape_of
+from mobilenet_tvm.schedules.workloads import (
+    Convolution,
+    Depthwise,
+    GlobalPool,
+    Pointwise,
+    Window,
+    Workload,
+)
+
+#: What layers compute in.
+DTYPES = ("float32", "float16")
+
+#: The stem's schedule unrolls all input channels.
+MAX_STEM_CHANNELS = 8
+
+
+@dataclass(frozen=True)
+class Head:
+    """The first operator of a layer, in NHWC.
+
+    Parameters
+    ----------
+    takes : callable
+        Tells whether a call is one.
+    describe : callable
+        Returns what it computes, without an epilogue.
+    weights : callable
+        Returns its weights, in the shapes that the workload's `weights` says.
+    """
+
+    takes: Callable[[relax.Call], bool]
+    describe: Callable[[relax.Call], Workload]
+    weights: Callable[[relax.Call], list[Array]]
+
+
+def head_of(value: relax.Expr) -> Head | None:
+    """Return what a bound value begins, if it begins a layer."""
+    if not isinstance(value, relax.Call) or not isinstance(value.ty, relax.TensorType):
+        return None
+    if str(value.ty.dtype) not in DTYPES:
+        return None
+    return next((head for head in HEADS if head.takes(value)), None)
+
+
+def _is_global_pool(call: relax.Call) -> bool:
+    if op_name(call) != "mean":
+        return False
+    axes = [int(axis) for axis in call.attrs.axis or ()]
+    return len(shape_of(call.args[0])) == 4 and axes == [1, 2]
+
+
+def _global_pool(call: relax.Call) -> Workload:
+    batch, height, width, channels = shape_of(call.args[0])
+    types = GlobalPool.usual(_dtype(call))
+    return GlobalPool(batch, height * width, channels, types=types)
+
+
+def _is_dense(call: relax.Call) -> bool:
+    if op_name(call) != "matmul" or constant_value(call.args[1]) is None:
+        return False
+    return len(shape_of(call.args[0])) == len(shape_of(call.args[1])) == 2
+
+
+def _dense(call: relax.Call) -> Workload:
+    pixels, inputs = shape_of(call.args[0])
+    outputs = shape_of(call.args[1])[1]
+    return Pointwise(pixels, inputs, outputs, types=Pointwise.usual(_dtype(call)))
+
+
+def _is_convolution(call: relax.Call) -> bool:
+    """Tell whether a call is a convolution in NHWC by constant weights, without dilation."""
+    if op_name(call) != "nn.conv2d" or constant_value(call.args[1]) is None:
+        return False
+    attrs = call.attrs
+    return attrs.data_layout == "NHWC" and [int(d) for d in attrs.dilation] == [1, 1]
+
+
+def _is_pointwise(call: relax.Call) -> bool:
+    """Tell whether a call is a convolution that reads each pixel once."""
+    if not _is_convolution(call) or int(call.attrs.groups) != 1:
+        return False
+    return _window(call) == Window((1, 1))
+
+
+def _pointwise(call: relax.Call) -> Workload:
+    batch, height, width, inputs = shape_of(call.args[0])
+    outputs = shape_of(call.args[1])[3]
+    types = Pointwise.usual(_dtype(call))
+    return Pointwise(batch * height * width, inputs, outputs, types=types)
+
+
+def _is_depthwise(call: relax.Call) -> bool:
+    if not _is_convolution(call):
+        return False
+    groups = int(call.attrs.groups)
+    return 1 < groups == shape_of(call.args[0])[3] == shape_of(call.args[1])[3]
+
+
+def _depthwise(call: relax.Call) -> Workload:
+    batch, height, width, channels = shape_of(call.args[0])
+    types = Depthwise.usual(_dtype(call))
+    return Depthwise(batch, height, width, channels, _window(call), types=types)
+
+
+def _is_stem(call: relax.Call) -> bool:
+    if not _is_convolution(call) or int(call.attrs.groups) != 1:
+        return False
+    return shape_of(call.args[0])[3] <= MAX_STEM_CHANNELS
+
+
+def _stem(call: relax.Call) -> Workload:
+    batch, height, width, inputs = shape_of(call.args[0])
+    outputs = shape_of(call.args[1])[3]
+    types = Convolution.usual(_dtype(call))
+    return Convolution(batch, height, width, inputs, outputs, _window(call), types=types)
+
+
+def _window(call: relax.Call) -> Window:
+    height, width = shape_of(call.args[1])[:2]
+    down, across = (int(stride) for stride in call.attrs.strides)
+    top, left, bottom, right = (int(extent) for extent in call.attrs.padding)
+    return Window((height, width), (down, across), (top, left, bottom, right))
+
+
+def _dtype(call: relax.Call) -> str:
+    return str(call.args[0].ty.dtype)
+
+
+def _weight(call: relax.Call) -> Array:
+    weight = constant_value(call.args[1])
+    assert weight is not None  # noqa: S101
+    return weight
+
+
+HEADS = (
+    Head(_is_global_pool, _global_pool, lambda _: []),
+    Head(_is_dense, _dense, lambda call: [_weight(call)]),
+    Head(_is_pointwise, _pointwise, lambda call: [_weight(call)[0, 0]]),
+    Head(_is_depthwise, _depthwise, lambda call: [_weight(call)[:, :, 0]]),
+    Head(_is_stem, _stem, lambda call: [_weight(call)]),
+)
