@@ -297,7 +297,7 @@ def test_only_an_unaligned_array_is_copied(model: Model) -> None:
     [
         (
             np.zeros((1, 16, 16, 4), "f4"),
-            "takes image float32[1,4,16,16], given float32[1,16,16,4]",
+            "takes image float32[1,4,16,16], but was given float32[1,16,16,4]",
         ),
         (np.zeros((4, 16, 16), "f4"), "given float32[4,16,16]"),
         (np.zeros((1, 4, 16, 16)), "given float64[1,4,16,16]"),
@@ -318,7 +318,7 @@ def test_another_shape_or_dtype_is_refused(model: Model, image: Any, message: st
     [
         (0, {}, "missing input: image float32[1,4,16,16], offset.1"),
         (1, {}, "missing input: offset.1"),
-        (3, {}, "3 inputs given, and the model takes image"),
+        (3, {}, "3 inputs given, but the model takes image"),
         (1, {"picture"}, "no input named 'picture'; the model takes image"),
         (2, {"image"}, "'image' given both by position and by name"),
         (0, {"self"}, "no input named 'self'"),
