@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tvm
 from tvm import tirx
@@ -26,7 +25,7 @@ from mobilenet_tvm.targets.target import Target
 Build = Callable[[Workload, Decision, Target], tirx.PrimFunc]
 
 #: Compiles a candidate into a file.
-Compile = Callable[[Build, Workload, Any, Target, str], "Compiled"]
+Compile = Callable[[Build, Workload, Decision, Target, str], "Compiled"]
 
 #: A candidate that takes longer to compile has failed, in seconds.
 _TIMEOUT = 60.0
