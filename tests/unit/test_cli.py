@@ -185,7 +185,7 @@ def test_compile_and_profile_say_what_is_tuned(
     layers = [row for row in json.loads(output)["calls"] if row["source"]]
     assert {(row["tuned"], row["source"]) for row in layers} == {(True, "measured")}
     _, output, _ = run(capfd, "profile", file, "--rounds", 2, "--threads", 1)
-    assert re.search(r" measured  conv2d 1x32x32x3->8 k3x3 ", output)
+    assert re.search(r" measured  Conv_0 +conv2d 1x32x32x3->8 k3x3 ", output)
 
 
 def test_compile_says_which_decisions_are_estimates(
