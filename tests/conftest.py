@@ -12,6 +12,8 @@ from board import Board
 from intel_opencl import IntelOpenCL
 from pocl import Pocl
 
+from mobilenet_tvm.compile.codegen import nvrtc
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
@@ -43,6 +45,12 @@ def board() -> Board:
 @pytest.fixture(scope="session")
 def gcc() -> None:
     _demand(cuda_on_cpu.reason())
+
+
+@pytest.fixture(scope="session")
+def nvrtc_library() -> None:
+    missing = nvrtc._nvrtc() is None
+    _demand("no NVRTC: pip install 'mobilenet-tvm[cuda]'" if missing else None)
 
 
 @pytest.fixture(scope="session")

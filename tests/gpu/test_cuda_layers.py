@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from gpu_layers import GATED, check
-from test_schedules import BIAS, CLIP
+from gpu_layers import GATED, H100, check
+from numpy_layers import BIAS, CLIP
 
 from mobilenet_tvm.schedules.gpu import shared_pointwise
 from mobilenet_tvm.schedules.workloads import (
@@ -18,9 +18,7 @@ from mobilenet_tvm.schedules.workloads import (
     Window,
     Workload,
 )
-from mobilenet_tvm.targets.presets import get_target
 
-H100 = get_target("cuda:sm_90")
 THREE, FIVE = ((3, 3), (1, 1), (1, 1, 1, 1)), ((5, 5), (2, 2), (2, 2, 2, 2))
 
 LAYERS: list[Workload] = [
