@@ -14,11 +14,17 @@ from pocl import Pocl
 
 from mobilenet_tvm.compile.codegen import nvrtc
 
+#: Fixtures of tests that the quick tier leaves out: what needs a tool's set-up, or farms of boards.
+FULL = {"board", "intel", "on_intel", "pocl", "tracker"}
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "board" in getattr(item, "fixturenames", ()):
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if "board" in fixtures:
             item.add_marker("board")
+        if fixtures & FULL:
+            item.add_marker("full")
 
 
 @pytest.fixture(scope="session", autouse=True)
