@@ -1,15 +1,15 @@
-"""Checks and times one compiled layer as it would run in a network, here or on a board.
+"""Checks and times one compiled layer under the conditions of a network, here or on a board.
 
-In a network a layer's input was just written by the layer before it, while its weights were
-last read one inference ago. Measured for MobileNetV2 on a Zen 4 server (1 MB of second-level
-cache), against each layer's time in the running network: with everything warm, the dense layer
-took 0.3 of its time there and the 7x7 pointwise layers 0.9; with all arguments but the input
-flushed, as TVM offers it, wide layers took 1.5 times as long. With the weights alone flushed from
-all caches before each run, and input and output where the last run left them, nearly every
-pointwise layer came within 4 % of the network. So that is how layers are measured here.
+In a network, a layer's input has just been written by the layer before it, and its weights were
+last read one inference ago. For MobileNetV2 on a Zen 4 server (1 MB of second-level cache), layers
+were timed alone and compared with their times in the running network. With warm caches, the dense
+layer took 0.3 of its time in the network and the 7x7 pointwise layers 0.9. With all arguments but
+the input flushed, as TVM offers, wide layers took 1.5 times as long. With only the weights flushed
+from all caches before each run, nearly every pointwise layer came within 4 % of the network. Layers
+are therefore measured that way.
 
-On a GPU, whose caches no instruction flushes, copying enough memory to and fro does it, and then
-the input is copied anew. Where the caches hold a whole network's weights, nothing is flushed.
+A GPU has no instruction that flushes its caches: copying enough memory does it, and then the input
+is copied again. Where the caches hold a whole network's weights, nothing is flushed.
 """
 
 from __future__ import annotations
@@ -32,25 +32,26 @@ from mobilenet_tvm.runtime.threads import Threads
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
-#: Seconds of a round, and the most runs in one.
-_ROUND, _MOST_RUNS = 0.005, 100
-#: A neighbour on the same core's other hardware thread was seen to slow runs by 40 % for 1 to 3
-#: milliseconds at a time: so many rounds last longer than that.
-_ROUNDS = 4
-#: A candidate's time is stable when a round changes it by less than this share.
+#: Seconds that a round of runs should last, and the maximum number of runs in one.
+_ROUND_SECONDS, _MAX_RUNS = 0.005, 100
+#: A process on the core's other hardware thread was seen to slow runs by 40 % for 1 to 3 ms at a
+#: time; this many rounds last longer.
+_MIN_ROUNDS = 4
+#: A candidate's time is stable when another round changes it by at most this fraction.
 _STABLE = 0.005
-#: Seconds after which no round follows that is not needed, and after which none does at all: a
-#: candidate so slow, as on an emulated board, outlasts any neighbour by itself.
-_LONGEST, _AT_MOST = 0.2, 1.0
+#: Seconds after which an unstable time is accepted, and after which so is one of fewer rounds than
+#: `_MIN_ROUNDS`: a candidate so slow, as on an emulated board, outlasts any disturbance by itself.
+_TIMEOUT, _HARD_TIMEOUT = 0.2, 1.0
 
-#: Runs that a GPU's clock takes together where no cache has to be flushed between them: a kernel of
-#: some microseconds is hardly longer than the clock's own steps.
-_TOGETHER = 10
+#: Runs that a GPU's timer takes together where no cache is flushed between them: a kernel of some
+#: microseconds is hardly longer than the timer's resolution.
+_RUNS_PER_TIME = 10
 
-#: Seconds beside which the start of a call is nothing.
+#: Seconds of calls beside which launching them is negligible.
 _LONG = 0.001
 
-_COOL = "mobilenet_tvm.tuning.cool"
+#: The function that TVM's evaluator calls before each run.
+_FLUSH = "mobilenet_tvm.tuning.flush"
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,9 @@ class Place:
     Parameters
     ----------
     kind : str
-        TVM's name of what its code is: `llvm`, `opencl` or `cuda`.
+        TVM's name for the kind of its code: `llvm`, `opencl` or `cuda`.
     cold_bytes : int
-        How many bytes to copy on a GPU, so that its caches forget the weights; 0 for none.
+        How many bytes to copy on a GPU to evict the weights from its caches; 0 for none.
     """
 
     kind: str = CPU
@@ -71,20 +72,20 @@ class Place:
 
 @dataclass(frozen=True)
 class Measurement:
-    """How long a candidate takes.
+    """A candidate's time.
 
     Parameters
     ----------
     seconds : float
-        First decile of the runs: other processes only ever add time.
+        First decile of the runs' times, since other processes only ever add time.
     minimum : float
         Shortest run, in seconds.
     spread : float
-        How much longer than `seconds` the median run took, as a share of it.
+        How much longer than `seconds` the median run took, as a fraction of it.
     repeats : int
-        How many runs were timed.
+        Number of timed runs.
     board, device : str
-        Which board has measured it, and what machine that is; empty where this machine has.
+        The board that measured it, and its machine or GPU; empty for this machine.
     """
 
     seconds: float
@@ -102,9 +103,9 @@ class Failure:
     Parameters
     ----------
     kind : str
-        `build`, `wrong` (its result), `crashed`, `hung`, or `error`.
+        `build`, `wrong` (result), `crashed`, `hung`, or `error`.
     reason : str
-        One line.
+        Details, in one line.
     """
 
     kind: str
@@ -112,21 +113,22 @@ class Failure:
 
 
 def check(result: Array, reference: Path, allowed: float) -> Failure | None:
-    """Compare a candidate's result with the default decision's, which is stored if it is new.
+    """Compare a candidate's result with the default decision's, or store it as that.
 
     Parameters
     ----------
     result : ndarray
-        The candidate's; what it did not write is NaN.
+        The candidate's result, with NaN where it wrote nothing.
     reference : Path
-        The file of the default's.
+        The file of the default decision's result. If it does not exist, the candidate is the
+        default, and its result is stored there.
     allowed : float
-        The largest difference, as a share of the largest value.
+        Maximum difference, as a fraction of the largest value.
 
     Returns
     -------
     Failure or None
-        None where the result is right.
+        None if the result is correct.
     """
     if not np.isfinite(result).all():
         return Failure("wrong", "the result is not finite, or not written everywhere")
@@ -138,7 +140,7 @@ def check(result: Array, reference: Path, allowed: float) -> Failure | None:
     limit = allowed * max(1.0, float(np.abs(expected).max()))
     if difference <= limit:
         return None
-    return Failure("wrong", f"the result differs by {difference:.1e}, allowed {limit:.1e}")
+    return Failure("wrong", f"the result differs by {difference:.1e}, more than {limit:.1e}")
 
 
 def measure(
@@ -149,22 +151,27 @@ def measure(
     allowed: float,
     place: Place,
 ) -> Measurement | Failure:
-    """Load, check and time a candidate on this machine, on which TVM's runtime is loaded.
+    """Load, check and time a candidate in this process.
 
     Parameters
     ----------
     library : Path
         The candidate; its function is called `main`.
     arguments : sequence of ndarray
-        What it is called with; the last one is its output and full of NaN.
+        Its arguments. The last one is its output, filled with NaN.
     weights : sequence of int
-        Which of them stay the same from one inference to the next.
+        Indices of the arguments that stay the same from one inference to the next.
     reference : Path
         See `check`.
     allowed : float
         See `check`.
     place : Place
         This machine's CPU, or one of its GPUs.
+
+    Returns
+    -------
+    Measurement or Failure
+        Its time, or what is wrong with its result.
 
     Raises
     ------
@@ -174,7 +181,7 @@ def measure(
     import tvm_ffi
 
     device = open_device(place.kind)
-    # OpenCL's kernels are compiled by the first call, which keeps no file of a passing candidate.
+    # The first call compiles OpenCL's kernels. It does not cache them: candidates are many.
     module = load_artifact(library, own_copy=not device.is_cpu)
     arrays = [_aligned(array) for array in arguments]
     tensors = [_tensor(array, device) for array in arrays]
@@ -184,15 +191,15 @@ def measure(
     if wrong is not None:
         return wrong
     if device.is_cpu:
-        cool = _flush(tensors[0], [tensors[index] for index in weights]) if weights else None
+        flush = _cpu_flush(tensors[0], [tensors[index] for index in weights]) if weights else None
     else:
-        cool = _overwrite(tensors[0], device, place.cold_bytes) if place.cold_bytes else None
-    if cool is not None:
-        tvm_ffi.register_global_func(_COOL, cool, override=True)
+        flush = _gpu_flush(tensors[0], device, place.cold_bytes) if place.cold_bytes else None
+    if flush is not None:
+        tvm_ffi.register_global_func(_FLUSH, flush, override=True)
     evaluator = tvm_ffi.get_global_func("runtime.RPCTimeEvaluator")
     where = (device.places[0], device.number)
-    number = 1 if device.is_cpu or cool else _TOGETHER
-    preparation = _COOL if cool else ""
+    number = 1 if device.is_cpu or flush else _RUNS_PER_TIME
+    preparation = _FLUSH if flush else ""
 
     def run(repeats: int) -> Sequence[float]:
         once = evaluator(module, "main", *where, number, repeats, 0, 0, 0, 1, 0, preparation)
@@ -202,7 +209,7 @@ def measure(
 
 
 def _tensor(array: Array, device: Device) -> Any:
-    """Return an array as TVM's tensor, where the device works on it."""
+    """Return an array as TVM's tensor in the device's memory."""
     import tvm_ffi
 
     here = tvm_ffi.from_dlpack(array)
@@ -214,7 +221,7 @@ def _tensor(array: Array, device: Device) -> Any:
 
 
 def _copy_back(tensor: Any, array: Array, device: Device) -> None:
-    """Fill an array with what a device has computed, if that is not its memory anyway."""
+    """Fill an array with a device's tensor, unless the two share their memory."""
     import tvm_ffi
 
     if not device.is_cpu:
@@ -222,38 +229,43 @@ def _copy_back(tensor: Any, array: Array, device: Device) -> None:
         device.synchronize()
 
 
-def _flush(data: Any, weights: Sequence[Any]) -> Callable[..., None]:
-    """Return a function that takes weights out of a CPU's caches."""
+def _cpu_flush(data: Any, weights: Sequence[Any]) -> Callable[..., None]:
+    """Return a function that flushes weights from a CPU's caches."""
     import tvm_ffi
 
     flush = tvm_ffi.get_global_func("cache_flush_cpu_non_first_arg")
     return lambda *_: flush(data, *weights)
 
 
-def _overwrite(data: Any, device: Device, size: int) -> Callable[..., None]:
-    """Return a function that leaves a layer's input in a GPU's caches, and nothing else."""
+def _gpu_flush(data: Any, device: Device, size: int) -> Callable[..., None]:
+    """Return a function that evicts all but a layer's input from a GPU's caches."""
     source, destination = (device.empty((size,), "uint8") for _ in range(2))
-    twin = device.empty(data.shape, str(data.dtype))
-    copy(data, twin)
+    data_copy = device.empty(data.shape, str(data.dtype))
+    copy(data, data_copy)
 
-    def overwrite(*_: Any) -> None:
+    def flush(*_: Any) -> None:
         copy(source, destination)
-        copy(twin, data)
+        copy(data_copy, data)
         device.synchronize()
 
-    return overwrite
+    return flush
 
 
 def time_until_stable(run: Callable[[int], Sequence[float]]) -> Measurement:
-    """Time rounds of runs until another one changes little, or the time is up.
+    """Time rounds of runs until another round changes little, or the time is up.
 
     Parameters
     ----------
     run : callable
-        Runs so many times, and returns the seconds of each.
+        Takes a number of runs, and returns the seconds of each.
+
+    Returns
+    -------
+    Measurement
+        Of all rounds.
     """
     start = time.perf_counter()
-    runs = int(np.clip(_ROUND / max(min(run(3)), 1e-9), 3, _MOST_RUNS))
+    runs = int(np.clip(_ROUND_SECONDS / max(min(run(3)), 1e-9), 3, _MAX_RUNS))
     seconds: list[float] = []
     before, rounds = 0.0, 0
     while True:
@@ -262,7 +274,7 @@ def time_until_stable(run: Callable[[int], Sequence[float]]) -> Measurement:
         now = float(np.quantile(seconds, 0.1))
         elapsed = time.perf_counter() - start
         stable = abs(now - before) <= _STABLE * before
-        if elapsed > _AT_MOST or (rounds >= _ROUNDS and (elapsed > _LONGEST or stable)):
+        if elapsed > _HARD_TIMEOUT or (rounds >= _MIN_ROUNDS and (elapsed > _TIMEOUT or stable)):
             break
         before = now
     spread = float(np.median(seconds)) / now - 1
@@ -281,14 +293,14 @@ def shortest_run(
     tensors : sequence of (sequence of int, str)
         Shapes and dtypes of its arguments.
     kind : str
-        TVM's name of what its code is.
+        TVM's name for the kind of its code.
     runs : int
-        How many times are taken, each of as many calls as last longer than their start.
+        Number of times taken, each of enough calls to make launching them negligible.
 
     Returns
     -------
     float
-        Seconds of a call, by the shortest of them.
+        Seconds of a call, from the shortest of those times.
     """
     device = open_device(kind)
     module = load_artifact(library, own_copy=not device.is_cpu)
@@ -303,16 +315,28 @@ def shortest_run(
         device.synchronize()
         return (time.perf_counter() - start) / calls
 
-    # The first call finds nothing in its place.
+    # The first call is slow: caches are cold, and a GPU's kernels are not loaded.
     seconds(1)
-    calls = int(np.clip(_LONG / seconds(1), 1, _MOST_RUNS))
+    calls = int(np.clip(_LONG / seconds(1), 1, _MAX_RUNS))
     return min(seconds(calls) for _ in range(runs))
 
 
 def pinned_threads(count: int, kind: str) -> Threads:
-    """Keep this process to as many cores as threads share a layer, and return those.
+    """Bind this process to as many cores as threads share a layer.
 
-    A GPU's driver has threads of its own, which keep all cores.
+    For a GPU it stays on all cores, since the driver has threads of its own.
+
+    Parameters
+    ----------
+    count : int
+        How many threads share a layer.
+    kind : str
+        TVM's name for the kind of the candidates' code.
+
+    Returns
+    -------
+    Threads
+        With which to call the candidates.
     """
     if kind == CPU and hasattr(os, "sched_setaffinity"):
         # The last ones: the first core usually serves interrupts.
@@ -321,7 +345,7 @@ def pinned_threads(count: int, kind: str) -> Threads:
 
 
 def _aligned(array: Array) -> Array:
-    """Return a copy that TVM takes without another one."""
+    """Return a copy that TVM takes without copying it again."""
     aligned = empty_aligned(TensorInfo("", array.shape, str(array.dtype)))
     aligned[...] = array
     return aligned

@@ -22,12 +22,12 @@ from mobilenet_tvm.targets.host import architecture, cpu_features, default_threa
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: What an artifact for CUDA has beside `main`: the same by a CUDA graph, for inputs that stay where
-#: they are. A call records it, after a run that has loaded the kernels; the calls after it launch
-#: that record. TVM does so on a stream of its own, and launches it on the default one.
+#: The function of an artifact for CUDA that runs `main` as a CUDA graph, for inputs that stay at
+#: the same addresses. The first call runs the kernels once to load them, then records the graph;
+#: later calls launch it. TVM records on a stream of its own, and launches on the default one.
 GRAPH = "main_graph"
 
-# TVM's kAllocAlignment: generated code takes it for granted of every tensor.
+# TVM's kAllocAlignment, which generated code assumes of every tensor.
 _ALIGNMENT = 64
 
 
@@ -37,11 +37,11 @@ class BaseModel(ABC):
     Attributes
     ----------
     metadata : Metadata
-        What the artifact says of itself.
+        The artifact's.
     inputs, outputs : tuple of TensorInfo
         Names, shapes and dtypes.
     threads : int
-        How many threads work on one call; one where a GPU computes it.
+        How many threads work on one call; 1 on a GPU.
     """
 
     def __init__(self, metadata: Metadata, threads: int) -> None:
@@ -52,7 +52,7 @@ class BaseModel(ABC):
         self._dtypes = [np.dtype(info.dtype) for info in self.inputs]
 
     def __repr__(self) -> str:
-        """Return model, target, inputs, outputs and what computes it, in one line."""
+        """Return model, target, inputs, outputs, and threads or device, in one line."""
         inputs, outputs = (", ".join(map(str, infos)) for infos in (self.inputs, self.outputs))
         return (
             f"<{type(self).__name__} {self.metadata.model} for {self.metadata.target['name']}: "
@@ -73,8 +73,8 @@ class BaseModel(ABC):
         Returns
         -------
         ndarray or dict of str to ndarray
-            The output; where there are several, a dictionary by name in the order of
-            `outputs`. Each array has memory of its own; NumPy before 2.2 gives it read-only.
+            The output, or several outputs by name, in the order of `outputs`. Each array has
+            memory of its own, which is read-only with NumPy before 2.2.
 
         Raises
         ------
@@ -96,17 +96,17 @@ class BaseModel(ABC):
 
     @abstractmethod
     def _compute(self, inputs: Sequence[Array]) -> Sequence[Array]:
-        """Return the outputs for inputs as generated code needs them."""
+        """Return the outputs for inputs that are aligned and contiguous."""
 
     @abstractmethod
     def _place(self) -> str:
-        """Return what computes the model, in a few words."""
+        """Return the threads or device that compute the model, for `repr`."""
 
     def _order(self, arrays: tuple[ArrayLike, ...], named: dict[str, ArrayLike]) -> list[ArrayLike]:
         """Put inputs given by position and by name into the model's order."""
         names = [info.name for info in self.inputs]
         if len(arrays) > len(names):
-            raise UserError(f"{len(arrays)} inputs given, and the model takes {_list(self.inputs)}")
+            raise UserError(f"{len(arrays)} inputs given, but the model takes {_list(self.inputs)}")
         given = dict(zip(names, arrays, strict=False))
         for name in named:
             if name not in names:
@@ -123,13 +123,13 @@ class BaseModel(ABC):
 class Model(BaseModel):
     """A compiled model in this process.
 
-    Any Python thread may call it, several at once too. A forked process has none of its
-    parent's threads, so it has to load a model of its own.
+    Any Python thread may call it, also several at once. A forked process lacks its parent's
+    threads, so it has to load a model of its own.
 
     Attributes
     ----------
     device : Device
-        What computes it.
+        The device that computes it.
     """
 
     def __init__(
@@ -140,10 +140,10 @@ class Model(BaseModel):
         super().__init__(metadata, self._threads.count)
         self._executable = executable
         # A virtual machine runs one call at a time. On a CPU they share the weights, so there are
-        # as many as calls ever ran at once. A GPU has a copy of the weights for each and no more
-        # than one queue, so there is one, for which calls wait.
-        self._turn = self.device.lock()
-        with self._turn:
+        # as many as there have been concurrent calls. On a GPU each would have a copy of the
+        # weights, and there is one queue, so there is one machine, for which calls wait.
+        self._lock = self.device.lock()
+        with self._lock:
             self._idle = [self._new_machine()]
 
     def _compute(self, inputs: Sequence[Array]) -> Sequence[Array]:
@@ -157,7 +157,7 @@ class Model(BaseModel):
         return f"threads: {self.threads}" if self.device.is_cpu else f"on {self.device.name}"
 
     def _run(self, tensors: Sequence[Any]) -> Any:
-        with self._turn:
+        with self._lock:
             try:
                 main = self._idle.pop()
             except IndexError:
@@ -174,12 +174,12 @@ class Model(BaseModel):
         Parameters
         ----------
         callback : callable
-            Gets the function, its name, and whether it is about to run; returns 0. It runs
-            inside the call, so what it does costs time there.
+            Takes the function, its name, and whether it is about to run; returns 0. It runs
+            inside the call, and adds to its time.
         """
         import tvm_ffi
 
-        with self._turn:
+        with self._lock:
             idle, self._idle = self._idle, [self._new_machine(tvm_ffi.convert(callback))]
         try:
             yield
@@ -192,7 +192,7 @@ class Model(BaseModel):
         name = GRAPH if self.device.kind == CUDA else "main"
         if instrument is not None:
             machine["set_instrument"](instrument)
-            # A graph has no steps.
+            # A CUDA graph has no steps to report.
             name = "main"
         main = machine[name]
         return main if self.device.is_cpu else _with_copies(main, self.device, self.metadata)
@@ -206,11 +206,11 @@ def load(path: str | Path, threads: int | None = None, device: int | str | None 
     path : str or Path
         The ``.so`` that ``compile`` wrote.
     threads : int, optional
-        How many threads work on one call, at most the CPUs that this process may use. By
-        default the fast physical cores, at most 8.
+        How many threads work on one call, at most the CPUs that this process may use. Default:
+        the number of fast physical cores, at most 8.
     device : int or str, optional
-        Which GPU runs an artifact for GPUs, where there are several: its number, or part of its
-        name such as ``"mali"``. By default the first one.
+        Which GPU runs an artifact for GPUs: its number, or part of its name such as ``"mali"``.
+        Default: the first one.
 
     Returns
     -------
@@ -220,9 +220,9 @@ def load(path: str | Path, threads: int | None = None, device: int | str | None 
     Raises
     ------
     UserError
-        If the file is no artifact, or damaged, or compiled for another architecture or a CPU
-        with features that this one lacks; nothing of the file has run then. If it is for a GPU,
-        and there is none, or no driver, or the driver refuses the artifact's kernels.
+        If the file is not an artifact, is damaged, or was compiled for another architecture or for
+        CPU features that this CPU lacks; none of its code has run then. For an artifact for GPUs,
+        also if there is no GPU or driver, or the driver refuses the kernels.
     """
     if threads is not None and threads < 1:
         raise UserError(f"threads={threads}; give 1 or more")
@@ -252,13 +252,13 @@ def load(path: str | Path, threads: int | None = None, device: int | str | None 
         if not opened.is_cpu:
             raise UserError(f"{path}: cannot run on {opened.name} ({reason})") from error
         raise UserError(
-            f"{path}: cannot be loaded ({reason}); it was compiled with "
-            f"TVM {metadata.versions.get('apache-tvm')}, compile it again with this version"
+            f"{path}: compiled with TVM {metadata.versions.get('apache-tvm')}, cannot be loaded "
+            f"({reason}); compile it again with this version"
         ) from error
 
 
 def _with_copies(main: Any, device: Device, metadata: Metadata) -> Callable[..., Any]:
-    """Return a function on this machine's memory, from one on the device's."""
+    """Wrap a function on the device's memory into one on this machine's."""
     import tvm_ffi
 
     inputs = [device.empty(info.shape, info.dtype) for info in metadata.inputs]
@@ -283,22 +283,22 @@ def _open(path: Path, metadata: Metadata, wanted: int | str | None) -> Device:
     try:
         return open_device(kind, wanted)
     except UserError as error:
-        # That the runtime itself is missing has nothing to do with the artifact.
+        # A missing runtime has nothing to do with the artifact.
         if kind == Device.kind:
             raise
         raise UserError(f"{path}: {error}") from None
 
 
 def _prepare(value: ArrayLike, info: TensorInfo, dtype: np.dtype[Any]) -> Array:
-    """Return an input as generated code needs it, the same array where that is possible."""
+    """Return an input aligned and contiguous: the same array where it already is."""
     try:
         array = np.asarray(value)
     except ValueError as error:
-        raise UserError(f"the model takes {info}, given no array ({error})") from None
-    # The other byte order is the same type; copying repairs it.
+        raise UserError(f"the model takes {info}, but was given no array ({error})") from None
+    # The other byte order counts as the same type; the copy below converts it.
     if array.shape != info.shape or array.dtype.newbyteorder("=") != dtype:
         given = f"{array.dtype}[{','.join(map(str, array.shape))}]"
-        raise UserError(f"the model takes {info}, given {given}; convert the array")
+        raise UserError(f"the model takes {info}, but was given {given}; convert the array")
     if (
         array.dtype.isnative
         and array.flags.c_contiguous
@@ -312,7 +312,7 @@ def _prepare(value: ArrayLike, info: TensorInfo, dtype: np.dtype[Any]) -> Array:
 
 
 def empty_aligned(info: TensorInfo) -> Array:
-    """Return an array for an input, aligned so that a model takes it without a copy."""
+    """Return an uninitialised array for an input, which a model takes without a copy."""
     dtype = np.dtype(info.dtype)
     size = math.prod(info.shape) * dtype.itemsize
     memory = np.empty(size + _ALIGNMENT, np.uint8)

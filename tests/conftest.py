@@ -12,11 +12,19 @@ from board import Board
 from intel_opencl import IntelOpenCL
 from pocl import Pocl
 
+from mobilenet_tvm.compile.codegen import nvrtc
+
+#: Fixtures of tests that the quick tier leaves out: what needs a tool's set-up, or farms of boards.
+FULL = {"board", "intel", "on_intel", "pocl", "tracker"}
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "board" in getattr(item, "fixturenames", ()):
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if "board" in fixtures:
             item.add_marker("board")
+        if fixtures & FULL:
+            item.add_marker("full")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -43,6 +51,12 @@ def board() -> Board:
 @pytest.fixture(scope="session")
 def gcc() -> None:
     _demand(cuda_on_cpu.reason())
+
+
+@pytest.fixture(scope="session")
+def nvrtc_library() -> None:
+    missing = nvrtc._nvrtc() is None
+    _demand("no NVRTC: pip install 'mobilenet-tvm[cuda]'" if missing else None)
 
 
 @pytest.fixture(scope="session")

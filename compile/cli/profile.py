@@ -47,7 +47,7 @@ def _print_table(result: ProfileResult) -> None:
     )
     width = max((len(call.node) for call in result.calls), default=0)
     click.echo(
-        f"{'us':>8} {'%':>5} {'GFLOP/s':>8} {'peak':>5} {'GB/s':>6}  {'tuned':<8}   "
+        f"{'us':>8} {'%':>5} {'GFLOP/s':>8} {'peak':>5} {'GB/s':>6}  {'tuned':<8}  "
         f"{'node':<{width}}  layer and decision"
     )
     for call in result.calls:

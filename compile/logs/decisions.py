@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mobilenet_tvm.compile.logs.log import Record, TuningLog, in_words, shipped_log, user_log
 from mobilenet_tvm.schedules import registry
+from mobilenet_tvm.schedules.base import Decision
 from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.target import Target
@@ -27,7 +27,7 @@ class Decisions:
     def __init__(self, logs: Sequence[TuningLog]) -> None:
         self._logs = logs
 
-    def __call__(self, workload: Workload, target: Target) -> Any:
+    def __call__(self, workload: Workload, target: Target) -> Decision:
         """Return the decision for a layer."""
         record = self._record(workload)
         if record is None:

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 from mobilenet_tvm.schedules import registry
+from mobilenet_tvm.schedules.base import Decision
 from mobilenet_tvm.schedules.workloads import Workload, parse
 from mobilenet_tvm.targets.presets import PRESETS
 from mobilenet_tvm.targets.target import Target
@@ -78,7 +79,7 @@ class Record:
     def of(
         cls,
         workload: Workload,
-        decision: Any,
+        decision: Decision,
         target: Target,
         *,
         microseconds: float,

@@ -10,12 +10,12 @@ from tvm import relax
 NODE_NAMES = "onnx_node_names"
 
 #: A block builder appends digits to a name that is already in use.
-_NAME = re.compile(r"(.+)_([0-9]+)_[0-9]*")
+_NAME = re.compile(r"(.+)_([0-9]+)_n[0-9]*")
 
 
 def variable_name(operator: str, index: int) -> str:
     """Return the name for the result of a node, from its operator and its index in the graph."""
-    return f"{operator}_{index}_"
+    return f"{operator}_{index}_n"
 
 
 def stem(name: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tvm import tirx
@@ -19,6 +18,7 @@ from mobilenet_tvm.runtime.measure import (
     time_until_stable,
 )
 from mobilenet_tvm.schedules import registry
+from mobilenet_tvm.schedules.base import Decision
 from mobilenet_tvm.schedules.gpu.gates import GATE
 from mobilenet_tvm.schedules.workloads import CHANNEL_STEPS, TENSOR_STEPS, Workload
 from mobilenet_tvm.targets.target import Target
@@ -51,7 +51,7 @@ def parameters_of(func: tirx.PrimFunc) -> Parameters:
 
 
 def random_arguments(
-    workload: Workload, decision: Any, parameters: Parameters
+    workload: Workload, decision: Decision, parameters: Parameters
 ) -> tuple[list[Array], list[int]]:
     """Return arguments for a candidate, the same for all decisions except for the packing.
 
@@ -59,7 +59,7 @@ def random_arguments(
     ----------
     workload : Workload
         The layer.
-    decision : object
+    decision : Decision
         Determines how weights are packed.
     parameters : sequence of (str, tuple of int, str)
         Parameters of the function.
@@ -124,7 +124,7 @@ def place_of(target: Target) -> Place:
 def measure(
     path: str,
     workload: Workload,
-    decision: Any,
+    decision: Decision,
     parameters: Parameters,
     reference: Path,
     target: Target,
@@ -137,7 +137,7 @@ def measure(
         The library, with one function named `main`.
     workload : Workload
         What it computes.
-    decision : object
+    decision : Decision
         How it is computed.
     parameters : sequence of (str, tuple of int, str)
         Parameters of the function.

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import xgboost
 
 from mobilenet_tvm.compile.tuning.features import Features, Table, features
+from mobilenet_tvm.schedules.base import Decision
 from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.target import Target
 
 #: Earlier measurements by layer: decisions and their times in seconds.
-Known = Mapping[Workload, Sequence[tuple[Any, float]]]
+Known = Mapping[Workload, Sequence[tuple[Decision, float]]]
 
 _ROUNDS = 100
 _SETTINGS = {"max_depth": 6, "eta": 0.1, "nthread": 1}

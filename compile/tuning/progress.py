@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import TextIO
 
 from mobilenet_tvm.compile.tuning.measure import Failure
 from mobilenet_tvm.compile.tuning.task import Outcome
+from mobilenet_tvm.schedules.base import Decision
 from mobilenet_tvm.schedules.workloads import Workload
 
 
@@ -20,7 +21,7 @@ class Event:
     ----------
     workload : Workload
         The layer.
-    decision : object
+    decision : Decision
         The candidate.
     outcome : Measurement or Failure
         The result of the trial.
@@ -40,7 +41,7 @@ class Event:
     """
 
     workload: Workload
-    decision: Any
+    decision: Decision
     outcome: Outcome
     best: float | None
     layer: int

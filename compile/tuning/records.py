@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mobilenet_tvm.compile.logs.log import Record, TuningLog, shipped_log
 from mobilenet_tvm.compile.tuning.measure import Measurement
 from mobilenet_tvm.compile.tuning.prior import Known
 from mobilenet_tvm.schedules import registry
+from mobilenet_tvm.schedules.base import Decision
 from mobilenet_tvm.schedules.workloads import Workload, parse
 from mobilenet_tvm.targets.presets import PRESETS
 from mobilenet_tvm.targets.target import Target
@@ -72,7 +72,7 @@ class Records:
     def _here(self) -> tuple[str, int]:
         return self._device, self._threads
 
-    def add(self, workload: Workload, decision: Any, measurement: Measurement) -> None:
+    def add(self, workload: Workload, decision: Decision, measurement: Measurement) -> None:
         """Append a trial, also to the log if it is the layer's best of this run."""
         record = self._record(workload, decision, measurement)
         self.trials.append(record)
@@ -81,7 +81,7 @@ class Records:
             self._best[workload] = record
             self.log.append(record)
 
-    def settle(self, confirmed: dict[Workload, tuple[Any, Measurement]] | None = None) -> None:
+    def settle(self, confirmed: dict[Workload, tuple[Decision, Measurement]] | None = None) -> None:
         """Reduce the log to one record per layer: the best of this run.
 
         Parameters
@@ -94,7 +94,7 @@ class Records:
         if self._best:
             self.log.settle(self._best.values())
 
-    def _record(self, workload: Workload, decision: Any, measurement: Measurement) -> Record:
+    def _record(self, workload: Workload, decision: Decision, measurement: Measurement) -> Record:
         return Record.of(
             workload,
             decision,
@@ -131,7 +131,7 @@ def _read(path: Path, target: Target | None) -> TuningLog:
 
 def known_trials(records: Sequence[Record], target: Target) -> Known:
     """Return the decisions and times in records of a target, by layer."""
-    found: dict[Workload, list[tuple[Any, float]]] = defaultdict(list)
+    found: dict[Workload, list[tuple[Decision, float]]] = defaultdict(list)
     for record in records:
         workload = parse(record.workload)
         decision = registry.decision(workload, record.decision, target)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Literal, TextIO
 
 from mobilenet_tvm.compile.analysis.peak import measure_peak
 from mobilenet_tvm.compile.artifact import check_dtype
@@ -24,6 +24,7 @@ from mobilenet_tvm.compile.tuning.task import Task
 from mobilenet_tvm.compile.tuning.tune import Plan, Tuned, plan, seconds_needed, tune
 from mobilenet_tvm.runtime.address import Address
 from mobilenet_tvm.runtime.remote.session import Session
+from mobilenet_tvm.schedules.base import Decision
 from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.errors import WrongUseError
 from mobilenet_tvm.targets.host import machine_name
@@ -244,7 +245,7 @@ def _measure(setup: _Setup, options: TuneOptions, progress: TextIO | None) -> Tu
     if setup.farm is None:
         require_native(target)
         peak = measure_peak(target, options.threads, dtype=options.dtype).gflops
-    last_word: dict[Workload, tuple[Any, Measurement]] = {}
+    last_word: dict[Workload, tuple[Decision, Measurement]] = {}
     try:
         tuned = tune(
             setup.layers,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from mobilenet_tvm.schedules import registry
+from mobilenet_tvm.schedules.base import Decision
 from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.target import Target
 
@@ -30,7 +30,7 @@ class Space:
         Names the space among those of all layers and targets; two machines may both be `native`.
     """
 
-    def __init__(self, workload: Workload, target: Target, extra: Iterable[Any] = ()) -> None:
+    def __init__(self, workload: Workload, target: Target, extra: Iterable[Decision] = ()) -> None:
         self.workload = workload
         self.target = target
         self.decisions = list(dict.fromkeys([*registry.decisions(workload, target), *extra]))

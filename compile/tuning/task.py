@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from mobilenet_tvm.compile.tuning.measure import Failure, Measurement
 from mobilenet_tvm.compile.tuning.space import Space
+from mobilenet_tvm.schedules.base import Decision
 from mobilenet_tvm.schedules.workloads import Workload
 
 #: What comes of a candidate.
@@ -64,7 +64,7 @@ class Task:
         return min(times, key=lambda number: (times[number].seconds, number), default=0)
 
     @property
-    def decision(self) -> Any:
+    def decision(self) -> Decision:
         """The best decision."""
         return self.space.decisions[self.best]
 

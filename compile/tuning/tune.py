@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mobilenet_tvm.compile.tuning.boards.farm import Farm
 from mobilenet_tvm.compile.tuning.boards.files import compile_with_arguments
@@ -29,11 +28,12 @@ from mobilenet_tvm.compile.tuning.scheduler import Runner, run_trials
 from mobilenet_tvm.compile.tuning.space import Space
 from mobilenet_tvm.compile.tuning.task import Outcome, Task
 from mobilenet_tvm.schedules import registry
+from mobilenet_tvm.schedules.base import Decision
 from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.target import Target
 
 #: Gets each measured candidate, as soon as it is measured.
-OnResult = Callable[[Workload, Any, Measurement], None]
+OnResult = Callable[[Workload, Decision, Measurement], None]
 
 #: Seconds for a candidate where nothing is known of the machine.
 _SECONDS_PER_TRIAL = 0.2
@@ -266,7 +266,7 @@ class _Run:
         if self._on_result:
             self._on_result(task.workload, task.space.decisions[number], measurement)
 
-    def _event(self, task: Task, decision: Any, outcome: Outcome) -> Event:
+    def _event(self, task: Task, decision: Decision, outcome: Outcome) -> Event:
         done = sum(len(other.outcomes) for other in self.tasks)
         times = [other.times for other in self.tasks]
         total = None
@@ -298,7 +298,7 @@ def _tasks(layers: Mapping[Workload, int], target: Target, known: Known) -> list
     return sorted(tasks, key=lambda task: -task.count * task.workload.flops)
 
 
-def by_number(space: Space, measured: Sequence[tuple[Any, float]]) -> dict[int, float]:
+def by_number(space: Space, measured: Sequence[tuple[Decision, float]]) -> dict[int, float]:
     """Return the shortest time of each decision."""
     seconds: dict[int, float] = {}
     for decision, time_ in sorted(measured, key=lambda pair: -pair[1]):

@@ -1,4 +1,4 @@
-"""OpenCL for TVM's runtime, as a plug-in that is compiled on the user's machine."""
+"""OpenCL for TVM's runtime: a plug-in that is compiled on the user's machine."""
 
 from mobilenet_tvm.runtime.opencl.devices import Device, devices, find_device, start_timer
 from mobilenet_tvm.runtime.opencl.plugin import load_opencl

@@ -1,4 +1,4 @@
-// Finds OpenCL on this machine, and names its errors.
+// Loads OpenCL and names its errors.
 #include "api.h"
 
 #include <dlfcn.h>
@@ -9,7 +9,7 @@
 namespace opencl {
 namespace {
 
-// The usual loader first, then where Android and Arm's drivers for Linux keep theirs.
+// The usual loader first, then the libraries of Android and of Arm's drivers for Linux.
 constexpr const char* kLibraries[] = {
     "libOpenCL.so.1",
     "libOpenCL.so",
@@ -46,7 +46,7 @@ class Symbols {
     function = reinterpret_cast<Function>(dlsym(library_, name));
     if (!function) {
       throw Error(std::string("the OpenCL library lacks ") + name +
-                  ", which OpenCL 1.2 has; update the GPU's driver");
+                  ", which is part of OpenCL 1.2; update the GPU's driver");
     }
   }
 
@@ -90,7 +90,7 @@ Api Load() {
 }  // namespace
 
 const Api& Cl() {
-  // Where this throws, the next call tries again.
+  // If this throws, the next call tries again.
   static const Api api = Load();
   return api;
 }

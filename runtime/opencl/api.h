@@ -1,8 +1,7 @@
 // The part of OpenCL 1.2 that this plug-in uses, after the Khronos specification of the API.
 //
-// A board has an OpenCL driver but seldom OpenCL's headers, and a library that was linked against
-// libOpenCL could not even be opened where there is none. So everything is declared here and found
-// at run time.
+// Boards have an OpenCL driver but seldom OpenCL's headers, and a library that is linked against
+// libOpenCL cannot be loaded without it. So everything is declared here and resolved at run time.
 #pragma once
 
 #include <cstddef>
@@ -21,9 +20,9 @@ using Program = struct ProgramObject*;
 using Kernel = struct KernelObject*;
 using Event = struct EventObject*;
 
-using Code = int32_t;       // cl_int, where it says how a call ended
+using Code = int32_t;       // cl_int, where it is the status of a call
 using Flags = uint64_t;     // cl_bitfield
-using Name = uint32_t;      // cl_uint, where it names what is asked for
+using Name = uint32_t;      // cl_uint, where it selects a property to query
 using Property = intptr_t;  // cl_context_properties
 
 constexpr Code kSuccess = 0;
@@ -49,7 +48,7 @@ constexpr Name kDeviceType = 0x1000, kMaxComputeUnits = 0x1002, kMaxWorkGroupSiz
 constexpr Name kBinarySizes = 0x1165, kBinaries = 0x1166, kBuildLog = 0x1183;
 constexpr Name kCommandStart = 0x1282, kCommandEnd = 0x1283;
 
-// What went wrong, in one line; `what()` names OpenCL's own code where there is one.
+// An error with a message of one line, which includes OpenCL's name for its code, if it has one.
 class Error : public std::runtime_error {
  public:
   explicit Error(const std::string& message, Code code = kSuccess)
@@ -97,13 +96,13 @@ struct Api {
   Code (*ReleaseEvent)(Event);
 };
 
-// Returns OpenCL, which is opened on the first call. Throws Error where the machine has none.
+// Returns OpenCL's entry points, loaded on the first call. Throws Error if OpenCL is missing.
 const Api& Cl();
 
-// Returns OpenCL's name of a code, such as "CL_OUT_OF_RESOURCES".
+// Returns OpenCL's name for a code, such as "CL_OUT_OF_RESOURCES".
 std::string CodeName(Code code);
 
-// Throws Error unless a call succeeded; `call` says what was tried.
+// Throws Error unless a call succeeded; `call` describes it.
 void Check(Code code, const std::string& call);
 
 }  // namespace opencl

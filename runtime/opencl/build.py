@@ -1,4 +1,4 @@
-"""Compiles the plug-in with the machine's C++ compiler, against the headers of TVM's wheels."""
+"""Compiles the plug-in with this machine's C++ compiler and the headers in TVM's wheels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mobilenet_tvm.runtime.library import find_runtime_library
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.host import architecture
 
-#: What the plug-in takes from TVM; the rest comes from tvm-ffi.
+#: TVM's headers that the plug-in includes; the others are tvm-ffi's.
 HEADERS = ("tvm/runtime/base.h", "tvm/runtime/device_api.h")
 
 _FOLDER = Path(__file__).parent
@@ -28,14 +28,14 @@ _COMPILERS = ("c++", "g++", "clang++")
 
 
 def plugin_path() -> Path:
-    """Return where the plug-in for this version of TVM is, or will be after `build`.
+    """Return the path at which `build` stores the plug-in for this version of TVM.
 
     Returns
     -------
     Path
-        In the user's cache folder. The name changes with TVM, tvm-ffi, the plug-in's sources and
-        the architecture. It does not with the compiler, which all give the same interface: so a
-        plug-in goes on working where the compiler is gone.
+        In the user's cache folder. The name depends on TVM, tvm-ffi, the plug-in's sources and the
+        architecture. It does not depend on the compiler, since they all produce the same interface:
+        a plug-in still works after the compiler was removed.
 
     Raises
     ------
@@ -53,35 +53,36 @@ def plugin_path() -> Path:
 
 
 def tvm_version() -> str:
-    """Return the version of TVM whose headers are there, such as ``0.27.0``."""
+    """Return the version of TVM's headers, such as ``0.27.0``."""
     text = (tvm_headers() / HEADERS[0]).read_text(encoding="utf-8")
     found = re.search(r'#define TVM_VERSION "(.+)"', text)
     if found is None:
-        raise UserError(f"{tvm_headers() / HEADERS[0]}: names no version; install apache-tvm anew")
+        raise UserError(
+            f"{tvm_headers() / HEADERS[0]}: names no version; run: "
+            "pip install --force-reinstall apache-tvm==0.27.0.post1"
+        )
     return found[1]
 
 
 def build(compiler: Sequence[str] | None = None, output: Path | None = None) -> Path:
-    """Compile the plug-in, whether it is there or not.
+    """Compile the plug-in, even if it exists.
 
     Parameters
     ----------
     compiler : sequence of str, optional
-        A C++ compiler's command. By default that of the variable ``CXX``, else one of this
-        machine's.
+        A C++ compiler's command. Default: `find_compiler`.
     output : Path, optional
-        The file to write, `plugin_path` by default.
+        The file to write. Default: `plugin_path`.
 
     Returns
     -------
     Path
-        The shared library. It is renamed into its place when it is whole, so several processes
-        may build at once.
+        The shared library. It appears in one step, so several processes may build at once.
 
     Raises
     ------
     UserError
-        If there is no compiler, it fails, or headers are missing.
+        If there is no compiler, if it fails, or if headers are missing.
     """
     command = list(compiler or find_compiler())
     output = output or plugin_path()
@@ -102,7 +103,7 @@ def build(compiler: Sequence[str] | None = None, output: Path | None = None) -> 
 
 
 def find_compiler() -> list[str]:
-    """Return the command of this machine's C++ compiler.
+    """Return the C++ compiler's command: the variable ``CXX``, or one that is installed.
 
     Raises
     ------
@@ -118,8 +119,8 @@ def find_compiler() -> list[str]:
         if shutil.which(name):
             return [name]
     raise UserError(
-        f"no C++ compiler ({', '.join(_COMPILERS)}) to build the OpenCL plug-in with; install one "
-        "(Debian: apt install g++) or name it in CXX"
+        f"no C++ compiler ({', '.join(_COMPILERS)}) to build the OpenCL plug-in; install one "
+        "(Debian: apt install g++) or name one in CXX"
     )
 
 
@@ -135,12 +136,12 @@ def tvm_headers() -> Path:
     UserError
         If there is none.
     """
-    # They must be those of the library that runs: beside it in a wheel, beside us in a bundle.
+    # They must be those of the library in use: beside it in a wheel, beside this file in a bundle.
     for folder in (_FOLDER / "include", find_runtime_library().parent.parent / "include"):
         if all((folder / name).is_file() for name in HEADERS):
             return folder
     raise UserError(
-        "TVM's headers are missing, and the OpenCL plug-in is built with them; run: "
+        "TVM's headers, with which the OpenCL plug-in is built, are missing; run: "
         "pip install apache-tvm==0.27.0.post1"
     )
 
@@ -161,11 +162,13 @@ def _run(command: Sequence[str]) -> None:
     try:
         finished = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:
-        raise UserError(f"{command[0]}: cannot be run ({error.strerror}); correct CXX") from None
+        raise UserError(
+            f"{command[0]}: cannot be started ({error.strerror}); correct CXX"
+        ) from None
     if finished.returncode:
         lines = finished.stderr.strip().splitlines()
         reason = next((line for line in lines if "error" in line), lines[-1] if lines else "")
         raise UserError(
             f"{command[0]} cannot build the OpenCL plug-in ({reason.strip()}); "
-            "name another C++ compiler in CXX"
+            "set CXX to another C++ compiler"
         )

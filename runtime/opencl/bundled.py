@@ -1,4 +1,4 @@
-"""Puts the plug-in into a bundle, for devices that have tvm-ffi but not the package `tvm`."""
+"""Copies the plug-in into a bundle, for devices that have tvm-ffi but not the package `tvm`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mobilenet_tvm.runtime.opencl.plugin import PREBUILT
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.host import architecture
 
-# What devices need; the rest of this package is for making bundles.
+# Modules that devices need; the rest of this package is for making bundles.
 _MODULES = ("__init__.py", "build.py", "devices.py", "plugin.py")
 
 _LOGGER = logging.getLogger(__name__)
 
 
 def copy_plugin(folder: Path, machine: str) -> bool:
-    """Copy the plug-in's loader and sources into a folder, and build it if that is possible.
+    """Copy the plug-in's loader and sources into a folder, and build it if possible.
 
     Parameters
     ----------
@@ -30,8 +30,8 @@ def copy_plugin(folder: Path, machine: str) -> bool:
     Returns
     -------
     bool
-        Whether the plug-in is there as a library too. Without it, or where it does not load
-        because the device's libraries are older, the device builds it on first use.
+        Whether the plug-in was built. If not, or if it does not load because the device's
+        libraries are older, the device builds it on first use.
     """
     here = Path(__file__).parent
     folder.mkdir()
@@ -45,7 +45,7 @@ def copy_plugin(folder: Path, machine: str) -> bool:
         native = machine == architecture()
         build(find_compiler() if native else _cross_compiler(machine), folder / PREBUILT)
     except UserError as error:
-        _LOGGER.info("the bundle has no built OpenCL plug-in, the device builds it: %s", error)
+        _LOGGER.info("the OpenCL plug-in is not built, the device will build it: %s", error)
         return False
     return True
 

@@ -1,7 +1,7 @@
 // Reads and writes files of compiled programs.
 //
 // A file is a magic word, a checksum of all that follows, the key, and a name and a binary for each
-// kernel. Drivers may crash on a damaged binary, so it is checked before they see it.
+// kernel. Drivers may crash on damaged binaries, so they are checked first.
 #include "cache.h"
 
 #include <stdlib.h>
@@ -18,7 +18,7 @@
 namespace opencl {
 namespace {
 
-// Its last character changes with the form of the file.
+// Its last character is the version of the file format.
 constexpr char kMagic[] = "mntvmcl1";
 constexpr size_t kMagicSize = sizeof(kMagic) - 1;
 
@@ -96,7 +96,7 @@ std::optional<Binaries> CacheFile::Load() const {
     if (!reader.Text(name) || !reader.Text(binary)) return std::nullopt;
     binaries.emplace(std::move(name), std::move(binary));
   }
-  // Of a cache that has grown too large, what was not used for longest goes first.
+  // When the cache is pruned, the least recently used files are removed first.
   utime(path_.c_str(), nullptr);
   return binaries;
 }
@@ -113,7 +113,7 @@ void CacheFile::Store(const Binaries& binaries) const {
   std::string head = kMagic;
   Append(head, Hash(body.data(), body.size()));
 
-  // Renamed when it is whole, because another process may look for it.
+  // Renamed when complete, because other processes may read it.
   std::string scratch = folder_ + "/.XXXXXX";
   const int descriptor = mkstemp(scratch.data());
   if (descriptor < 0) return;

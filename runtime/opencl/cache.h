@@ -1,4 +1,4 @@
-// Compiled programs on disk, so that a model's second start does not compile its kernels again.
+// Compiled programs on disk, so that loading a model again does not compile its kernels again.
 #pragma once
 
 #include <map>
@@ -7,19 +7,19 @@
 
 namespace opencl {
 
-// By the kernel's name.
+// Binaries by the name of their kernel.
 using Binaries = std::map<std::string, std::string>;
 
-// One file of the cache.
+// A file in the cache.
 class CacheFile {
  public:
-  // `key` is all that the binaries depend on. Without a folder nothing is kept.
+  // `key` is everything that the binaries depend on. If `folder` is empty, nothing is stored.
   CacheFile(const std::string& folder, const std::string& key);
 
-  // Returns nothing where the file is missing, damaged or of another key.
+  // Returns nothing if the file is missing, damaged or of another key.
   std::optional<Binaries> Load() const;
 
-  // A failure is no error: the next start compiles again.
+  // A failure is ignored: the kernels are compiled again next time.
   void Store(const Binaries& binaries) const;
 
  private:

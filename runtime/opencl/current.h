@@ -1,4 +1,4 @@
-// Which device the calling thread uses, as TVM's generated code sets it before it calls kernels.
+// The device of the calling thread, which TVM's generated code sets before it calls kernels.
 #pragma once
 
 namespace opencl {

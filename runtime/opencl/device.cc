@@ -1,4 +1,4 @@
-// Finds the OpenCL devices of this machine, and gives commands to them.
+// Finds this machine's OpenCL devices, and enqueues their commands.
 #include "device.h"
 
 #include <algorithm>
@@ -11,17 +11,17 @@ namespace {
 
 constexpr const char* kVariable = "MOBILENET_TVM_OPENCL_DEVICE";
 
-// Workspaces are rounded up to this many bytes, so that those of about the same size share.
+// Workspaces are rounded up to this many bytes, so that those of similar sizes are reused.
 constexpr size_t kPage = 4096;
 
-// Returns a text that `get` writes: (size, where to, size needed).
+// Returns the text that `get(size, destination, needed size)` writes.
 template <typename Get>
 std::string Text(Get get, const std::string& what) {
   size_t size = 0;
   Check(get(0, nullptr, &size), what);
   std::string text(size, '\0');
   Check(get(size, text.data(), nullptr), what);
-  // It ends with a zero, and some drivers pad with blanks.
+  // It ends with a null character, and some drivers pad it with blanks.
   while (!text.empty() && (text.back() == '\0' || text.back() == ' ')) text.pop_back();
   return text;
 }
@@ -68,7 +68,7 @@ DeviceInfo Describe(Platform platform, DeviceId id) {
                            info.work_item_sizes, nullptr),
         "clGetDeviceInfo");
   info.float16 = (info.extensions + " ").find("cl_khr_fp16 ") != std::string::npos;
-  // Since OpenCL 2.0 a driver need not know the question.
+  // Since OpenCL 2.0, drivers need not support this query.
   uint32_t unified = kFalse;
   Cl().GetDeviceInfo(id, kHostUnifiedMemory, sizeof(unified), &unified, nullptr);
   info.unified_memory = unified == kTrue;
@@ -82,8 +82,8 @@ std::vector<DeviceInfo> FindAll() {
   if (code != kPlatformNotFound) Check(code, "clGetPlatformIDs");
   if (code == kPlatformNotFound || count == 0) {
     throw Error(
-        "OpenCL has no driver on this machine (no platform); install the GPU's, and see that "
-        "/etc/OpenCL/vendors names it");
+        "OpenCL has no driver on this machine (no platform); install the GPU's driver, and check "
+        "that /etc/OpenCL/vendors lists it");
   }
   std::vector<Platform> platforms(count);
   Check(Cl().GetPlatformIDs(count, platforms.data(), nullptr), "clGetPlatformIDs");
@@ -92,7 +92,7 @@ std::vector<DeviceInfo> FindAll() {
   for (Platform platform : platforms) {
     uint32_t devices = 0;
     code = Cl().GetDeviceIDs(platform, kTypeAll, 0, nullptr, &devices);
-    // A driver without its device is no obstacle to the others.
+    // A driver without a device does not hide those of other drivers.
     if (code != kSuccess || devices == 0) continue;
     std::vector<DeviceId> ids(devices);
     Check(Cl().GetDeviceIDs(platform, kTypeAll, devices, ids.data(), nullptr), "clGetDeviceIDs");
@@ -104,7 +104,8 @@ std::vector<DeviceInfo> FindAll() {
       names += (names.empty() ? "" : ", ") + PlatformText(platform, kPlatformName);
     }
     throw Error("OpenCL finds no device (drivers: " + names +
-                "); see that the GPU's kernel driver runs and that you may open its device file");
+                "); check that the GPU's kernel driver is loaded and that you may open its device "
+                "file");
   }
   const auto rank = [](const DeviceInfo& info) {
     return info.type & kTypeGpu ? 0 : info.type & kTypeAccelerator ? 1 : 2;
@@ -138,8 +139,8 @@ std::vector<DeviceInfo> FindAllowed() {
     names += (index ? ", " : "") + std::to_string(index) + " " + info.name;
   }
   if (allowed.empty()) {
-    throw Error(std::string("no OpenCL device is '") + variable + "', as " + kVariable +
-                " wants; there is: " + names);
+    throw Error(std::string("no OpenCL device matches '") + variable + "', to which " + kVariable +
+                " is set; choose one of: " + names);
   }
   return allowed;
 }
@@ -169,7 +170,7 @@ Queue Device::NewQueue(Flags properties) {
 
 Memory Device::Allocate(size_t bytes) {
   const auto attempt = [&](Code* code) {
-    // There is no buffer of no bytes.
+    // OpenCL has no empty buffers.
     return Cl().CreateBuffer(context_, kReadWrite, std::max<size_t>(bytes, 1), nullptr, code);
   };
   Code code;
@@ -183,7 +184,7 @@ Memory Device::Allocate(size_t bytes) {
 }
 
 void Device::Free(Memory memory) {
-  // Commands in the queue keep it alive until they have run.
+  // Enqueued commands keep it alive until they have run.
   Check(Cl().ReleaseMemObject(memory), "clReleaseMemObject");
 }
 
@@ -191,7 +192,7 @@ Memory Device::AllocateWorkspace(size_t bytes) {
   const size_t size = (std::max<size_t>(bytes, 1) + kPage - 1) / kPage * kPage;
   {
     std::lock_guard<std::mutex> lock(pool_mutex_);
-    // The queue is in order, so whoever gets it next writes after the last one has read.
+    // The queue is in order, so the next user writes only after the last one has read.
     if (auto found = pool_.find(size); found != pool_.end()) {
       Memory memory = found->second;
       pool_.erase(found);
@@ -220,7 +221,7 @@ void Device::ReleasePool() {
 
 void Device::Write(const void* from, Memory to, size_t offset, size_t bytes) {
   if (bytes == 0) return;
-  // Other threads may go on to fill the queue while it waits for what is in there.
+  // Without the lock, so that other threads can enqueue commands meanwhile.
   Finish();
   std::lock_guard<std::mutex> lock(queue_mutex_);
   Check(Cl().EnqueueWriteBuffer(queue_, to, kTrue, offset, bytes, from, 0, nullptr, nullptr),
@@ -264,7 +265,7 @@ void Device::Finish() {
 void Device::StartProfiling() {
   std::lock_guard<std::mutex> lock(queue_mutex_);
   if (profilers_++) return;
-  // Time stamps cost time themselves, so a queue that takes them is used only here.
+  // Time stamps cost time, so a queue that takes them is used only while profiling.
   Check(Cl().Finish(plain_), "work on " + info.name);
   if (!profiling_) {
     Code code;
@@ -312,7 +313,7 @@ const std::vector<DeviceInfo>& DeviceInfos() {
 
 Device& GetDevice(int number) {
   static std::mutex mutex;
-  // Never closed: drivers may be gone already when a process ends.
+  // Never destroyed: drivers may already be unloaded when the process ends.
   static auto* devices = new std::vector<std::unique_ptr<Device>>(DeviceInfos().size());
   if (number < 0 || static_cast<size_t>(number) >= devices->size()) {
     throw Error("no OpenCL device " + std::to_string(number) + "; there are " +

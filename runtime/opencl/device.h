@@ -11,7 +11,7 @@
 
 namespace opencl {
 
-// What a device says of itself.
+// The properties of a device.
 struct DeviceInfo {
   Platform platform;
   DeviceId id;
@@ -25,8 +25,7 @@ struct DeviceInfo {
   std::string TypeName() const;
 };
 
-// One device with its context and its command queue, which runs commands in the order given. All
-// threads share it.
+// A device with its context and its in-order command queue, which all threads share.
 class Device {
  public:
   explicit Device(const DeviceInfo& info);
@@ -39,11 +38,11 @@ class Device {
   Memory Allocate(size_t bytes);
   void Free(Memory memory);
 
-  // Memory for the duration of a few commands, from a pool.
+  // Memory from a pool, for the duration of a few commands.
   Memory AllocateWorkspace(size_t bytes);
   void FreeWorkspace(Memory memory);
 
-  // These return when the host's memory is free for other use.
+  // These return when the host's memory may be reused.
   void Write(const void* from, Memory to, size_t offset, size_t bytes);
   void Read(Memory from, size_t offset, void* to, size_t bytes);
   void Copy(Memory from, size_t from_offset, Memory to, size_t to_offset, size_t bytes);
@@ -51,13 +50,13 @@ class Device {
   void Launch(Kernel kernel, uint32_t dimensions, const size_t* global, const size_t* local);
   void Finish();
 
-  // Between these two the device keeps the times of its kernels. They nest.
+  // Between these two, the device records the times of its kernels. They may be nested.
   void StartProfiling();
   void StopProfiling();
-  // How many kernels have been launched since the outermost StartProfiling.
+  // The number of kernels launched since the outermost StartProfiling.
   size_t ProfiledKernels();
-  // The time that kernels took, in nanoseconds, from one count of them to another; 0 where the
-  // driver does not tell.
+  // The time in nanoseconds of the kernels between two such numbers; 0 if the driver does not
+  // report it.
   int64_t KernelNanoseconds(size_t begin, size_t end);
 
  private:
@@ -67,7 +66,7 @@ class Device {
   Context context_;
   Queue plain_, profiling_ = nullptr, queue_;
 
-  // Held while a command is put into the queue, so that it goes into the right one of the two.
+  // Held while a command is enqueued, so that it goes into the right one of the two queues.
   std::mutex queue_mutex_;
   int profilers_ = 0;
   std::vector<Event> events_;
@@ -77,11 +76,11 @@ class Device {
   std::map<Memory, size_t> workspaces_;
 };
 
-// What this machine has, in the order of device numbers: those that the variable
-// MOBILENET_TVM_OPENCL_DEVICE allows, GPUs first. Throws Error where there is none.
+// This machine's devices by number, GPUs first, restricted to those that the variable
+// MOBILENET_TVM_OPENCL_DEVICE selects. Throws Error if there are none.
 const std::vector<DeviceInfo>& DeviceInfos();
 
-// Returns a device, which is opened on the first call.
+// Returns a device, opened on the first call.
 Device& GetDevice(int number);
 
 }  // namespace opencl

@@ -1,4 +1,4 @@
-// Makes OpenCL devices known to TVM's runtime: memory, copies, attributes, and a timer.
+// Makes OpenCL devices available to TVM's runtime: memory, copies, attributes and timers.
 #include <tvm/ffi/container/array.h>
 #include <tvm/ffi/container/map.h>
 #include <tvm/ffi/error.h>
@@ -35,7 +35,7 @@ using tvm::runtime::DeviceAttrKind;
 
 Memory AsMemory(const void* pointer) { return static_cast<Memory>(const_cast<void*>(pointer)); }
 
-// A device pointer of TVM's is a buffer of OpenCL's.
+// TVM's device pointers are OpenCL's buffers.
 class OpenClApi final : public tvm::runtime::DeviceAPI {
  public:
   void SetDevice(DLDevice device) final { CurrentDevice() = device.device_id; }
@@ -85,7 +85,7 @@ class OpenClApi final : public tvm::runtime::DeviceAPI {
         *result = static_cast<int64_t>(info.memory_bytes);
         break;
       default:
-        // OpenCL does not tell; None says so.
+        // OpenCL does not report it; the result stays None.
         break;
     }
   }
@@ -124,7 +124,7 @@ class OpenClApi final : public tvm::runtime::DeviceAPI {
       GetDevice(to_device.device_id)
           .Copy(AsMemory(from), from_offset, AsMemory(to), to_offset, bytes);
     } else {
-      // Two devices have no memory in common.
+      // Two devices share no memory.
       std::string host(bytes, '\0');
       GetDevice(from_device.device_id).Read(AsMemory(from), from_offset, host.data(), bytes);
       GetDevice(to_device.device_id).Write(host.data(), AsMemory(to), to_offset, bytes);
@@ -145,15 +145,15 @@ class OpenClApi final : public tvm::runtime::DeviceAPI {
     try {
       return allocate();
     } catch (const Error& error) {
-      // Of this type TVM's pool gives back what it does not need and asks again.
+      // On errors of this type, TVM's pool releases what it does not need and tries again.
       if (error.OutOfMemory()) TVM_FFI_THROW(MemoryError) << error.what();
       throw;
     }
   }
 };
 
-// The time that kernels took on the device, or where the driver does not tell, from an empty queue
-// to an empty queue.
+// The time of the kernels on the device or, if the driver does not report it, the time from an
+// empty queue to an empty queue.
 class Timer final : public tvm::runtime::TimerNode {
  public:
   explicit Timer(Device& device) : device_(device) {}
@@ -162,7 +162,7 @@ class Timer final : public tvm::runtime::TimerNode {
     try {
       End();
     } catch (const Error&) {
-      // Whoever uses the device next is told.
+      // The next use of the device reports it.
     }
   }
 
@@ -227,12 +227,12 @@ int& CurrentDevice() {
 }
 
 TVM_FFI_STATIC_INIT_BLOCK() {
-  // Another build of TVM may have an OpenCL of its own, and a name can be given only once.
+  // Other builds of TVM may have their own OpenCL, and a name can be registered only once.
   if (tvm::ffi::Function::GetGlobal("device_api.opencl")) return;
   tvm::ffi::reflection::GlobalDef()
       .def("device_api.opencl",
            [] {
-             // Never destroyed: TVM frees memory until the process ends.
+             // Never destroyed: TVM frees memory as long as the process lives.
              static tvm::runtime::DeviceAPI* api = new OpenClApi();
              return static_cast<void*>(api);
            })

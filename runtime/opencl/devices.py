@@ -11,24 +11,24 @@ from mobilenet_tvm.targets.errors import UserError
 
 @dataclass(frozen=True)
 class Device:
-    """What an OpenCL device says of itself.
+    """An OpenCL device, as its driver describes it.
 
     Parameters
     ----------
     number : int
-        TVM's number of it: ``tvm.opencl(number)``.
+        TVM's number for it: ``tvm.opencl(number)``.
     platform, name, driver, version : str
-        The driver's name, the device's, and versions of the driver and of its OpenCL.
+        Names of the platform and the device, versions of the driver and of its OpenCL.
     type : str
         ``GPU``, ``CPU``, ``accelerator`` or ``other``.
     compute_units : int
-        Cores of the device.
+        Number of cores.
     memory_bytes : int
-        Its memory, in bytes.
+        Size of its memory, in bytes.
     float16 : bool
-        Whether its kernels compute with float16 (cl_khr_fp16).
+        Whether its kernels can compute with float16 (cl_khr_fp16).
     unified_memory : bool
-        Whether its memory is this machine's.
+        Whether it works on this machine's main memory.
     """
 
     number: int
@@ -46,8 +46,8 @@ class Device:
 def devices() -> list[Device]:
     """Return the OpenCL devices, GPUs first.
 
-    The variable ``MOBILENET_TVM_OPENCL_DEVICE`` limits them to one number of that list, or to
-    those whose name or platform holds a word such as ``mali``.
+    The variable ``MOBILENET_TVM_OPENCL_DEVICE`` restricts them to one number in that list, or to
+    those whose name or platform contains a word such as ``mali``.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def devices() -> list[Device]:
     load_opencl()
     describe = function("devices")
     if describe is None:
-        raise UserError("this process has an OpenCL of TVM's own, which does not list its devices")
+        raise UserError("this process uses TVM's own OpenCL, which does not list its devices")
     try:
         described = describe()
     except RuntimeError as error:
@@ -66,9 +66,12 @@ def devices() -> list[Device]:
 
 
 def start_timer(number: int) -> Callable[[], float]:
-    """Return a function that returns the seconds which a device's kernels take from now to then.
+    """Start timing a device's kernels.
 
-    They are 0 where the driver does not tell.
+    Returns
+    -------
+    callable
+        Stops timing, and returns the kernels' seconds; 0 where the driver does not report them.
     """
     start, stop = function("start_timer"), function("stop_timer")
     if start is None:
@@ -83,12 +86,12 @@ def find_device(wanted: int | str | None = None) -> Device:
     Parameters
     ----------
     wanted : int or str, optional
-        Its number, or part of its name or its platform's. The first device by default.
+        Its number, or part of its name or its platform's. Default: the first device.
 
     Raises
     ------
     UserError
-        If there is none, or none such.
+        If there is no such device.
     """
     found = devices()
     for device in found:
@@ -100,4 +103,4 @@ def find_device(wanted: int | str | None = None) -> Device:
         ):
             return device
     names = ", ".join(f"{device.number} {device.name}" for device in found)
-    raise UserError(f"no OpenCL device is '{wanted}'; there is: {names}")
+    raise UserError(f"no OpenCL device matches '{wanted}'; choose one of: {names}")

@@ -20,7 +20,7 @@ std::string Key(const DeviceInfo& info, const std::vector<KernelSource>& sources
   return key;
 }
 
-// Returns the first line of a compiler's log that tells of an error.
+// Returns the first line of a compiler's log that reports an error.
 std::string FirstError(const std::string& log) {
   size_t begin = log.find("error");
   if (begin == std::string::npos) begin = 0;
@@ -45,7 +45,7 @@ std::string Binary(Program program) {
   return binary;
 }
 
-// Calls a function for each index below `count`, on all cores; throws what one of them threw.
+// Calls a function for each index below `count`, on all cores; rethrows an exception of one.
 template <typename Function>
 void InParallel(size_t count, Function function) {
   std::atomic<size_t> next{0};
@@ -85,7 +85,7 @@ Kernels::Kernels(Device& device, const std::vector<KernelSource>& sources, const
           try {
             return Build(entries_[index], source, &found->second);
           } catch (const Error&) {
-            // The driver does not take what it made earlier, so compile it again.
+            // The driver rejects its own earlier binary, so compile again.
           }
         }
       }

@@ -1,4 +1,4 @@
-// A module's kernels on one device: compiled from source, or taken from the cache.
+// A module's kernels on one device, compiled from source or loaded from the cache.
 #pragma once
 
 #include <mutex>
@@ -16,18 +16,18 @@ struct KernelSource {
 
 class Kernels {
  public:
-  // Compiles those that the folder's cache lacks, on all cores. Throws Error where the device
-  // refuses one.
+  // Compiles the kernels that the cache in a folder lacks, on all cores. Throws Error if the device
+  // rejects one.
   Kernels(Device& device, const std::vector<KernelSource>& sources, const std::string& cache);
   Kernels(const Kernels&) = delete;
   ~Kernels();
 
-  // Runs kernel `index` with arguments: `set` is given the kernel to set them on. Any thread may.
+  // Launches kernel `index`, whose arguments `set` sets. Any thread may call it.
   template <typename Set>
   void Launch(size_t index, Set set, uint32_t dimensions, const size_t* global,
               const size_t* local) {
     Entry& entry = entries_[index];
-    // A kernel's arguments are part of it until the launch has copied them.
+    // A kernel object holds its arguments until the launch has copied them.
     std::lock_guard<std::mutex> lock(entry.mutex);
     set(entry.kernel);
     device_.Launch(entry.kernel, dimensions, global, local);

@@ -30,13 +30,13 @@ using tvm::ffi::Optional;
 using tvm::ffi::PackedArgs;
 using tvm::ffi::String;
 
-// Where compiled programs are kept; set once, before the first module is used.
+// The folder of compiled programs; set once, before the first module is used.
 std::string& CacheFolder() {
   static std::string folder;
   return folder;
 }
 
-// Reads what TVM's code generator writes: little endian, texts and lists with their length first.
+// Reads what TVM's code generator writes: little endian; lengths precede strings and lists.
 class Reader {
  public:
   explicit Reader(const std::string& bytes) : rest_(bytes.data()), end_(rest_ + bytes.size()) {}
@@ -65,10 +65,10 @@ class Reader {
   const char* end_;
 };
 
-// How a kernel is called: its own arguments first, then one number for each launch tag.
+// A kernel's parameters: its own arguments, then one number for each launch tag.
 struct Signature {
   std::vector<DLDataType> arguments;
-  // Place of each tag's number: 0 to 2 the grid, 3 to 5 the group.
+  // Which size each tag's number is: 0 to 2 for the grid, 3 to 5 for the group.
   std::vector<int> extents;
   uint32_t dimensions = 1;
 };
@@ -87,7 +87,7 @@ Signature ReadSignature(Reader& reader) {
     const bool group = tag.rfind("threadIdx.", 0) == 0;
     const int axis = tag.empty() ? -1 : tag.back() - 'x';
     if ((!group && tag.rfind("blockIdx.", 0) != 0) || axis < 0 || axis > 2) {
-      TVM_FFI_THROW(ValueError) << "a kernel asks for '" << tag << "', which OpenCL has not";
+      TVM_FFI_THROW(ValueError) << "a kernel uses '" << tag << "', which OpenCL lacks";
     }
     signature.extents.push_back(axis + (group ? 3 : 0));
     signature.dimensions = std::max(signature.dimensions, static_cast<uint32_t>(axis + 1));
@@ -97,7 +97,7 @@ Signature ReadSignature(Reader& reader) {
   return signature;
 }
 
-// Each kernel's source begins with a line that names it, and stands by itself.
+// Each kernel's source is self-contained and begins with a line that names it.
 std::map<std::string, std::string> SplitSource(const std::string& source) {
   const std::string mark = "// Function: ";
   std::map<std::string, std::string> sources;
@@ -122,10 +122,10 @@ void SetArgument(Kernel kernel, uint32_t index, DLDataType type, const TVMFFIAny
   } else if (type.code == kDLFloat && type.bits == 64) {
     set(sizeof(value.v_float64), &value.v_float64);
   } else if (type.code == kDLInt || type.code == kDLUInt || type.code == kDLBool) {
-    // The low bytes come first on every machine that TVM's wheels are for.
+    // All machines with TVM's wheels are little endian.
     set((type.bits + 7) / 8, &value.v_int64);
   } else {
-    throw Error("a kernel's argument is of a type that cannot be passed to OpenCL");
+    throw Error("a kernel's argument has a type that cannot be passed to OpenCL");
   }
 }
 
@@ -166,8 +166,8 @@ class Module final : public tvm::ffi::ModuleObj {
 
   String InspectSource(const String&) const final { return source_; }
 
-  // Returns a kernel, or "opencl.build", which takes a device's number and makes all kernels ready.
-  // Only that uses the cache: a kernel that is tried while tuning is not worth a file.
+  // Returns a kernel, or "opencl.build", which takes a device's number and prepares all kernels.
+  // Only that uses the cache: kernels tried while tuning are not worth a file.
   Optional<Function> GetFunction(const String& name) final {
     tvm::ffi::ObjectPtr<Module> self = tvm::ffi::GetObjectPtr<Module>(this);
     if (name == "opencl.build") {
@@ -191,7 +191,7 @@ class Module final : public tvm::ffi::ModuleObj {
     std::array<size_t, 6> sizes;
     sizes.fill(1);
     for (size_t index = 0; index < signature.extents.size(); ++index) {
-      // With a dynamic shape an extent may be 0, which OpenCL does not know.
+      // With dynamic shapes an extent may be 0, which OpenCL does not allow.
       const int64_t extent = values[own + index].v_int64;
       sizes[signature.extents[index]] = extent > 0 ? extent : 1;
     }
@@ -230,14 +230,14 @@ class Module final : public tvm::ffi::ModuleObj {
   std::vector<KernelSource> sources_;
 
   std::mutex mutex_;
-  // By the device's number.
+  // By the number of their device.
   std::map<int, std::unique_ptr<Kernels>> kernels_;
 };
 
 }  // namespace
 
 TVM_FFI_STATIC_INIT_BLOCK() {
-  // Another build of TVM may have an OpenCL of its own, and a name can be given only once.
+  // Other builds of TVM may have their own OpenCL, and a name can be registered only once.
   if (Function::GetGlobal("ffi.Module.load_from_bytes.opencl")) return;
   tvm::ffi::reflection::GlobalDef()
       .def(

@@ -1,4 +1,4 @@
-"""Loads the plug-in into this process."""
+"""Loads the OpenCL plug-in into this process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mobilenet_tvm.runtime.library import load_runtime
 from mobilenet_tvm.runtime.opencl.build import build, plugin_path
 from mobilenet_tvm.targets.errors import UserError
 
-#: The plug-in of a bundle, which is built where the bundle is made.
+#: The plug-in in a bundle, built when the bundle was made.
 PREBUILT = "plug-in.so"
 
 _LOGGER = logging.getLogger(__name__)
@@ -22,13 +22,14 @@ _lock = threading.Lock()
 
 
 def load_opencl() -> None:
-    """Give TVM's runtime in this process its OpenCL, once; builds the plug-in where it must.
+    """Add OpenCL to TVM's runtime in this process, once; builds the plug-in if it is missing.
+
+    A missing driver or device is reported only when one is used.
 
     Raises
     ------
     UserError
-        If the plug-in is not there and cannot be built, or does not fit TVM's runtime. That
-        there is no driver and no device shows when they are used.
+        If the plug-in cannot be built, or does not fit TVM's runtime.
     """
     load_runtime()
     with _lock:
@@ -39,7 +40,7 @@ def load_opencl() -> None:
 def autoload() -> None:
     """Load the plug-in when `tvm` is imported, if it has been built: TVM's entry point.
 
-    Importing `tvm` never waits for a compiler, and never fails, because of it.
+    This never makes the import wait for a compiler, or fail.
     """
     with _lock, contextlib.suppress(UserError, OSError):
         if not _has_opencl() and (path := plugin_path()).is_file():
@@ -49,7 +50,7 @@ def autoload() -> None:
 def _load() -> None:
     prebuilt = Path(__file__).with_name(PREBUILT)
     if prebuilt.is_file():
-        # It may have been built where the system's libraries are newer.
+        # It may have been built against newer system libraries.
         with contextlib.suppress(OSError):
             _open(prebuilt)
             return
@@ -66,7 +67,7 @@ def _load() -> None:
 
 
 def function(name: str) -> Any:
-    """Return a function that the plug-in has registered; None where another OpenCL is loaded."""
+    """Return a function that the plug-in registers; None if another OpenCL is loaded."""
     import tvm_ffi
 
     return tvm_ffi.get_global_func(f"mobilenet_tvm.opencl.{name}", allow_missing=True)
@@ -79,10 +80,10 @@ def _has_opencl() -> bool:
 
 
 def _open(path: Path) -> None:
-    # Global, as TVM's own libraries are: exceptions of either side pass through the other.
+    # Global, as TVM's own libraries are: exceptions pass from one to the other.
     ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
     keep_programs_in = function("keep_programs_in")
-    # Without such a folder every start compiles the kernels again.
+    # Without that folder, kernels are compiled again in every process.
     with contextlib.suppress(OSError, UserError):
         folder = cache_folder() / "opencl" / "programs"
         folder.mkdir(parents=True, exist_ok=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from gpu_layers import GATED, check
-from test_schedules import BIAS, CLIP
+from gpu_layers import GATED, H100, check
+from numpy_layers import BIAS, CLIP
 
 from mobilenet_tvm.schedules.gpu import shared_pointwise
 from mobilenet_tvm.schedules.workloads import (
@@ -18,9 +18,7 @@ from mobilenet_tvm.schedules.workloads import (
     Window,
     Workload,
 )
-from mobilenet_tvm.targets.presets import get_target
 
-H100 = get_target("cuda:sm_90")
 THREE, FIVE = ((3, 3), (1, 1), (1, 1, 1, 1)), ((5, 5), (2, 2), (2, 2, 2, 2))
 
 LAYERS: list[Workload] = [
@@ -44,7 +42,7 @@ LAYERS: list[Workload] = [
 ]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float16", marks=pytest.mark.full)])
 @pytest.mark.parametrize("workload", LAYERS, ids=str)
 @pytest.mark.usefixtures("gcc")
 def test_layers_by_default(workload: Workload, dtype: str) -> None:

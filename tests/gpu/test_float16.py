@@ -8,10 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from gpu_layers import GATED, MALI, check
+from gpu_layers import GATED, H100, HALF, LAYERS, MALI, check
+from numpy_layers import BIAS, CLIP, RELU
 from opencl_kernels import source
-from test_gpu_schedules import H100, LAYERS
-from test_schedules import BIAS, CLIP, RELU
 
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.gpu import pointwise, shared_pointwise
@@ -35,7 +34,6 @@ OnIntel = Callable[..., Any]
 pytestmark = pytest.mark.usefixtures("gcc")
 
 BOTH = pytest.mark.parametrize("target", [MALI, H100], ids=lambda target: target.name)
-HALF = [workload.in_type("float16") for workload in LAYERS]
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,9 @@ import odd_models
 import onnx
 import pytest
 from click.testing import CliRunner
+from command_line import run
 from intel_opencl import IntelOpenCL
-from test_cli import run
-from test_compile import ODD
-from test_gpu_networks import MODELS, ROOT
+from networks import MODELS, ODD, ROOT
 
 from mobilenet_tvm.compile import compile_model
 from mobilenet_tvm.compile.analysis.verify import TOLERANCES, Comparison, verify

@@ -10,16 +10,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from test_compile import ODD, equals_onnxruntime
+from networks import MODELS, ODD, ROOT, equals_onnxruntime
 
 from mobilenet_tvm.compile import compile_model
 from mobilenet_tvm.compile.analysis.verify import verify
 from mobilenet_tvm.compile.cli.main import cli
 from mobilenet_tvm.compile.models.source import ModelOptions, resolve
 from mobilenet_tvm.runtime import load
-
-ROOT = Path(__file__).parents[2]
-MODELS = ROOT.parent / "shared" / "models"
 
 pytestmark = pytest.mark.usefixtures("pocl")
 

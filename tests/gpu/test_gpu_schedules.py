@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpu_layers import GATED, MALI, check
+from gpu_layers import GATED, H100, LAYERS, MALI, check
+from numpy_layers import BIAS, CLIP, RELU, close, window_sums
 from opencl_kernels import call, source
-from test_schedules import BIAS, CLIP, RELU, close, window_sums
 
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.gpu import depthwise, pointwise, shared_pointwise, stem
@@ -31,8 +31,6 @@ from mobilenet_tvm.targets.presets import get_target
 from mobilenet_tvm.targets.target import Target
 
 Array = np.ndarray[Any, Any]
-
-H100 = get_target("cuda:sm_90")
 
 on_device = pytest.mark.usefixtures("pocl", "gcc")
 
@@ -227,20 +225,6 @@ def test_pooling_of_many_pixels_is_done_in_two_steps() -> None:
     assert registry.stages(few, MALI) == [few]
     # A prime number of pixels has no parts.
     assert len(registry.stages(GlobalPool(1, 3137, 16), MALI)) == 1
-
-
-LAYERS = [
-    Convolution(1, 224, 224, 3, 32, Window((3, 3), (2, 2), (1, 1, 1, 1)), True, (BIAS, CLIP)),
-    Pointwise(12544, 32, 16, (BIAS,)),
-    Pointwise(3136, 24, 144, (BIAS, CLIP)),
-    Pointwise(196, 96, 576, (BIAS, CLIP)),
-    Pointwise(49, 960, 160, (BIAS, Step("add"))),
-    Pointwise(1, 1280, 1000, (BIAS,)),
-    Depthwise(1, 112, 112, 96, Window((3, 3), (2, 2), (1, 1, 1, 1)), (BIAS, CLIP)),
-    Depthwise(1, 14, 14, 384, Window((3, 3), (1, 1), (1, 1, 1, 1)), (BIAS, CLIP)),
-    Depthwise(1, 7, 7, 960, Window((5, 5), (1, 1), (2, 2, 2, 2)), (BIAS, Step("hard_swish"))),
-    GlobalPool(1, 49, 1280),
-]
 
 
 @pytest.mark.parametrize("workload", LAYERS, ids=str)

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gpu_layers import HALF, LAYERS, gpu
+from networks import EXPORTS, ODD
 from opencl_kernels import source
-from test_compile import DATA, ODD
-from test_float16 import HALF
-from test_gpu_schedules import LAYERS
 
 from mobilenet_tvm.compile import compile_model
 from mobilenet_tvm.compile.codegen import nvrtc
@@ -19,7 +18,6 @@ from mobilenet_tvm.runtime.cuda_code import as_source, from_source
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.errors import UserError
-from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.presets import get_target
 
 KERNEL = 'extern "C" __global__ void one(float* x) { x[threadIdx.x] = 1.0f; }'
@@ -27,15 +25,7 @@ KERNEL = 'extern "C" __global__ void one(float* x) { x[threadIdx.x] = 1.0f; }'
 ELF, EM_CUDA = b"\x7fELF", 190
 
 
-def gpu(name: str) -> Gpu:
-    found = get_target(name).gpu
-    assert found is not None
-    return found
-
-
-needs_nvrtc = pytest.mark.skipif(
-    nvrtc._nvrtc() is None, reason="no NVRTC: pip install 'mobilenet-tvm[cuda]'"
-)
+needs_nvrtc = pytest.mark.usefixtures("nvrtc_library")
 
 
 @pytest.mark.parametrize("name", ["cuda:sm_80", "cuda:sm_90"])
@@ -51,7 +41,7 @@ def test_layers_become_a_cubin(workload: Workload, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "model", [ODD["clip_one_sided"](), DATA / "qdq_v2_opset13.onnx"], ids=["infinity", "int8"]
+    "model", [ODD["clip_one_sided"](), EXPORTS / "qdq_v2_opset13.onnx"], ids=["infinity", "int8"]
 )
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @needs_nvrtc

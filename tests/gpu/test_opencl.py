@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 import pytest
 import tvm_ffi
-from artifacts import Array, scale_and_add, write_add
+from artifacts import Array, check, some_inputs, write_add
 from opencl_modules import (
     ONE_AXIS,
     SCALE,
@@ -62,19 +62,6 @@ def programs(tmp_path: Path) -> Path:
 def artifact(plugin: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     del plugin
     return write_add(tmp_path_factory.mktemp("opencl") / "add.so", kind="opencl")
-
-
-def some_inputs(seed: int) -> tuple[Array, Array]:
-    rng = np.random.default_rng(seed)
-    image = rng.standard_normal((1, 4, 16, 16)).astype(np.float32)
-    return image, rng.standard_normal((1, 4, 1, 1)).astype(np.float32)
-
-
-def check(result: dict[str, Array], image: Array, offset: Array) -> None:
-    expected = scale_and_add(image, offset)
-    assert list(result) == list(expected)
-    for name, array in expected.items():
-        np.testing.assert_allclose(result[name], array, rtol=1e-6, atol=1e-6)
 
 
 def on_device(array: Array) -> Any:
@@ -456,7 +443,13 @@ def test_an_artifact_without_a_driver_is_refused_by_name(artifact: Path) -> None
 
 @pytest.mark.parametrize(
     ("wanted", "answer"),
-    [("0", "1"), ("Portable", "1"), ("pthread", "1"), ("3", "is '3'"), ("mali", "is 'mali'")],
+    [
+        ("0", "1"),
+        ("Portable", "1"),
+        ("pthread", "1"),
+        ("3", "matches '3'"),
+        ("mali", "matches 'mali'"),
+    ],
 )
 def test_a_variable_says_which_devices_are_there(wanted: str, answer: str, pocl: Pocl) -> None:
     assert answer in run_python(LIST, pocl, MOBILENET_TVM_OPENCL_DEVICE=wanted)

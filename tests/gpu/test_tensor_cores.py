@@ -9,10 +9,9 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from gpu_layers import check
+from gpu_layers import H100, check, gpu
+from numpy_layers import BIAS, CLIP, RELU
 from opencl_kernels import source
-from test_nvrtc import gpu, needs_nvrtc
-from test_schedules import BIAS, CLIP, RELU
 
 from mobilenet_tvm.compile.codegen.nvrtc import compile_cuda
 from mobilenet_tvm.schedules import registry
@@ -34,11 +33,10 @@ from mobilenet_tvm.schedules.workloads import (
 )
 from mobilenet_tvm.targets.presets import get_target
 
-H100 = get_target("cuda:sm_90")
-
 LAYER = Pointwise(196, 96, 576, (BIAS, CLIP), Types.of("float16"))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("pixels", "inputs", "outputs"),
     [
@@ -175,7 +173,7 @@ def test_structure(step_k: int, ahead: int) -> None:
     assert distances == {str(step_k + 8), str(64 + 8), str(64 + 4)}
 
 
-@needs_nvrtc
+@pytest.mark.usefixtures("nvrtc_library")
 @pytest.mark.parametrize("name", ["cuda", "cuda:sm_80", "cuda:sm_90"])
 def test_nvrtc_compiles_them(name: str) -> None:
     target = get_target(name)

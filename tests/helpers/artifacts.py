@@ -52,6 +52,22 @@ def scale_and_add(image: Array, offset: Array) -> dict[str, Array]:
     return {"sum": image * _weights() + offset, "positive.1": (image > 0).astype(np.int32)}
 
 
+def some_inputs(seed: int) -> tuple[Array, Array]:
+    """Return random inputs of the artifact of `write_add`."""
+    rng = np.random.default_rng(seed)
+    image = rng.standard_normal((1, 4, 16, 16)).astype(np.float32)
+    return image, rng.standard_normal((1, 4, 1, 1)).astype(np.float32)
+
+
+def check(result: dict[str, Array], image: Array, offset: Array) -> None:
+    """Compare its outputs with NumPy's."""
+    expected = scale_and_add(image, offset)
+    assert list(result) == list(expected)
+    for name, array in result.items():
+        assert array.dtype == expected[name].dtype
+        np.testing.assert_allclose(array, expected[name], rtol=1e-6, atol=1e-6)
+
+
 def write_add(
     path: Path,
     machine: str | None = None,

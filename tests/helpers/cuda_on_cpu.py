@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import tvm
 import tvm_ffi
+from kept_files import kept
 from tvm import tirx
 
 from mobilenet_tvm.compile.codegen.build import pass_config
@@ -29,6 +30,7 @@ _GRAPH = "vm.builtin.cuda_graph"
 _AXES = [f"{what}.{axis}" for what in ("blockIdx", "threadIdx") for axis in "xyz"]
 _TAGS = [*_AXES, "tirx.use_dyn_shared_memory"]
 _HEADER = Path(__file__).with_name("cuda_on_cpu.h")
+_RUNTIME = _HEADER.with_suffix(".cc")
 #: What TVM writes as PTX, or cannot be C++ here, and what it becomes.
 _REWRITES = (
     (r"^\s*#include .*$", ""),
@@ -116,15 +118,34 @@ def _compiled(source: str, tags: dict[str, list[str]]) -> Any:
     """Compile kernels whose extents have those tags, and load them."""
     for pattern, replacement in _REWRITES:
         source = re.sub(pattern, replacement, source, flags=re.MULTILINE)
-    lines = [f'#include "{_HEADER}"', source]
+    lines = [f'#include "{_HEADER.name}"', source]
     for name, axes in tags.items():
         lines.append(f"EXPORT({', '.join([name, *(str(_TAGS.index(axis)) for axis in axes)])})")
-    with TemporaryDirectory() as folder:
-        path, library = Path(folder) / "kernels.cc", Path(folder) / "kernels.so"
-        path.write_text("\n".join(lines))
-        command = ["g++", "-std=c++17", "-O1", "-fPIC", "-shared", "-w", *_CHECKS]
-        subprocess.run([*command, "-o", library, path], check=True)
-        return tvm_ffi.load_module(library)
+    return tvm_ffi.load_module(_compile("\n".join(lines), ("-shared", *_CHECKS), ".so", _runtime()))
+
+
+@functools.cache
+def _runtime() -> Path:
+    """Compile what runs the threads, which all kernels share."""
+    return _compile(_RUNTIME.read_text(), ("-c",), ".o")
+
+
+@functools.cache
+def _compiler() -> str:
+    command = ["g++", "--version"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def _compile(source: str, flags: tuple[str, ...], suffix: str, *objects: Path) -> Path:
+    """Return what g++ makes of a source, now or in a run before."""
+    command = ["g++", "-std=c++17", "-O1", "-fPIC", "-w", *flags]
+    texts = [_compiler(), *command, _HEADER.read_text(), source, *map(str, objects)]
+
+    def make(path: Path) -> None:
+        files = ["-o", path, "-I", _HEADER.parent, "-x", "c++", "-", "-x", "none", *objects]
+        subprocess.run([*command, *files], input=source.encode(), check=True)
+
+    return kept(texts, suffix, make)
 
 
 @contextmanager

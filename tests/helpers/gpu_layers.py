@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 from cuda_on_cpu import call_on_cpu
+from numpy_layers import BIAS, CLIP, close, normal, window_sums, with_epilogue
 from opencl_kernels import call
-from test_schedules import close, normal, window_sums, with_epilogue
 
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import (
@@ -21,14 +21,31 @@ from mobilenet_tvm.schedules.workloads import (
     GlobalPool,
     Pointwise,
     Step,
+    Window,
     Workload,
 )
+from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.presets import get_target
 from mobilenet_tvm.targets.target import Target
 
 Array = np.ndarray[Any, Any]
 
-MALI = get_target("mali:x86")
+MALI, H100 = get_target("mali:x86"), get_target("cuda:sm_90")
+
+#: One of each kind, in sizes of MobileNetV2 and V3.
+LAYERS = [
+    Convolution(1, 224, 224, 3, 32, Window((3, 3), (2, 2), (1, 1, 1, 1)), True, (BIAS, CLIP)),
+    Pointwise(12544, 32, 16, (BIAS,)),
+    Pointwise(3136, 24, 144, (BIAS, CLIP)),
+    Pointwise(196, 96, 576, (BIAS, CLIP)),
+    Pointwise(49, 960, 160, (BIAS, Step("add"))),
+    Pointwise(1, 1280, 1000, (BIAS,)),
+    Depthwise(1, 112, 112, 96, Window((3, 3), (2, 2), (1, 1, 1, 1)), (BIAS, CLIP)),
+    Depthwise(1, 14, 14, 384, Window((3, 3), (1, 1), (1, 1, 1, 1)), (BIAS, CLIP)),
+    Depthwise(1, 7, 7, 960, Window((5, 5), (1, 1), (2, 2, 2, 2)), (BIAS, Step("hard_swish"))),
+    GlobalPool(1, 49, 1280),
+]
+HALF = [workload.in_type("float16") for workload in LAYERS]
 
 #: Layers whose data gates multiply.
 GATED = (
@@ -39,6 +56,13 @@ GATED = (
 
 #: Roundings of results of a layer in float16: of products, of sums of some, of what is stored.
 ROUNDINGS = 4
+
+
+def gpu(name: str) -> Gpu:
+    """Return the GPU of a target."""
+    found = get_target(name).gpu
+    assert found is not None
+    return found
 
 
 def check(workload: Workload, decision: Any = None, target: Target = MALI) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import tvm
+from numpy_layers import normal
 from tvm import relax
 
 Array = np.ndarray[Any, Any]
@@ -56,6 +57,23 @@ def run(mod: tvm.IRModule, *inputs: Array) -> Array:
     return np.asarray(machine["main"](*map(tvm.runtime.tensor, inputs)).numpy())
 
 
-def normal(*shape: int, seed: int = 0) -> Array:
-    """Return standard normal float32 values."""
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+def emit(expr: relax.Expr) -> relax.Expr:
+    """Bind an expression in the function that is being built."""
+    return relax.BlockBuilder.current().emit(expr)
+
+
+def conv(
+    data: Any, inputs: int, outputs: int, kernel: int = 1, groups: int = 1, **attrs: Any
+) -> Any:
+    """Call a convolution of NHWC data with random weights."""
+    weight = relax.const(normal(kernel, kernel, inputs // groups, outputs, seed=outputs))
+    layouts = {"data_layout": "NHWC", "kernel_layout": "HWIO"}
+    padding = [kernel // 2] * 4
+    return emit(
+        relax.op.nn.conv2d(data, weight, padding=padding, groups=groups, **layouts, **attrs)
+    )
+
+
+def bias(data: Any, channels: int) -> Any:
+    """Add a random value for each channel."""
+    return emit(relax.op.add(data, relax.const(normal(1, 1, 1, channels, seed=channels))))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
+from numpy_layers import BIAS, CLIP, RELU, close, normal, window_sums, with_epilogue
 from tvm import tirx
 
 from mobilenet_tvm.compile.codegen.build import PASS_CONFIG
@@ -23,8 +24,6 @@ from mobilenet_tvm.schedules.cpu import (
     stem,
 )
 from mobilenet_tvm.schedules.workloads import (
-    CHANNEL_STEPS,
-    TENSOR_STEPS,
     Block,
     Convolution,
     Depthwise,
@@ -43,15 +42,10 @@ from mobilenet_tvm.targets.target import Target
 
 Array = np.ndarray[Any, Any]
 
-BIAS, RELU, CLIP = Step("add_channel"), Step("relu"), Step("clip", (0.0, 6.0))
 X86 = PRESETS["x86"]
 CPUS = [name for name, target in PRESETS.items() if target.gpu is None]
 #: One of each architecture; what is built for either runs here, compiled for x86.
 MACHINES = pytest.mark.parametrize("machine", [X86, PRESETS["cortex-a53"]], ids=lambda m: m.name)
-
-
-def normal(*shape: int, seed: int = 0) -> Array:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def call(func: tirx.PrimFunc, output: tuple[int, ...], *arrays: Array) -> Array:
@@ -62,54 +56,6 @@ def call(func: tirx.PrimFunc, output: tuple[int, ...], *arrays: Array) -> Array:
     tensors = [tvm.runtime.tensor(array) for array in (*arrays, result)]
     compiled["main"](*tensors)
     return np.asarray(tensors[-1].numpy())
-
-
-def with_epilogue(
-    value: Array, epilogue: Epilogue, dtype: str = "float32"
-) -> tuple[Array, list[Array]]:
-    """Apply an epilogue by NumPy, in double precision; return its operands as well."""
-    operands: list[Array] = []
-    x = value.astype(np.float64)
-    for index, step in enumerate(epilogue):
-        operand = np.zeros(0)
-        if step.op in CHANNEL_STEPS | TENSOR_STEPS:
-            shape = x.shape if step.op in TENSOR_STEPS else x.shape[-1:]
-            operands.append(normal(*shape, seed=10 + index).astype(dtype))
-            operand = operands[-1]
-        match step.op:
-            case "add" | "add_channel":
-                x = x + operand
-            case "mul" | "mul_channel":
-                x = x * operand
-            case "relu":
-                x = np.maximum(x, 0)
-            case "clip":
-                x = np.clip(x, *step.values)
-            case "hard_sigmoid":
-                x = np.clip(x / 6 + 0.5, 0, 1)
-            case "hard_swish":
-                x = x * np.clip(x + 3, 0, 6) / 6
-            case "sigmoid":
-                x = 1 / (1 + np.exp(-x))
-    return x, operands
-
-
-def window_sums(data: Array, weight: Array, workload: Depthwise | Convolution) -> Array:
-    """Convolve NHWC data by NumPy; weight is [height, width, inputs, outputs] or depthwise."""
-    top, left, bottom, right = workload.window.padding
-    padded = np.pad(data.astype(np.float64), ((0, 0), (top, bottom), (left, right), (0, 0)))
-    (rows, columns), (down, across) = workload.output, workload.window.stride
-    total: Any = 0.0
-    for y, x in itertools.product(*map(range, workload.window.kernel)):
-        stop_y, stop_x = y + (rows - 1) * down + 1, x + (columns - 1) * across + 1
-        taken = padded[:, y:stop_y:down, x:stop_x:across]
-        tap = weight[y, x].astype(np.float64)
-        total = total + (taken * tap if tap.ndim == 1 else taken @ tap)
-    return np.asarray(total)
-
-
-def close(result: Array, expected: Array) -> None:
-    np.testing.assert_allclose(result, expected, atol=2e-6 * max(1.0, np.abs(expected).max()))
 
 
 def check_pointwise(
@@ -620,7 +566,7 @@ def test_workloads_are_named_and_counted(
     [
         ("pointwise 49x16x8 gates(0)", "step 'gates"),
         ("pointwise 49x16x8 add_channel gates(1)", "step 'gates"),
-        ("pointwise 49x16x8 gates(2)", "whole pictures"),
+        ("pointwise 49x16x8 gates(2)", "not a multiple of its gates"),
         ("depthwise 1x7x7x16 gates(1)", "malformed"),
     ],
 )

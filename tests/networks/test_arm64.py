@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import odd_models as odd
@@ -13,27 +12,16 @@ import onnxruntime
 import pytest
 import tvm
 from board import Board
+from board_models import run_on_board
 
 from mobilenet_tvm.compile import compile_model
 from mobilenet_tvm.compile.codegen.build import PASS_CONFIG
 from mobilenet_tvm.compile.codegen.linker import link_shared
 from mobilenet_tvm.compile.codegen.tvm_target import llvm_target
 from mobilenet_tvm.compile.models.source import ModelOptions, resolve
-from mobilenet_tvm.runtime.bundle import bundle
 from mobilenet_tvm.schedules.cpu import pointwise
 from mobilenet_tvm.schedules.workloads import Pointwise, Step
 from mobilenet_tvm.targets.presets import PRESETS
-
-#: Runs a bundle's model on each array of a file, on the board.
-RUN = """
-import sys
-import numpy as np
-sys.path.insert(0, "bundle")
-from mobilenet_tvm.runtime import load
-model = load(next(__import__("pathlib").Path("bundle").glob("*.so")))
-np.save("outputs.npy", np.stack([model(image) for image in np.load("inputs.npy")]))
-"""
-
 
 #: Runs each function of a library on the arrays of its name in a file, on the board.
 RUN_FUNCTIONS = """
@@ -47,18 +35,6 @@ for name in {key.partition(".")[0] for key in arrays}:
     library[name](*map(tvm_ffi.from_dlpack, (*operands, outputs[name])))
 np.savez("outputs.npz", **outputs)
 """
-
-
-def run_on_board(
-    board: Board, artifact: Path, images: np.ndarray[Any, Any], folder: Path, cpu: str
-) -> np.ndarray[Any, Any]:
-    """Return a model's output for each image, computed by a bundle on the board."""
-    bundle(artifact, folder / "bundle")
-    np.save(folder / "inputs.npy", images)
-    result = board.run(["-c", RUN], cpu=cpu, cwd=folder)
-    assert result.returncode == 0, result.stderr
-    outputs: np.ndarray[Any, Any] = np.load(folder / "outputs.npy")
-    return outputs
 
 
 @pytest.mark.parametrize(

@@ -10,16 +10,15 @@ import numpy as np
 import onnxruntime
 import pytest
 from board import Board
-from test_arm64 import run_on_board
+from board_models import run_on_board
+from networks import MODELS, ROOT
 
 from mobilenet_tvm.compile import compile_model
 from mobilenet_tvm.runtime import load
 
-ROOT = Path(__file__).parents[2]
-MODELS = ROOT.parent / "shared" / "models"
 sys.path.insert(0, str(ROOT / "examples"))
 
-from classify import prepare  # noqa: E402
+from classify import prepare
 
 pytestmark = pytest.mark.skipif(
     not MODELS.is_dir(), reason=f"the pretrained networks and pictures are not at {MODELS}"

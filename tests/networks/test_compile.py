@@ -13,6 +13,7 @@ import odd_models as odd
 import onnx
 import pytest
 from log_files import workloads, write_log
+from networks import EXPORTS, ODD, TOLERANCE, equals_onnxruntime
 
 from mobilenet_tvm.compile import compile_model
 from mobilenet_tvm.compile.analysis.verify import verify
@@ -24,94 +25,7 @@ from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.presets import PRESETS
 from mobilenet_tvm.targets.target import Target
 
-TOLERANCE = 1e-4
-DATA = Path(__file__).parents[1] / "data" / "exports"
-SHARED = Path(__file__).parents[3] / "shared"
 X86 = PRESETS["x86"]
-
-ODD: dict[str, Callable[[], onnx.ModelProto]] = {
-    "batch_2": lambda: odd.tiny_v2(batch=2),
-    "batch_dynamic": lambda: odd.tiny_v2(batch="N"),
-    "resolution_17_ends_at_1x1": lambda: odd.tiny_v2(resolution=17),
-    "resolution_112_ends_at_7x7": lambda: odd.tiny_v2(resolution=112, widths=(4, 8, 12, 20)),
-    "channels_odd": lambda: odd.tiny_v2(widths=(5, 7, 13), classes=11),
-    "channels_prime_5x5_kernel": lambda: odd.tiny_v2(widths=(3, 11), kernel=5, expand=1),
-    "one_class": lambda: odd.tiny_v2(classes=1),
-    **{
-        f"relu6_{form}": lambda form=form: odd.relu6(form)
-        for form in ("clip_attributes", "clip_vectors", "relu_clip_max", "relu_min", "max_min")
-    },
-    "relu6_min_max": lambda: odd.relu6("min_max"),
-    "clip_one_sided": lambda: odd.clip(None, 0.5),
-    "clip_two_sided": lambda: odd.clip(-0.3, 0.7),
-    "clip_crossed": lambda: odd.clip(0.7, -0.3),
-    **{
-        f"hard_swish_{form}": lambda form=form: odd.hard_swish(form)
-        for form in ("operator", "hard_sigmoid", "relu6_div", "relu6_mul")
-    },
-    **{
-        f"se_{form}": lambda form=form: odd.squeeze_excitation(form)
-        for form in ("conv", "dense", "sigmoid", "swapped")
-    },
-    **{
-        f"head_{form}": lambda form=form: odd.head(form)
-        for form in (
-            "flatten", "flatten_axis_minus_3", "reshape", "reshape_zero", "shape_gather",
-            "squeeze", "squeeze_attribute", "reduce_mean", "average_pool", "conv", "matmul", "gemm",
-        )
-    },
-    **{
-        f"auto_pad_{mode}_{size}": lambda mode=mode, size=size: odd.auto_pad(mode, resolution=size)
-        for mode in ("SAME_UPPER", "SAME_LOWER", "VALID")
-        for size in (16, 17)
-    },
-    "uneven_pads": odd.uneven_pads,
-    "pad_zero": odd.pad_before_conv,
-    "pad_value": lambda: odd.pad_before_conv(value=1.5),
-    "tensorflow_v1": odd.tensorflow_v1,
-    "channel_multiplier": odd.channel_multiplier,
-    "grouped_conv": lambda: odd.channel_multiplier(2, 2),
-    **{
-        f"batch_norm_{form}": lambda form=form: odd.batch_norm_apart(form)
-        for form in (
-            "first", "shared_conv", "shared_weight", "after_add", "after_relu",
-            "before_padded_conv", "after_dense",
-        )
-    },
-    "half_weights": odd.half_weights,
-    "pixels_uint8": odd.pixels,
-    "two_outputs": odd.two_outputs,
-    "two_inputs": odd.two_inputs,
-    "unused_input": odd.unused_input,
-    "weights_as_inputs": odd.weights_as_inputs,
-    "constants_of_every_kind": odd.constants_of_every_kind,
-    "computed_pads": odd.computed_pads,
-    "no_ops": odd.no_ops,
-    "strange_names": odd.strange_names,
-    "input_as_output": odd.input_as_output,
-    "constant_output": odd.constant_output,
-    "same_output_twice": odd.same_output_twice,
-    "local_function": odd.local_function,
-    "unsorted": odd.unsorted,
-    "computed_clip": odd.computed_clip,
-    "training_batch_norm": odd.training_batch_norm,
-}  # fmt: skip
-
-
-def equals_onnxruntime(
-    model: str | Path | onnx.ModelProto,
-    folder: Path,
-    target: str = "x86",
-    inputs: int = 2,
-    tolerance: float = TOLERANCE,
-) -> None:
-    if isinstance(model, onnx.ModelProto):
-        onnx.save(model, folder / "model.onnx")
-        model = folder / "model.onnx"
-    artifact = compile_model(model, target, folder / "model.so")
-    results = verify(load(artifact.path), resolve(model, ModelOptions()).model, inputs)
-    assert len(results) == inputs * len(artifact.metadata.outputs)
-    assert max(result.error for result in results) <= tolerance
 
 
 def other_decision(workload: Workload, target: Target) -> Any:
@@ -167,7 +81,7 @@ def test_odd_models(name: str, tmp_path: Path) -> None:
     equals_onnxruntime(ODD[name](), tmp_path)
 
 
-@pytest.mark.parametrize("path", sorted(DATA.glob("*.onnx")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(EXPORTS.glob("*.onnx")), ids=lambda path: path.stem)
 def test_real_exports(path: Path, tmp_path: Path) -> None:
     if path.stem.startswith("qoperator"):
         with pytest.raises(UserError, match="operator QLinearAdd cannot be compiled"):
@@ -179,11 +93,18 @@ def test_real_exports(path: Path, tmp_path: Path) -> None:
     equals_onnxruntime(path, tmp_path, tolerance=0.1 if rough else TOLERANCE)
 
 
-@pytest.mark.parametrize("name", ["v1", "v2", "v3-large", "v3-small"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(pytest.param(name, marks=pytest.mark.full) for name in ("v1", "v2", "v3-large")),
+        "v3-small",
+    ],
+)
 def test_named_models(name: str, tmp_path: Path) -> None:
     equals_onnxruntime(name, tmp_path, inputs=5)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("name", "options"),
     [

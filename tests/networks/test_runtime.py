@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from artifacts import ADD, Array, scale_and_add, write_add, write_thread_ids
+from artifacts import ADD, Array, check, some_inputs, write_add, write_thread_ids
 
 from mobilenet_tvm.compile.codegen.linker import linker_command
 from mobilenet_tvm.compile.codegen.metadata_object import write_metadata_object
@@ -49,20 +49,6 @@ def model(artifact: Path) -> Model:
 @pytest.fixture
 def inputs() -> tuple[Array, Array]:
     return some_inputs(0)
-
-
-def some_inputs(seed: int) -> tuple[Array, Array]:
-    rng = np.random.default_rng(seed)
-    image = rng.standard_normal((1, 4, 16, 16)).astype(np.float32)
-    return image, rng.standard_normal((1, 4, 1, 1)).astype(np.float32)
-
-
-def check(result: dict[str, Array], image: Array, offset: Array) -> None:
-    expected = scale_and_add(image, offset)
-    assert list(result) == list(expected)
-    for name, array in result.items():
-        assert array.dtype == expected[name].dtype
-        np.testing.assert_allclose(array, expected[name], rtol=1e-6, atol=1e-6)
 
 
 def refusal(call: Callable[[], object]) -> str:
@@ -297,7 +283,7 @@ def test_only_an_unaligned_array_is_copied(model: Model) -> None:
     [
         (
             np.zeros((1, 16, 16, 4), "f4"),
-            "takes image float32[1,4,16,16], given float32[1,16,16,4]",
+            "takes image float32[1,4,16,16], but was given float32[1,16,16,4]",
         ),
         (np.zeros((4, 16, 16), "f4"), "given float32[4,16,16]"),
         (np.zeros((1, 4, 16, 16)), "given float64[1,4,16,16]"),
@@ -318,7 +304,7 @@ def test_another_shape_or_dtype_is_refused(model: Model, image: Any, message: st
     [
         (0, {}, "missing input: image float32[1,4,16,16], offset.1"),
         (1, {}, "missing input: offset.1"),
-        (3, {}, "3 inputs given, and the model takes image"),
+        (3, {}, "3 inputs given, but the model takes image"),
         (1, {"picture"}, "no input named 'picture'; the model takes image"),
         (2, {"image"}, "'image' given both by position and by name"),
         (0, {"self"}, "no input named 'self'"),
@@ -562,7 +548,7 @@ import sys
 sys.path[:0] = {sys.path!r}
 from concurrent.futures import ThreadPoolExecutor
 from mobilenet_tvm.runtime import load
-from test_runtime import check, some_inputs
+from artifacts import check, some_inputs
 with ThreadPoolExecutor(8) as pool:
     for model in pool.map(lambda _: load({str(artifact)!r}, threads=2), range(32)):
         check(model(*some_inputs(0)), *some_inputs(0))

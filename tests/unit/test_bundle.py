@@ -125,7 +125,7 @@ def test_run_py_says_in_one_line_what_is_wrong(
         ([text], "1 files given, the model has 2 inputs"),
         ([text, text], f"{text}: not an array in .npy format"),
         ([tmp_path / "none.npy"] * 2, "not an array in .npy format"),
-        ([wrong, wrong], "the model takes image float32[1,4,16,16], given float64[3,3]"),
+        ([wrong, wrong], "the model takes image float32[1,4,16,16], but was given float64[3,3]"),
     ]:
         finished = run_alone(packages, folder / "run.py", *arguments)
         assert finished.returncode == 1

@@ -15,6 +15,7 @@ from typing import Any
 import odd_models as odd
 import onnx
 import pytest
+from command_line import run
 from log_files import workloads, write_log
 
 import mobilenet_tvm.compile as api
@@ -25,14 +26,6 @@ from mobilenet_tvm.targets.presets import PRESETS
 
 X86 = PRESETS["x86"]
 SMALL = ["--model", "v3-small", "--alpha", "0.35", "--resolution", "32"]
-
-
-def run(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """Run a command in this process; return its exit status, standard output and error."""
-    with pytest.raises(SystemExit) as exit_:
-        main([str(argument) for argument in arguments])
-    output, error = capfd.readouterr()
-    return int(exit_.value.code or 0), output, error
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +178,7 @@ def test_compile_and_profile_say_what_is_tuned(
     layers = [row for row in json.loads(output)["calls"] if row["source"]]
     assert {(row["tuned"], row["source"]) for row in layers} == {(True, "measured")}
     _, output, _ = run(capfd, "profile", file, "--rounds", 2, "--threads", 1)
-    assert re.search(r" measured  conv2d 1x32x32x3->8 k3x3 ", output)
+    assert re.search(r" measured  Conv_0 +conv2d 1x32x32x3->8 k3x3 ", output)
 
 
 def test_compile_says_which_decisions_are_estimates(

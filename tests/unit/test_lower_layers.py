@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
-from relax_helpers import module, normal, operators, run
+from relax_helpers import bias, conv, emit, module, normal, operators, run
 from tvm import relax
 
 from mobilenet_tvm.compile.codegen.build import PASS_CONFIG
@@ -20,23 +20,6 @@ from mobilenet_tvm.targets.presets import PRESETS
 
 X86 = PRESETS["x86"]
 op = relax.op
-
-
-def emit(expr: relax.Expr) -> relax.Expr:
-    return relax.BlockBuilder.current().emit(expr)
-
-
-def conv(
-    data: Any, inputs: int, outputs: int, kernel: int = 1, groups: int = 1, **attrs: Any
-) -> Any:
-    weight = relax.const(normal(kernel, kernel, inputs // groups, outputs, seed=outputs))
-    layouts = {"data_layout": "NHWC", "kernel_layout": "HWIO"}
-    padding = [kernel // 2] * 4
-    return emit(op.nn.conv2d(data, weight, padding=padding, groups=groups, **layouts, **attrs))
-
-
-def bias(data: Any, channels: int) -> Any:
-    return emit(op.add(data, relax.const(normal(1, 1, 1, channels, seed=channels))))
 
 
 def lowered(body: Callable[..., Any], *shapes: tuple[int, ...]) -> list[str]:

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
-from relax_helpers import calls, module, normal
-from test_lower_layers import bias, conv, emit
+from relax_helpers import bias, calls, conv, emit, module, normal
 from tvm import relax
 from tvm.relax import op
 

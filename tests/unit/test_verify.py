@@ -29,6 +29,9 @@ class Computed(BaseModel):
     def _compute(self, inputs: Sequence[Array]) -> Sequence[Array]:
         return [self._function(inputs[0]).astype(np.float32)]
 
+    def _place(self) -> str:
+        return "NumPy"
+
 
 def scale_and_shift(scale: float, shift: float) -> onnx.ModelProto:
     """Make the model `x * scale + shift`."""

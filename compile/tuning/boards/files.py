@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tvm
@@ -15,13 +14,14 @@ from mobilenet_tvm.compile.tuning.measure import random_arguments, random_gates
 from mobilenet_tvm.runtime.atomic import replacing
 from mobilenet_tvm.runtime.measure import Array
 from mobilenet_tvm.schedules import registry
+from mobilenet_tvm.schedules.base import Decision
 from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.presets import native
 from mobilenet_tvm.targets.target import Target
 
 
 def compile_with_arguments(
-    build: Build, workload: Workload, decision: Any, target: Target, path: str
+    build: Build, workload: Workload, decision: Decision, target: Target, path: str
 ) -> Compiled:
     """Compile one candidate; store its arguments, and the default's result, in its folder."""
     folder = Path(path).parent

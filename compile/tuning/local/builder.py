@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tvm
 from tvm import tirx
@@ -17,15 +16,16 @@ from tvm.support.popen_pool import PopenPoolExecutor
 from mobilenet_tvm.compile.codegen.build import write_library
 from mobilenet_tvm.compile.tuning.measure import Failure, Parameters, parameters_of
 from mobilenet_tvm.compile.tuning.task import OnOutcome, Task
+from mobilenet_tvm.schedules.base import Decision
 from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.host import core_count
 from mobilenet_tvm.targets.target import Target
 
 #: Makes the scheduled function of a decision.
-Build = Callable[[Workload, Any, Target], tirx.PrimFunc]
+Build = Callable[[Workload, Decision, Target], tirx.PrimFunc]
 
 #: Compiles a candidate into a file.
-Compile = Callable[[Build, Workload, Any, Target, str], "Compiled"]
+Compile = Callable[[Build, Workload, Decision, Target, str], "Compiled"]
 
 #: A candidate that takes longer to compile has failed, in seconds.
 _TIMEOUT = 60.0
@@ -75,7 +75,7 @@ class Candidate:
 
 
 def compile_candidate(
-    build: Build, workload: Workload, decision: Any, target: Target, path: str
+    build: Build, workload: Workload, decision: Decision, target: Target, path: str
 ) -> Compiled:
     """Compile one candidate, for any target, as the network would be."""
     func = build(workload, decision, target).with_attr("global_symbol", "main")

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tvm.support.popen_pool import PopenPoolExecutor
 
@@ -20,6 +19,7 @@ from mobilenet_tvm.compile.tuning.task import OnOutcome, Outcome
 from mobilenet_tvm.runtime.device import open_device
 from mobilenet_tvm.runtime.measure import pinned_threads
 from mobilenet_tvm.runtime.threads import Threads
+from mobilenet_tvm.schedules.base import Decision
 from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.host import architecture, cpu_features, machine_name
@@ -41,7 +41,7 @@ def start(threads: int, kind: str) -> None:
 def measure_here(
     path: str,
     workload: Workload,
-    decision: Any,
+    decision: Decision,
     parameters: Parameters,
     reference: Path,
     target: Target,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import tvm
 
@@ -21,6 +20,7 @@ from mobilenet_tvm.compile.tuning.static.caches import Caches
 from mobilenet_tvm.compile.tuning.static.statements import LINE_BYTES
 from mobilenet_tvm.compile.tuning.static.trace import Path, address_of, trace
 from mobilenet_tvm.schedules import registry
+from mobilenet_tvm.schedules.base import Decision
 from mobilenet_tvm.schedules.workloads import TENSOR_STEPS, Workload
 from mobilenet_tvm.targets.target import Target
 
@@ -51,14 +51,14 @@ class Estimate:
     seconds: float
 
 
-def estimate(workload: Workload, decision: Any, target: Target) -> Estimate:
+def estimate(workload: Workload, decision: Decision, target: Target) -> Estimate:
     """Estimate the time of a layer on one core.
 
     Parameters
     ----------
     workload : Workload
         The layer.
-    decision : object
+    decision : Decision
         How it is computed.
     target : Target
         The machine, which must have a `core`.
