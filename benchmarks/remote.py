@@ -35,7 +35,7 @@ def local_board() -> Iterator[str]:
             text=True,
         ) as process:
             assert process.stderr is not None  # noqa: S101
-            found = re.search(r"listens at (\S+)", process.stderr.readline())
+            found = re.search(r"listens on (\S+)", process.stderr.readline())
             assert found is not None  # noqa: S101
             print(f"board ready     {time.perf_counter() - began:8.2f} s")
             try:

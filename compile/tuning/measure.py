@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from tvm import tirx
 
-from mobilenet_tvm.runtime import measure as protocol
 from mobilenet_tvm.runtime.measure import (
     Array,
     Failure,
     Measurement,
     Place,
     check,
+    measure_candidate,
     time_until_stable,
 )
 from mobilenet_tvm.schedules import registry
@@ -149,4 +149,4 @@ def measure(
     arguments, weights = random_arguments(workload, decision, parameters)
     allowed = tolerance(workload, arguments[-1].size)
     place = place_of(target)
-    return protocol.measure(Path(path), arguments, weights, reference, allowed, place)
+    return measure_candidate(Path(path), arguments, weights, reference, allowed, place)
