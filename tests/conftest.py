@@ -15,10 +15,18 @@ from pocl import Pocl
 from mobilenet_tvm.compile.codegen import nvrtc
 
 
+#: What has to be set up for a test, and the fixtures by which the test says so.
+PARTS = {"board": {"board"}, "opencl": {"pocl", "intel", "on_intel"}}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by the tier that they are in, which is written down here alone."""
     for item in items:
-        if "board" in getattr(item, "fixturenames", ()):
-            item.add_marker("board")
+        fixtures = set(getattr(item, "fixturenames", ()))
+        for part in (part for part, names in PARTS.items() if names & fixtures):
+            item.add_marker(part)
+        if not any(map(item.get_closest_marker, ("slow", "alone", *PARTS))):
+            item.add_marker("quick")
 
 
 @pytest.fixture(scope="session", autouse=True)
