@@ -14,7 +14,6 @@ from pocl import Pocl
 
 from mobilenet_tvm.compile.codegen import nvrtc
 
-
 #: What has to be set up for a test, and the fixtures by which the test says so.
 PARTS = {"board": {"board"}, "opencl": {"pocl", "intel", "on_intel"}}
 

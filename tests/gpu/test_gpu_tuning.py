@@ -14,10 +14,10 @@ from typing import Any
 import cloudpickle
 import pytest
 from intel_opencl import IntelOpenCL
+from networks import compiled
 from remote_boards import SERVE, Server, running
 from tvm import te, tirx
 
-from mobilenet_tvm.compile import compile_model
 from mobilenet_tvm.compile.logs.log import TuningLog
 from mobilenet_tvm.compile.tuning.local.runner import require_native
 from mobilenet_tvm.compile.tuning.measure import place_of
@@ -207,9 +207,9 @@ def test_a_board_measures_on_its_gpu(gpu_board: Server, tmp_path: Path) -> None:
     assert {(r.board, r.device) for r in records} == {("gpu-board", open_device("opencl").name)}
 
 
-def test_a_board_runs_artifacts_on_its_gpu(gpu_board: Server, tmp_path: Path) -> None:
+def test_a_board_runs_artifacts_on_its_gpu(gpu_board: Server) -> None:
     options = {"alpha": 0.25, "resolution": 32, "classes": 3}
-    path = compile_model("v1", "mali:x86", tmp_path / "v1.so", **options).path
+    path = compiled("v1", "mali:x86", **options)
     device = ("--device", f"rpc://{gpu_board.address}")
     verify = run("verify", path, *SMALL, *device)
     assert verify.returncode == 0, verify.stderr

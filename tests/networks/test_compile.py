@@ -13,11 +13,10 @@ import odd_models as odd
 import onnx
 import pytest
 from log_files import workloads, write_log
-from networks import EXPORTS, ODD, TOLERANCE, equals_onnxruntime
+from networks import EXPORTS, ODD, TOLERANCE, equals_onnxruntime, reference
 
 from mobilenet_tvm.compile import compile_model
 from mobilenet_tvm.compile.analysis.verify import verify
-from mobilenet_tvm.compile.models.source import ModelOptions, resolve
 from mobilenet_tvm.runtime import load
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import Workload
@@ -57,8 +56,8 @@ def test_a_model_of_other_decisions_from_a_log(model: str, resolution: int, tmp_
         assert (call["tuned"], call["source"]) == (True, "measured")
     others = [w for w in layers if chosen[w] != registry.default(w, X86)]
     assert len(others) > len(layers) / 2
-    reference = resolve(model, ModelOptions(**options)).model
-    assert max(r.error for r in verify(load(artifact.path), reference, 2)) <= TOLERANCE
+    results = verify(load(artifact.path), reference(model, **options), 2)
+    assert max(result.error for result in results) <= TOLERANCE
 
 
 def test_layers_that_the_log_does_not_know_get_the_default(tmp_path: Path) -> None:
@@ -111,8 +110,8 @@ def test_named_models(name: str, tmp_path: Path) -> None:
 )
 def test_widths_resolutions_and_batches(name: str, options: dict[str, Any], tmp_path: Path) -> None:
     artifact = compile_model(name, "x86", tmp_path / "model.so", **options)
-    reference = resolve(name, ModelOptions(**options)).model
-    assert max(r.error for r in verify(load(artifact.path), reference, 2)) <= TOLERANCE
+    results = verify(load(artifact.path), reference(name, **options), 2)
+    assert max(result.error for result in results) <= TOLERANCE
 
 
 @pytest.mark.parametrize(
