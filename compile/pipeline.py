@@ -1,4 +1,4 @@
-"""The way of a model from ONNX to scheduled loops, as one list to read from top to bottom."""
+"""The compiler pipeline, from ONNX to scheduled loops, to be read from top to bottom."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Pass = Callable[[tvm.IRModule], tvm.IRModule]
 
 
 def graph_passes(dtype: str) -> list[Pass]:
-    """Return the rewrites of the imported graph: fewer operators, NHWC, constants, one type."""
+    """Return the rewrites of the imported graph: folding, NHWC, and the type of values."""
     rewriters: list[type[GraphRewriter]] = [
         NameNodes,
         FoldConstants,
@@ -50,7 +50,7 @@ def graph_passes(dtype: str) -> list[Pass]:
     ]
     return [
         *(lambda mod, rewriter=rewriter: rewriter(mod).run() for rewriter in rewriters),
-        # What FoldConstants does not know, TVM evaluates, slowly.
+        # TVM evaluates the constants that FoldConstants does not know, but slowly.
         relax.transform.FoldConstant(),
         lambda mod: SetDtype(mod, dtype).run(),
     ]
@@ -62,12 +62,12 @@ def operator_passes() -> list[Pass]:
 
 
 def fusion_passes() -> list[Pass]:
-    """Return the passes that make one function of the functions that TVM groups."""
+    """Return the passes that merge the functions that TVM has grouped."""
     return [relax.transform.FuseTIR(), relax.transform.DeadCodeElimination(["main"])]
 
 
 def memory_passes(target: Target) -> list[Pass]:
-    """Return the passes that plan memory and lower the graph to the virtual machine's calls."""
+    """Return the passes that plan memory and lower the graph to calls of the virtual machine."""
     return [
         relax.transform.RewriteDataflowReshape(),
         relax.transform.ToNonDataflow(),
@@ -91,9 +91,9 @@ class Lowered:
     Parameters
     ----------
     mod : IRModule
-        `main` in the virtual machine's form, and one scheduled function per layer.
+        `main` in the form of the virtual machine, and one scheduled function per layer.
     calls : list of NetworkCall
-        What `main` calls, in order.
+        The calls of `main`, in order.
     """
 
     mod: tvm.IRModule
@@ -101,12 +101,12 @@ class Lowered:
 
     @property
     def layers(self) -> list[Layer]:
-        """The calls that have schedules of their own."""
+        """The calls with schedules of their own."""
         return [call.layer for call in self.calls if call.layer]
 
     @property
     def activation_bytes(self) -> int:
-        """Memory that one run takes for what flows between layers, by the static plan."""
+        """Bytes that one run needs for activations, according to the static memory plan."""
         bindings = [b for block in self.mod["main"].body.blocks for b in block.bindings]
         allocations = [
             binding.value
@@ -124,7 +124,7 @@ def lower(
     dump: Path | None = None,
     dtype: str = "float32",
 ) -> Lowered:
-    """Lower an ONNX model to scheduled TensorIR functions and one Relax function that calls them.
+    """Lower an ONNX model to scheduled TensorIR functions and a Relax function that calls them.
 
     Parameters
     ----------
@@ -133,11 +133,11 @@ def lower(
     target : Target
         The machine that the code is for.
     decide : callable
-        Takes a layer's workload and the target, and returns how to compute it.
+        Maps a layer's workload and the target to a decision.
     dump : Path, optional
-        A folder for the module as it is after each phase, in TVM's script.
+        A folder for the module after each phase, as TVMScript.
     dtype : str
-        What layers keep their values in: `float32`, or `float16` on a GPU.
+        Type of the values in layers: `float32`, or `float16` on a GPU.
 
     Returns
     -------
@@ -154,7 +154,7 @@ def lower(
     with tvm_target(target), tvm.transform.PassContext(opt_level=3):
         lowering = LowerLayers(_graph(model, dtype, write), target, decide)
         mod = write.after("3-layers", lowering.run())
-        # What is no layer of its own is grouped and fused by TVM, and scheduled by rule.
+        # Other operators are grouped and fused by TVM, and scheduled by fallback rules.
         names = mod.attrs[NODE_NAMES]
         operators = _run(operator_passes(), mod.without_attr(NODE_NAMES))
         groups = relax.transform.FuseOps()(operators)
@@ -169,16 +169,16 @@ def lower(
 
 
 def layers(model: onnx.ModelProto, target: Target, dtype: str = "float32") -> list[Workload]:
-    """Return the layers with schedules of their own, in the order in which a network calls them.
+    """Return the layers with schedules of their own, in call order.
 
-    Nothing is packed, scheduled or built for it.
+    Nothing is packed, scheduled or built.
 
     Parameters
     ----------
     model : onnx.ModelProto
         A checked model with static inputs.
     target : Target
-        The machine that the code is for: it decides which layers are fused.
+        The machine that the code is for, which determines the layers that are fused.
     dtype : str
         As for `lower`.
     """
@@ -187,7 +187,7 @@ def layers(model: onnx.ModelProto, target: Target, dtype: str = "float32") -> li
 
 
 def _graph(model: onnx.ModelProto, dtype: str, write: _Dump) -> tvm.IRModule:
-    """Return a model as the graph passes leave it."""
+    """Return a model after the graph passes."""
     mod = write.after("1-imported", to_relax(model))
     return write.after("2-graph", _run(graph_passes(dtype), mod))
 
@@ -199,7 +199,7 @@ def _run(passes: list[Pass], mod: tvm.IRModule) -> tvm.IRModule:
 
 
 class _Dump:
-    """Writes the module after each phase, in TVM's script, if there is a folder for it."""
+    """Writes the module after each phase as TVMScript, if a folder is given."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder

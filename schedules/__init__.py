@@ -1,4 +1,4 @@
-"""How a loop nest becomes fast: schedules by operator, and rules for what has none of its own."""
+"""Schedules: one per operator, and fallback rules for everything else."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from mobilenet_tvm.schedules.base import Rule
 from mobilenet_tvm.schedules.fallback import convolution, elementwise, gpu, reduction
 from mobilenet_tvm.targets.target import Target
 
-#: Rules for CPUs, in order of priority: the last one takes anything.
+#: Fallback rules for CPUs, in order of priority; the last one accepts any function.
 RULES: tuple[Rule, ...] = (convolution.apply, elementwise.apply, reduction.apply)
-#: The same for GPUs.
+#: Fallback rules for GPUs.
 GPU_RULES: tuple[Rule, ...] = (gpu.apply,)
 
 
 def schedule_module(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
-    """Give each loop nest of a module the schedule of the first rule that takes it.
+    """Schedule each function of a module by the first fallback rule that accepts it.
 
     Parameters
     ----------
     mod : IRModule
-        Relax functions, left as they are, and unscheduled TensorIR functions.
+        Relax functions, which are left unchanged, and unscheduled TensorIR functions.
     target : Target
         The machine that the code is for.
 

@@ -1,4 +1,4 @@
-"""What a schedule is: how the layers of one operator are computed on one kind of target."""
+"""The interface of a schedule: it computes the layers of one operator on one kind of target."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from mobilenet_tvm.targets.target import Target
 
 Array = np.ndarray[Any, Any]
 
-#: A rule for functions that have no schedule of their own; it returns None for one that is not its.
+#: A fallback rule; it returns None for a function that it does not handle.
 Rule = Callable[[tirx.PrimFunc, Target], s_tir.Schedule | None]
 
 
 class Decision:
-    """How to compute a layer: a frozen dataclass of numbers, as tuning logs write it.
+    """How to compute a layer: a frozen dataclass of numbers, as stored in tuning logs.
 
-    Each schedule has a type of its own.
+    Each schedule defines its own subclass.
     """
 
 
@@ -36,48 +36,49 @@ class Schedule(ABC, Generic[W, D]):
     Attributes
     ----------
     workload_type : type
-        Of the layers.
+        Type of the layers.
     decision_type : type
-        Of its decisions.
+        Type of its decisions.
     """
 
     workload_type: type[W]
     decision_type: type[D]
 
     def takes(self, workload: Workload, target: Target) -> bool:  # noqa: ARG002
-        """Tell whether a layer is this schedule's, on a target of its kind."""
+        """Return whether this schedule computes a layer, on a target of its kind."""
         return isinstance(workload, self.workload_type)
 
     @abstractmethod
     def default(self, workload: W, target: Target) -> D:
-        """Choose a decision from the target's description alone; always a valid one."""
+        """Choose a valid decision from the target's description alone."""
 
     @abstractmethod
     def space(self, workload: W, target: Target) -> dict[str, list[Any]]:
-        """Return the candidates for each part of a decision."""
+        """Return the candidate values of each part of a decision."""
 
     @abstractmethod
     def valid(self, workload: W, decision: D, target: Target) -> bool:
-        """Tell whether `build` takes a decision."""
+        """Return whether `build` accepts a decision."""
 
     @abstractmethod
     def decisions(self, workload: W, target: Target) -> list[D]:
-        """Return the valid decisions of the space, each once."""
+        """Return the valid decisions in the space, without duplicates."""
 
     def pack(self, weights: Sequence[Array], decision: D) -> list[Array]:  # noqa: ARG002
-        """Lay weights out as the schedule reads them.
+        """Pack weights into the layout that the schedule reads.
 
         Parameters
         ----------
         weights : sequence of ndarray
-            Of the shapes that the workload's `weights` says.
+            Of the shapes given by the workload's `weights`.
         decision : Decision
             The layer's.
 
         Returns
         -------
         list of ndarray
-            As many, in the function's order. Without another word they are read as they are.
+            The same number of arrays, in the function's order. By default they are only made
+            contiguous.
         """
         return [np.ascontiguousarray(weight) for weight in weights]
 
@@ -97,29 +98,29 @@ class Schedule(ABC, Generic[W, D]):
         Returns
         -------
         PrimFunc
-            Takes the data; for each layer in the workload its packed weights, gates where it has
-            any, and its epilogue's tensors; and the output. Pictures are in NHWC, but for one that
-            a stem reads in NCHW.
+            Takes the data; for each layer in the workload its packed weights, its gates if it has
+            any, and its epilogue's tensors; and the output. Images are in NHWC, except that a stem
+            may read NCHW.
         """
 
     @abstractmethod
     def features(self, workload: W, decision: D, target: Target) -> dict[str, float]:
-        """Describe a decision for the tuner's cost model, by numbers that compare layers."""
+        """Describe a decision for the cost model, by numbers that are comparable across layers."""
 
     @abstractmethod
     def cycles(self, workload: W, decision: D, target: Target) -> float:
-        """Estimate what a decision costs; on CPUs, only to compare those of one layer."""
+        """Estimate a decision's cost in cycles; on CPUs, comparable only within one layer."""
 
     def pays(self, workload: W, target: Target) -> bool:  # noqa: ARG002
-        """Tell whether a fused layer, or one with gates, is faster than its parts apart."""
+        """Return whether a fused or gated layer is faster than its separate parts."""
         return True
 
     def stages(self, workload: W, target: Target) -> list[W]:  # noqa: ARG002
-        """Return the layers that together compute one: itself, where one function does it well."""
+        """Return the layers that together compute a workload; usually just the workload itself."""
         return [workload]
 
 
 @functools.cache
 def default_decision(schedule: Schedule[W, D], workload: W, target: Target) -> D:
-    """Return a schedule's default decision, which is computed once."""
+    """Return a schedule's default decision, computed once."""
     return schedule.default(workload, target)

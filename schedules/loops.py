@@ -1,4 +1,4 @@
-"""Blocks and loops of a function that is being scheduled, and divisors of their extents."""
+"""Helpers for scheduling: blocks and loops of a function, and divisors of their extents."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 
 def blocks_of(sch: s_tir.Schedule) -> list[SBlockRV]:
-    """Return the leaf blocks of a function in the order in which they run."""
+    """Return the leaf blocks of a function in execution order."""
     return list(sch.get_child_blocks(sch.get_sblock("root")))
 
 
@@ -22,7 +22,7 @@ def iteration_types(sch: s_tir.Schedule, block: SBlockRV) -> str:
 
 
 def is_reduction(sch: s_tir.Schedule, block: SBlockRV) -> bool:
-    """Tell whether a block sums (or otherwise reduces) over an axis."""
+    """Return whether a block sums (or otherwise reduces) over an axis."""
     return "R" in iteration_types(sch, block)
 
 
@@ -42,7 +42,7 @@ def divisor_at_most(number: int, limit: int) -> int:
 
 
 def inline_all_but(sch: s_tir.Schedule, keep: set[str]) -> None:
-    """Inline every element-wise block, except the named ones and the one that writes the output."""
+    """Inline all element-wise blocks except the named ones and the output block."""
     for block in blocks_of(sch):
         name = sch.get(block).name_hint
         if name in keep or is_reduction(sch, block) or sch.get_consumers(block) == []:
@@ -56,16 +56,16 @@ def inline_all_but(sch: s_tir.Schedule, keep: set[str]) -> None:
 def replace_body(
     func: tirx.PrimFunc, loop_var: tirx.Var, change: Callable[[Any], Any]
 ) -> tirx.PrimFunc:
-    """Return a scheduled function with another body in one loop; it cannot be scheduled further.
+    """Return a function with the body of one loop replaced; it cannot be scheduled further.
 
     Parameters
     ----------
     func : PrimFunc
-        From a schedule.
+        A scheduled function.
     loop_var : Var
-        Of the loop.
+        The loop's variable.
     change : callable
-        Takes the loop's body and returns the new one.
+        Maps the loop's body to the new one.
     """
 
     def changed(stmt: Any) -> Any:

@@ -1,6 +1,6 @@
-"""Which schedule computes a layer: the first that takes it, of a list for each kind of target.
+"""Registry of schedules: the first in a target's list that accepts a layer computes it.
 
-A new schedule is a file of its own and a line in these lists.
+To add a schedule, add a file and a line in these lists.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _CUDA: tuple[Schedule[Any, Any], ...] = (
     gpu_depthwise.SCHEDULE,
     gpu_pooling.SCHEDULE,
 )
-#: In order of priority, by the kind of a target.
+#: Schedules by kind of target, in order of priority.
 SCHEDULES = {"llvm": _CPU, "opencl": _OPENCL, "cuda": _CUDA}
 
 _BY_DECISION = {
@@ -68,7 +68,7 @@ _BY_DECISION = {
 
 @functools.cache
 def find(workload: Workload, target: Target) -> Schedule[Any, Any] | None:
-    """Return a layer's schedule on a target; None where there is none, as for some fused layers."""
+    """Return a layer's schedule on a target, or None, as for some fused layers."""
     schedules = SCHEDULES[target.kind]
     return next((schedule for schedule in schedules if schedule.takes(workload, target)), None)
 
@@ -83,57 +83,57 @@ def _schedule(workload: Workload, target: Target) -> Schedule[Any, Any]:
 
 
 def supports(workload: Workload, target: Target) -> bool:
-    """Tell whether a target has a schedule for a layer."""
+    """Return whether a target has a schedule for a layer."""
     return find(workload, target) is not None
 
 
 def default(workload: Workload, target: Target) -> Decision:
-    """Return the decision that follows from the target's description alone."""
+    """Return the decision derived from the target's description alone."""
     found: Decision = default_decision(_schedule(workload, target), workload, target)
     return found
 
 
 def space(workload: Workload, target: Target) -> dict[str, list[Any]]:
-    """Return the candidates for each part of a decision."""
+    """Return the candidate values of each part of a decision."""
     return _schedule(workload, target).space(workload, target)
 
 
 def decisions(workload: Workload, target: Target) -> list[Decision]:
-    """Return the valid decisions of a workload's space, the default first, each once."""
+    """Return the valid decisions of a workload, the default first, without duplicates."""
     others = _schedule(workload, target).decisions(workload, target)
     return list(dict.fromkeys([default(workload, target), *others]))
 
 
 def decision(workload: Workload, values: Mapping[str, Any], target: Target) -> Decision:
-    """Return the decision that somebody else wrote down, as a tuning log has it.
+    """Return a decision read from outside, such as a tuning log, after validation.
 
     Parameters
     ----------
     workload : Workload
         The layer.
     values : mapping of str to int or bool
-        By name, as in `vars` of a decision. Nothing is taken on trust.
+        Values by name, as in `vars` of a decision. They are validated.
     target : Target
         The machine that the code is for.
 
     Returns
     -------
     Decision
-        Of the layer's schedule.
+        Of the type of the layer's schedule.
 
     Raises
     ------
     ValueError
-        If a name or a type is wrong, or the schedule cannot do it for this layer and target.
+        If a name or a type is wrong, or the decision is not valid for this layer and target.
     """
     schedule = _schedule(workload, target)
     types = get_type_hints(schedule.decision_type)
     if set(values) != set(types):
         raise ValueError(f"it has {[*values]} instead of {[*types]}")
     for name, value in values.items():
-        # isinstance would take True for a number.
+        # isinstance would accept True as an int.
         if type(value) is not types[name]:
-            raise ValueError(f"{name} {value!r} is no {types[name].__name__}")
+            raise ValueError(f"{name} {value!r} is not of type {types[name].__name__}")
     made: Decision = schedule.decision_type(**values)
     if not schedule.valid(workload, made, target):
         shown = " ".join(f"{name}={value}" for name, value in values.items())
@@ -142,24 +142,24 @@ def decision(workload: Workload, values: Mapping[str, Any], target: Target) -> D
 
 
 def pays(workload: Workload, target: Target) -> bool:
-    """Tell whether a fused layer, or one with gates, has a schedule and is faster so."""
+    """Return whether a fused or gated layer has a schedule and is faster than its parts."""
     schedule = find(workload, target)
     return schedule is not None and schedule.pays(workload, target)
 
 
 def fuse(parts: Sequence[Workload], target: Target) -> Workload | None:
-    """Return layers, each read by the next alone, as one, where that pays."""
+    """Fuse consecutive layers, each read only by the next, or return None if it does not pay."""
     fused = (kind.fuse(parts) for kind in OPERATORS.values())
     return next((layer for layer in fused if layer and pays(layer, target)), None)
 
 
 def stages(workload: Workload, target: Target) -> list[Workload]:
-    """Return the layers that together compute one: itself, where one function does it well."""
+    """Return the layers that together compute a workload; usually just the workload itself."""
     return _schedule(workload, target).stages(workload, target)
 
 
 def pack(decision: Decision, weights: Sequence[Array]) -> list[Array]:
-    """Return weights, one array for each layer with any, as a decision's function reads them."""
+    """Pack weights, one array per layer that has any, for the function of a decision."""
     return _BY_DECISION[type(decision)].pack(weights, decision)
 
 
@@ -174,5 +174,5 @@ def features(workload: Workload, decision: Decision, target: Target) -> dict[str
 
 
 def cycles(workload: Workload, decision: Decision, target: Target) -> float:
-    """Estimate what a decision costs; on CPUs, only to compare those of one layer."""
+    """Estimate a decision's cost in cycles; on CPUs, comparable only within one layer."""
     return _BY_DECISION[type(decision)].cycles(workload, decision, target)

@@ -1,4 +1,4 @@
-"""Stages of tensor expressions that several schedules have: padding and the epilogue."""
+"""Tensor expression stages shared by schedules: padding and the epilogue."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def epilogue_stage(
     element: Callable[..., Any],
     name: str = "epilogue",
 ) -> tuple[list[te.Tensor], te.Tensor]:
-    """Return a layer's last stage, all steps of an epilogue, and the tensors that they read.
+    """Return the tensors that an epilogue reads, and the stage that applies all its steps.
 
     Parameters
     ----------
     workload : Workload
-        The layer. The tensors have the weights' type.
+        The layer. The tensors have the type of its weights.
     shape : sequence of int
-        Of the output; channels come last.
+        Shape of the output, channels last.
     element : callable
-        Gives the sum at an output element's indices. The steps compute in its type.
+        Maps the indices of an output element to its sum. The steps compute in the sum's type.
     name : str
-        Of the stage's block.
+        Name of the stage's block.
     """
     epilogue, types = workload.epilogue, workload.types
     shapes = {
@@ -57,7 +57,7 @@ def epilogue_stage(
 
 
 def padded(data: te.Tensor, padding: Sequence[int], nchw: bool = False) -> te.Tensor:
-    """Return a picture with a border of zeros: top, left, bottom, right; NHWC unless `nchw`."""
+    """Return zero-padded data; padding is top, left, bottom, right; NHWC unless `nchw`."""
     top, left, bottom, right = padding
     rows, columns = (2, 3) if nchw else (1, 2)
     shape = [int(extent) for extent in data.shape]

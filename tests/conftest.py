@@ -14,18 +14,17 @@ from pocl import Pocl
 
 from mobilenet_tvm.compile.codegen import nvrtc
 
-#: What has to be set up for a test, and the fixtures by which the test says so.
-PARTS = {"board": {"board"}, "opencl": {"pocl", "intel", "on_intel"}}
+#: Fixtures of tests that the quick tier leaves out: what needs a tool's set-up, or farms of boards.
+FULL = {"board", "intel", "on_intel", "pocl", "tracker"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by the tier that they are in, which is written down here alone."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
-        for part in (part for part, names in PARTS.items() if names & fixtures):
-            item.add_marker(part)
-        if not any(map(item.get_closest_marker, ("slow", "alone", *PARTS))):
-            item.add_marker("quick")
+        if "board" in fixtures:
+            item.add_marker("board")
+        if fixtures & FULL or item.get_closest_marker("alone"):
+            item.add_marker("full")
 
 
 @pytest.fixture(scope="session", autouse=True)

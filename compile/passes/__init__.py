@@ -1,1 +1,1 @@
-"""Graph passes: each file holds one rewrite of the imported Relax function."""
+"""Graph passes: one file per rewrite of the imported Relax function."""

@@ -1,4 +1,4 @@
-"""Adds a form of a network that launches its kernels at once, as a CUDA graph."""
+"""A compiler pass that adds a version of `main` whose kernels are launched as one CUDA graph."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from tvm import relax
 
 from mobilenet_tvm.runtime.model import GRAPH
 
-# Of TVM: parameters from this number on are at the same address in every call.
+# An attribute of TVM: parameters from this index on have the same address in every call.
 _NUM_INPUT = "num_input"
 
 
 def add_cuda_graph(mod: tvm.IRModule) -> tvm.IRModule:
-    """Add a copy of `main` whose kernels are captured by the first call and replayed by others.
+    """Add a copy of `main` whose kernels are captured by the first call and replayed by later ones.
 
-    The graph holds addresses. The copy's memory is kept from call to call for it, and so has its
-    caller to keep the inputs: the runtime does, and copies new ones to the same place. The kernels
-    that write outputs, which get new memory in every call, stay outside.
+    The graph holds addresses, so the copy keeps its memory from call to call, and its caller must
+    keep the inputs in place: the runtime copies new ones to the same addresses. The kernels that
+    write outputs, which get new memory in every call, are not part of the graph.
 
     Parameters
     ----------
     mod : IRModule
-        With planned memory, before it is lowered to the virtual machine's calls.
+        With planned memory, before it is lowered to calls of the virtual machine.
 
     Returns
     -------
     IRModule
-        `main` is as before, to run and profile kernel by kernel.
+        `main` is unchanged, to run and profile kernel by kernel.
     """
     main = mod["main"]
     captured = relax.utils.copy_with_new_vars(main).with_attr(_NUM_INPUT, 0)

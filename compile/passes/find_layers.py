@@ -1,6 +1,6 @@
-"""Finds the layers of a network: which convolutions go together with what follows them.
+"""Analysis that finds the layers of a network: convolutions and the operators fused into them.
 
-Nothing is packed, scheduled or rewritten here.
+It does not pack, schedule or rewrite anything.
 """
 
 from __future__ import annotations
@@ -37,27 +37,27 @@ from mobilenet_tvm.schedules.workloads import (
 )
 from mobilenet_tvm.targets.target import Target
 
-#: No schedule fuses more layers.
+#: The most layers that any schedule fuses.
 MAX_FUSED = 3
 
 
 @dataclass(frozen=True)
 class FoundLayer:
-    """A place of the network that a scheduled function computes.
+    """A part of the network that a scheduled function computes.
 
     Parameters
     ----------
     stages : tuple of Workload
-        What is computed one after the other; mostly one function.
+        Workloads to compute one after the other; usually a single one.
     data : Expr
-        What the first stage reads.
+        The input of the first stage.
     weights : tuple of ndarray
-        Of all layers that are fused in it, as the workload's `weights` says.
+        Weights of all layers fused in it, of the shapes given by the workload's `weights`.
     operands : tuple of tuple
-        Gates and what the epilogue reads, for each of these layers: values of the network, or
+        Gates and operands of the epilogue, for each of these layers: values of the network, or
         constants.
     node : int, optional
-        The place of the ONNX node that the first of these layers comes from.
+        Index of the ONNX node that the first of these layers comes from.
     """
 
     stages: tuple[Workload, ...]
@@ -69,36 +69,36 @@ class FoundLayer:
 
 @dataclass
 class _Chain:
-    """A convolution, and the element-wise operators that its function applies as well."""
+    """A layer's first operator and the element-wise operators fused into it."""
 
     head: relax.Var
     kind: Head
-    #: Gates that multiply what it reads, one for each picture; they are its first operand.
+    #: Number of gate vectors, one per image, that multiply the input; they are the first operand.
     gates: int = 0
     steps: list[Step] = field(default_factory=list)
     operands: list[relax.Expr | Array] = field(default_factory=list)
-    #: The type of the result, where it is not that of the head.
+    #: The type of the result, if it differs from that of the head.
     result: str = ""
-    #: The layer before, which is fused into this one and may itself have another before it.
+    #: The preceding layer fused into this one, which may itself have one.
     before: _Chain | None = None
 
 
 class FindLayers:
-    """Looks at a network in NHWC.
+    """Finds the layers of a network in NHWC.
 
     Parameters
     ----------
     mod : IRModule
-        With the network in `main`.
+        The network, in `main`.
     target : Target
-        The machine: it decides which layers are fused.
+        The machine, which determines the layers that are fused.
 
     Attributes
     ----------
     found : dict of Var to FoundLayer
-        By the variable of the layer's result, in the network's order.
+        Layers by the variable of their result, in the order of the network.
     inside : set of Var
-        Variables that only layers read, and compute themselves.
+        Variables inside layers, which are not computed separately.
     """
 
     def __init__(self, mod: tvm.IRModule, target: Target) -> None:
@@ -112,7 +112,7 @@ class FindLayers:
                 for argument in binding.value.args:
                     self._consumers[argument].append(binding.var)
         self.inside: set[relax.Var] = set()
-        #: By their last variable.
+        #: Chains by their last variable.
         self._chains: dict[relax.Var, _Chain] = {}
         for binding in bindings:
             kind = head_of(binding.value)
@@ -124,15 +124,15 @@ class FindLayers:
 
     @cached_property
     def found(self) -> dict[relax.Var, FoundLayer]:
-        """The layers, by the variable of their result, in the network's order."""
+        """The layers by the variable of their result, in the order of the network."""
         return {var: self._layer(self._chains[var]) for var in self._values if var in self._chains}
 
     def calls(self) -> list[Workload]:
-        """Return what the network computes by schedules of their own, in order."""
+        """Return the workloads that have schedules of their own, in call order."""
         return [stage for layer in self.found.values() for stage in layer.stages]
 
     def _grow(self, chain: _Chain) -> None:
-        """Extend a chain from its head as long as the only reader is an element-wise operator."""
+        """Extend a chain from its head while the only consumer is an element-wise operator."""
         last = chain.head
         while self._uses[last] == 1 and len(self._consumers[last]) == 1 and not chain.result:
             reader = self._consumers[last][0]
@@ -153,12 +153,12 @@ class FindLayers:
         self._chains[last] = chain
 
     def _gate(self, chain: _Chain) -> None:
-        """Let a pointwise layer multiply what it reads by a factor per channel, where that pays."""
+        """Fuse a multiplication of a pointwise layer's input by gates, if it pays."""
         workload, data = self._workload(chain), self._values[chain.head].args[0]
-        swallowed = data in self.inside or data in self._chains
-        if not isinstance(workload, Pointwise) or swallowed or self._uses[data] > 1:
+        fused = data in self.inside or data in self._chains
+        if not isinstance(workload, Pointwise) or fused or self._uses[data] > 1:
             return
-        factors = _pictures_and_gates(self._values.get(data))
+        factors = _images_and_gates(self._values.get(data))
         if factors is None:
             return
         gates = shape_of(factors[1])[0]
@@ -168,7 +168,7 @@ class FindLayers:
             chain.operands.insert(0, factors[1])
 
     def _fuse(self, chain: _Chain) -> None:
-        """Let a layer compute those before it, as many as pay."""
+        """Fuse as many preceding layers into a layer as pays."""
         chains = [chain]
         while len(chains) < MAX_FUSED:
             before = self._only_before(chains[0])
@@ -177,11 +177,11 @@ class FindLayers:
             chains.insert(0, before)
         while len(chains) > 1:
             if registry.fuse([self._workload(link) for link in chains], self._target):
-                self._swallow(chains)
+                self._merge(chains)
                 return
             chains.pop(0)
 
-    def _swallow(self, chains: Sequence[_Chain]) -> None:
+    def _merge(self, chains: Sequence[_Chain]) -> None:
         for before, chain in itertools.pairwise(chains):
             last = self._values[chain.head].args[0]
             chain.before = before
@@ -189,7 +189,7 @@ class FindLayers:
             self.inside.add(last)
 
     def _only_before(self, chain: _Chain) -> _Chain | None:
-        """Return the chain whose result only this one reads, if it is one."""
+        """Return the chain whose result is read only by this one, if there is one."""
         data = self._values[chain.head].args[0]
         return self._chains.get(data) if self._uses[data] == 1 else None
 
@@ -210,24 +210,24 @@ class FindLayers:
         )
 
     def _data(self, chain: _Chain, workload: Workload) -> relax.Expr:
-        """Return what a layer reads: a stem reads a picture in float32, and in NCHW, as it is."""
+        """Return the input of a layer; a stem reads float32 and NCHW images without conversion."""
         head = self._values[chain.head]
-        picture = self._nchw_picture(head)
-        if picture is not None:
-            return picture
+        image = self._nchw_image(head)
+        if image is not None:
+            return image
         if chain.gates:
-            factors = _pictures_and_gates(self._values[head.args[0]])
+            factors = _images_and_gates(self._values[head.args[0]])
             assert factors is not None  # noqa: S101
             return factors[0]
         data = head.args[0]
         return data if workload.reads == str(data.ty.dtype) else self._uncast(data)
 
     def _uncast(self, data: relax.Expr) -> relax.Expr:
-        """Return what float16 data were before, if they were float32."""
+        """Return the float32 value that float16 data were converted from, or the data."""
         call = self._producer(data, "astype")
         return data if call is None or str(data.ty.dtype) != "float16" else call.args[0]
 
-    def _nchw_picture(self, head: relax.Call) -> relax.Expr | None:
+    def _nchw_image(self, head: relax.Call) -> relax.Expr | None:
         call = self._producer(self._uncast(head.args[0]), "permute_dims")
         if call is None or tuple(map(int, call.attrs.axes or ())) != TO_NHWC:
             return None
@@ -237,15 +237,15 @@ class FindLayers:
         return call.args[0] if full and tuple(shape_of(head.args[1])[:2]) != (1, 1) else None
 
     def _producer(self, expr: relax.Expr, name: str) -> relax.Call | None:
-        """Return the call that produced a value, if it is one of an operator."""
+        """Return the call that produced a value, if it is of the named operator."""
         value = self._values.get(expr) if isinstance(expr, relax.Var) else None
         return value if isinstance(value, relax.Call) and op_name(value) == name else None
 
     def _workload(self, chain: _Chain) -> Workload:
-        """Return what a layer computes."""
+        """Return the workload of a layer."""
         head = self._values[chain.head]
         workload = chain.kind.describe(head)
-        if isinstance(workload, Convolution) and self._nchw_picture(head) is not None:
+        if isinstance(workload, Convolution) and self._nchw_image(head) is not None:
             workload = replace(workload, reads_nchw=True)
         if isinstance(workload, Pointwise):
             workload = replace(workload, gates=chain.gates)
@@ -255,7 +255,7 @@ class FindLayers:
 
 
 def _widens(call: relax.Expr, data: relax.Var) -> bool:
-    """Tell whether a call makes float32 of float16 data."""
+    """Return whether a call converts float16 data to float32."""
     if not isinstance(call, relax.Call) or op_name(call) != "astype":
         return False
     return (str(data.ty.dtype), str(call.ty.dtype)) == ("float16", "float32")
@@ -289,20 +289,20 @@ def _step(call: relax.Expr, data: relax.Var) -> tuple[Step, relax.Expr | Array |
     return None
 
 
-def _pictures_and_gates(product: relax.Expr | None) -> tuple[relax.Var, relax.Var] | None:
-    """Return pictures and their gates, one factor per channel, if a product is of these."""
+def _images_and_gates(product: relax.Expr | None) -> tuple[relax.Var, relax.Var] | None:
+    """Return the images and gates (one factor per channel) of a product, or None."""
     if not isinstance(product, relax.Call) or op_name(product) != "multiply":
         return None
-    pictures, gates = sorted(product.args, key=lambda factor: -math.prod(shape_of(factor)))
-    if not (isinstance(pictures, relax.Var) and isinstance(gates, relax.Var)):
+    images, gates = sorted(product.args, key=lambda factor: -math.prod(shape_of(factor)))
+    if not (isinstance(images, relax.Var) and isinstance(gates, relax.Var)):
         return None
-    shape = shape_of(pictures)
+    shape = shape_of(images)
     fit = len(shape) == 4 and shape_of(gates) == (shape[0], 1, 1, shape[3])
-    return (pictures, gates) if fit and shape == shape_of(product) else None
+    return (images, gates) if fit and shape == shape_of(product) else None
 
 
 def _channels(value: Array | None, shape: tuple[int, ...], result: tuple[int, ...]) -> Array | None:
-    """Return a constant as one number per channel (the last axis), if it is that."""
+    """Return a constant as one number per channel (the last axis), or None if it is not."""
     if value is None or str(value.dtype) not in DTYPES or shape != result:
         return None
     if value.size != 1 and (value.size != shape[-1] or value.shape[-1:] != shape[-1:]):

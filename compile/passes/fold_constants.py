@@ -15,14 +15,14 @@ Array = np.ndarray[Any, Any]
 
 
 class FoldConstants(GraphRewriter):
-    """Evaluate with numpy what exporters leave between a weight and its use.
+    """Evaluate with NumPy the operators that exporters leave between a weight and its use.
 
-    TVM's own FoldConstant compiles each call by LLVM, some 35 ms apiece: 6.6 s for
-    MobileNetV3-Large as imported. It stays as the fallback for operators not listed here.
+    TVM's own FoldConstant compiles each call with LLVM, which takes about 35 ms: 6.6 s for
+    MobileNetV3-Large as imported. It remains the fallback for operators not listed here.
     """
 
     def visit_call(self, call: relax.Call) -> relax.Expr | None:
-        """Replace a known call of constants by its value."""
+        """Replace a known call on constants by its value."""
         evaluate = _EVALUATE.get(op_name(call))
         if evaluate is None:
             return None

@@ -14,12 +14,12 @@ from mobilenet_tvm.compile.passes.values import constant, constant_value, op_nam
 class FoldScale(GraphRewriter):
     """Turn convolution, batch norm, scale and shift into a convolution and one bias.
 
-    Works on NCHW. A value with a second use is left alone: folding it would compute
+    Works on NCHW. A value with a second use is left unchanged: folding it would compute
     the convolution twice.
     """
 
     def visit(self, value: relax.Expr) -> relax.Expr | None:
-        """Unpack batch norm's result and rewrite calls."""
+        """Unpack the result of batch norm, and rewrite calls."""
         if isinstance(value, relax.TupleGetItem) and value.index == 0:
             call = self.producer(value.tuple_value, "nn.batch_norm")
             if call is not None and not call.attrs.training:
@@ -27,7 +27,7 @@ class FoldScale(GraphRewriter):
         return super().visit(value)
 
     def visit_call(self, call: relax.Call) -> relax.Expr | None:
-        """Fold a constant factor or term into what precedes it."""
+        """Fold a constant factor or term into the preceding operator."""
         name = op_name(call)
         if name not in ("multiply", "divide", "add", "subtract"):
             return None
@@ -59,7 +59,7 @@ class FoldScale(GraphRewriter):
         return relax.op.add(scaled, _broadcast(shift, data)) if shifted is None else shifted
 
     def _scale(self, data: relax.Expr, scale: np.ndarray[Any, Any]) -> relax.Expr | None:
-        """Return `data * scale` without a multiplication, or None where it takes one."""
+        """Return `data * scale` without a multiplication, or None if one is needed."""
         if not self.used_once(data):
             return None
         shifted = self.producer(data, "add")
@@ -78,7 +78,7 @@ class FoldScale(GraphRewriter):
         return relax.Call(conv.op, [conv.args[0], constant(scaled)], conv.attrs)
 
     def _shift(self, data: relax.Expr, shift: np.ndarray[Any, Any]) -> relax.Expr | None:
-        """Return `data + shift` with one addition, where `data` already is a sum."""
+        """Return `data + shift` with a single addition, if `data` is already a sum."""
         summed = self.producer(data, "add")
         if summed is None or not self.used_once(data):
             return None
@@ -91,7 +91,7 @@ class FoldScale(GraphRewriter):
 def _per_channel(
     data: relax.Expr, value: np.ndarray[Any, Any] | None
 ) -> np.ndarray[Any, Any] | None:
-    """Return a constant as one float64 per channel of `data`, if it is that."""
+    """Return a constant as one float64 per channel of `data`, or None if it is not."""
     rank = len(shape_of(data))
     if value is None or rank < 2 or value.ndim > rank or value.dtype.kind != "f":
         return None

@@ -1,6 +1,6 @@
-"""The operators with which layers begin: which calls they are, and what they compute.
+"""Heads of layers: the calls that begin a layer, and the workloads that they compute.
 
-A new kind of layer is one more entry of `HEADS`.
+To add a kind of layer, add an entry to `HEADS`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mobilenet_tvm.schedules.workloads import (
     Workload,
 )
 
-#: What layers compute in.
+#: Types of the values that layers compute.
 DTYPES = ("float32", "float16")
 
 #: The stem's schedule unrolls all input channels.
@@ -34,11 +34,11 @@ class Head:
     Parameters
     ----------
     takes : callable
-        Tells whether a call is one.
+        Whether a call is such an operator.
     describe : callable
-        Returns what it computes, without an epilogue.
+        Returns its workload, without an epilogue.
     weights : callable
-        Returns its weights, in the shapes that the workload's `weights` says.
+        Returns its weights, of the shapes given by the workload's `weights`.
     """
 
     takes: Callable[[relax.Call], bool]
@@ -47,7 +47,7 @@ class Head:
 
 
 def head_of(value: relax.Expr) -> Head | None:
-    """Return what a bound value begins, if it begins a layer."""
+    """Return the head of the layer that a bound value begins, if it begins one."""
     if not isinstance(value, relax.Call) or not isinstance(value.ty, relax.TensorType):
         return None
     if str(value.ty.dtype) not in DTYPES:
@@ -81,7 +81,7 @@ def _dense(call: relax.Call) -> Workload:
 
 
 def _is_convolution(call: relax.Call) -> bool:
-    """Tell whether a call is a convolution in NHWC by constant weights, without dilation."""
+    """Return whether a call is an NHWC convolution with constant weights and no dilation."""
     if op_name(call) != "nn.conv2d" or constant_value(call.args[1]) is None:
         return False
     attrs = call.attrs
@@ -89,7 +89,7 @@ def _is_convolution(call: relax.Call) -> bool:
 
 
 def _is_pointwise(call: relax.Call) -> bool:
-    """Tell whether a call is a convolution that reads each pixel once."""
+    """Return whether a call is a 1x1 convolution with stride 1 and no padding."""
     if not _is_convolution(call) or int(call.attrs.groups) != 1:
         return False
     return _window(call) == Window((1, 1))

@@ -1,4 +1,4 @@
-"""A compiler pass that makes each layer that was found a call of its scheduled function."""
+"""A compiler pass that replaces each layer by a call of its scheduled function."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Decide = Callable[[Workload, Target], Decision]
 
 @dataclass(frozen=True)
 class Layer:
-    """One lowered layer; several places of the network may call it.
+    """One lowered layer, which the network may call several times.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Layer:
     workload : Workload
         What it computes.
     decision : Decision
-        How.
+        How it is computed.
     func : PrimFunc
         The scheduled function.
     """
@@ -45,16 +45,16 @@ class Layer:
 
 
 class LowerLayers(GraphRewriter):
-    """Replace layers by calls of their functions, which `layers` lists after `run`.
+    """Replace layers by calls of their functions, which are in `layers` after `run`.
 
-    The calls name their function instead of referring to it, since it sees pictures as
-    matrices of pixels x channels, while the graph sees NHWC.
+    The calls name their functions instead of referring to them, since a function may see an
+    image as a matrix of pixels x channels where the graph has NHWC.
     """
 
     def __init__(self, mod: tvm.IRModule, target: Target, decide: Decide) -> None:
         super().__init__(mod)
         self.layers: list[Layer] = []
-        #: The layers in the order in which the network calls them, and the nodes they come from.
+        #: The layers in call order, and the indices of the nodes that they come from.
         self.calls: list[Layer] = []
         self.nodes: list[int | None] = []
         self._target = target
@@ -63,10 +63,10 @@ class LowerLayers(GraphRewriter):
         self._by_workload: dict[Workload, Layer] = {}
 
     def visit_binding(self, var: relax.Var, value: relax.Expr) -> relax.Expr | None:
-        """Emit a whole layer where its last variable is bound."""
+        """Emit a layer where its last variable is bound."""
         if var in self._found.found:
             return self._lower(var, self._found.found[var])
-        # Nobody reads what is inside a layer, so its input stands for it.
+        # Values inside a layer have no readers left, so the input can replace them.
         return value.args[0] if var in self._found.inside else None
 
     def _lower(self, last: relax.Var, found: FoundLayer) -> relax.Expr:
@@ -91,7 +91,7 @@ class LowerLayers(GraphRewriter):
         return relax.call_dps_packed(layer.name, arguments, last.ty)
 
     def _call(self, workload: Workload) -> Layer:
-        """Take note of a call, and return its layer, which is built once."""
+        """Record a call, and return its layer, which is built once."""
         if workload not in self._by_workload:
             decision = self._decide(workload, self._target)
             name = f"{workload.operator}_{len(self.layers)}"

@@ -1,4 +1,4 @@
-"""A compiler pass that names all values after the ONNX nodes that they come from."""
+"""A compiler pass that names all values after the ONNX nodes they come from."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from mobilenet_tvm.compile.passes.values import straight_line
 
 
 class NameNodes(GraphRewriter):
-    """Give each value the name of the next that has one.
+    """Give each value the name of the next named value.
 
-    The importer names what a node returns; what TVM computes on the way comes before it.
+    The importer names the result of a node; TVM's intermediate values precede it.
     """
 
     def __init__(self, mod: tvm.IRModule) -> None:

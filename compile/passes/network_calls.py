@@ -1,4 +1,4 @@
-"""What a network calls: which functions, from which ONNX nodes, and how much they compute."""
+"""The calls of a network: their functions, ONNX nodes, work and bytes."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class NetworkCall:
     function : str
         Its name in the artifact.
     node : str
-        The ONNX node that the first of its operators comes from; empty where that is not known.
+        The ONNX node that its first operator comes from; empty if unknown.
     flops, bytes : int
         Operations, and bytes of data, weights and output, each counted once.
     layer : Layer, optional
-        What it computes, where it has a schedule of its own.
+        The layer, if it has a schedule of its own.
     """
 
     function: str
@@ -43,18 +43,18 @@ def network_calls(
     origins: Sequence[int | None],
     names: Sequence[str],
 ) -> list[NetworkCall]:
-    """Return what `main` calls, in order.
+    """Return the calls of `main`, in order.
 
     Parameters
     ----------
     mod : IRModule
-        After fusion, before it is scheduled.
+        The module after fusion and before scheduling.
     lowering : LowerLayers
-        Has made the layers with schedules of their own.
+        The pass that has created the layers with schedules of their own.
     origins : sequence of int or None
-        For each call, the place of its node.
+        For each call, the index of its node.
     names : sequence of str
-        Of the ONNX nodes.
+        Names of the ONNX nodes.
     """
     layers = iter(zip(lowering.calls, lowering.nodes, strict=True))
     found = []
@@ -85,7 +85,7 @@ def _flops(func: tirx.PrimFunc) -> int:
     try:
         return int(estimate_tir_flops(tvm.IRModule({"main": func})))
     except tvm.error.TVMError:
-        # It counts loops of constant extents only.
+        # TVM counts only loops of constant extents.
         return 0
 
 

@@ -1,4 +1,4 @@
-"""Which ONNX nodes the calls of a network come from, after TVM has grouped its operators."""
+"""Maps the calls of a network to ONNX nodes after TVM has grouped its operators."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CALL_PACKED = tvm.ir.Op.get("relax.call_dps_packed")
 
 
 def origins_of_calls(unfused: tvm.IRModule, fused: tvm.IRModule) -> list[int | None]:
-    """Return where the calls of `main` come from, after TVM's FuseOps has renamed variables.
+    """Return the ONNX node of each call of `main`, although TVM's FuseOps renames variables.
 
     Parameters
     ----------
@@ -26,9 +26,9 @@ def origins_of_calls(unfused: tvm.IRModule, fused: tvm.IRModule) -> list[int | N
     Returns
     -------
     list of int or None
-        For each call, in order: the node of the first operator in it.
+        For each call, in order, the index of the node of its first operator.
     """
-    # An operator is known by its function and the values that it reads.
+    # An operator is identified by its function and the values that it reads.
     waiting: dict[tuple[object, ...], list[relax.Var]] = defaultdict(list)
     for binding in _bindings(unfused["main"]):
         if isinstance(binding.value, relax.Call):
@@ -70,14 +70,14 @@ def _bindings(func: relax.Function) -> Sequence[relax.VarBinding]:
 
 
 def _key(call: relax.Call, same: dict[relax.Var, relax.Var]) -> tuple[object, ...]:
-    """Return what tells a call from others: what it calls, and the variables that it reads."""
+    """Return the identity of a call: its callee and the variables that it reads."""
     callee = call.args[0] if call.op in (_CALL_TIR, _CALL_PACKED) else call.op
     values = [
         same.get(argument, argument) if isinstance(argument, relax.Var) else argument
         for value in call.args
         for argument in (value.fields if isinstance(value, relax.Tuple) else [value])
     ]
-    # A group's constants are parameters.
+    # The constants of a group are its parameters, so they are ignored.
     read = [value for value in values if isinstance(value, relax.Var)]
     if isinstance(callee, tvm.ir.GlobalVar):
         return callee.name_hint, *read

@@ -1,4 +1,4 @@
-"""A compiler pass that recognises hard-swish and hard-sigmoid in the arithmetic of exporters."""
+"""A compiler pass that recognises hard-swish and hard-sigmoid in exported arithmetic."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
 from mobilenet_tvm.compile.passes.values import constant_value, op_name
 from mobilenet_tvm.schedules.workloads import Step
 
-#: The pass's results are operators of their own, since Relax has none for them.
+#: Operators registered here, since Relax has none for these functions.
 HARD_SIGMOID = "mobilenet.hard_sigmoid"
 HARD_SWISH = "mobilenet.hard_swish"
 
 
 class RecognizeHard(GraphRewriter):
-    """Turn clip(x + 3, 0, 6) / 6 and its kin into one operator (Howard and others, 2019)."""
+    """Turn clip(x + 3, 0, 6) / 6 and its variants into one operator (Howard and others, 2019)."""
 
     def visit_call(self, call: relax.Call) -> relax.Expr | None:
-        """Match the last operation of each form."""
+        """Match the last operation of each variant."""
         name = op_name(call)
         if name == "clip":
             return self._clip(call)
@@ -109,7 +109,7 @@ def _call(name: str, data: relax.Expr) -> relax.Call:
 
 
 def _legalize(name: str) -> None:
-    """Register an element-wise operator and what it means, for where it is not fused."""
+    """Register an element-wise operator and its definition, used where it is not fused."""
     full = f"relax.{name}"
     _ffi_api.RegisterOp(full, name)
     _ffi_api.OpSetNumInputs(Op.get(full), 1)

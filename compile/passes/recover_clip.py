@@ -10,21 +10,21 @@ from mobilenet_tvm.compile.passes.values import constant_value, op_name
 
 
 class RecoverClip(GraphRewriter):
-    """Recognise ReLU6 and its kin however an exporter wrote them.
+    """Recognise ReLU6 and similar activations in any exported form.
 
-    `relu(x)` stays as it is; `minimum(relu(x), 6)`, `minimum(maximum(x, 0), 6)` and
+    `relu(x)` is unchanged; `minimum(relu(x), 6)`, `minimum(maximum(x, 0), 6)` and
     clips of clips become `clip(x, 0, 6)`.
     """
 
     def visit_call(self, call: relax.Call) -> relax.Expr | None:
-        """Replace a bound with a constant by a clip, merged with the one before it."""
+        """Replace a constant bound by a clip, merged with a preceding one."""
         bounds = _bounds(call)
         if bounds is None or op_name(call) == "nn.relu":
             return None
         data, low, high = bounds
         before = self.producer(data, ("clip", "nn.relu", "minimum", "maximum"))
         inner = None if before is None else _bounds(before)
-        # min(max(x, a), b) is a clip only while a <= b.
+        # min(max(x, a), b) is a clip only if a <= b.
         if inner is not None and inner[1] <= high and low <= inner[2]:
             data, low, high = inner[0], max(low, inner[1]), min(high, inner[2])
         if low == 0.0 and high == np.inf:

@@ -1,4 +1,4 @@
-"""The base of every graph pass: rewrites a straight-line Relax function binding by binding."""
+"""Base class of graph passes: rewrites a straight-line Relax function binding by binding."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from tvm.ir import GenericConst
 from mobilenet_tvm.compile.passes.names import stem
 from mobilenet_tvm.compile.passes.values import count_uses, op_name, straight_line
 
-#: Removes what a rewrite left unused, and variables that only rename others.
+#: Removes values that a rewrite left unused, and variables that only rename others.
 _TIDY = tvm.transform.Sequential(
     [relax.transform.CanonicalizeBindings(), relax.transform.DeadCodeElimination(["main"])]
 )
 
 
 class GraphRewriter:
-    """Rebuilds `main` in order; a subclass changes calls as they pass by.
+    """Rebuilds `main` in order; a subclass replaces calls as they are visited.
 
-    An imported MobileNet is one dataflow block of calls, so a pass needs no
-    general visitor: it sees each call once, with its arguments already rewritten,
-    and may look at the calls that produced them.
+    An imported MobileNet is a single dataflow block of calls, so a pass needs no general
+    visitor: it visits each call once, with its arguments already rewritten, and may inspect
+    the calls that produced them.
     """
 
     def __init__(self, mod: tvm.IRModule) -> None:
@@ -32,16 +32,16 @@ class GraphRewriter:
         self._value: dict[relax.Var, relax.Expr] = {}
         self._uses = count_uses(mod["main"])
         self._old: dict[relax.Var, relax.Var] = {}
-        #: Of new variables: that of the old one which they stand for.
+        #: Name for new variables: that of the old one that they replace.
         self._name = ""
 
     def run(self) -> tvm.IRModule:
-        """Return a module whose `main` is the rewritten one; other functions stay.
+        """Return a module with `main` rewritten and other functions unchanged.
 
         Raises
         ------
         UserError
-            If `main` holds control flow, which no MobileNet has.
+            If `main` contains control flow, which no MobileNet has.
         """
         func = self.mod["main"]
         body = straight_line(func)
@@ -70,19 +70,19 @@ class GraphRewriter:
         return _TIDY(out)
 
     def visit_binding(self, var: relax.Var, value: relax.Expr) -> relax.Expr | None:  # noqa: ARG002
-        """Return what replaces the value of a variable of the old function; by default `visit`."""
+        """Return the replacement for an old variable's value; by default that of `visit`."""
         return self.visit(value)
 
     def visit(self, value: relax.Expr) -> relax.Expr | None:
-        """Return what replaces one bound value, or None to keep it; calls go to `visit_call`."""
+        """Return a bound value's replacement, or None to keep it; calls go to `visit_call`."""
         return self.visit_call(value) if isinstance(value, relax.Call) else None
 
     def visit_call(self, call: relax.Call) -> relax.Expr | None:  # noqa: ARG002
-        """Return what replaces a call, or None to keep it."""
+        """Return the replacement for a call, or None to keep it."""
         return None
 
     def result(self, value: relax.Expr) -> relax.Expr:
-        """Return what the new function returns, for what the old one did."""
+        """Return the new function's result, given that of the old one."""
         return self.substitute(value)
 
     def emit(self, value: relax.Expr) -> relax.Expr:
@@ -90,7 +90,7 @@ class GraphRewriter:
         if isinstance(value, relax.Var | GenericConst):
             return value
         if isinstance(value, relax.Call):
-            # Else the builder binds calls in its arguments, under names of its own.
+            # Otherwise the builder binds nested calls under names of its own.
             args = [self.emit(arg) if isinstance(arg, relax.Call) else arg for arg in value.args]
             value = relax.Call(value.op, args, value.attrs, value.ty_args)
         var = self.builder.emit(value, name_hint=self._name)
@@ -98,7 +98,7 @@ class GraphRewriter:
         return var
 
     def keep_name(self, expr: relax.Expr) -> None:
-        """Name what replaces the present value after another one, which goes on in it."""
+        """Name the replacement for the current value after another value that it continues."""
         if isinstance(expr, relax.Var):
             self._name = stem(expr.name)
 
@@ -109,11 +109,11 @@ class GraphRewriter:
         return value if isinstance(value, relax.Call) and op_name(value) in names else None
 
     def used_once(self, expr: relax.Expr) -> bool:
-        """Tell whether a value has one use, so that folding it away repeats no work."""
+        """Return whether a value has a single use, so that folding it duplicates no work."""
         return self._uses[self._old[expr]] == 1 if expr in self._old else True
 
     def substitute(self, value: relax.Expr) -> relax.Expr:
-        """Return an expression of the old function in terms of the new one."""
+        """Return an expression of the old function in terms of the new variables."""
         if isinstance(value, relax.Var):
             return self._new.get(value, value)
         if isinstance(value, relax.Call):

@@ -1,4 +1,4 @@
-"""A compiler pass that gives layers, and what is between them, the type to keep values in."""
+"""A compiler pass that sets the type of the values in layers and between them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
 from mobilenet_tvm.compile.passes.values import constant, constant_value, op_name, straight_line
 from mobilenet_tvm.targets.errors import UserError
 
-#: Operators that neither add many values up nor grow fast: float16 stays float16.
+#: Operators that neither accumulate many values nor grow fast, so they are safe in float16.
 _KEEP = frozenset(
     {
         "add", "clip", "concat", "divide", "expand_dims", "maximum", "minimum", "multiply",
@@ -26,15 +26,15 @@ _KEEP = frozenset(
 
 
 class SetDtype(GraphRewriter):
-    """Let layers with a schedule keep weights and values in one type, whatever the model does.
+    """Set the type of weights and values in layers with a schedule, whatever the model's own types.
 
-    What comes before the first layer stays as it is, and so do the types of inputs and outputs. An
-    operator that is not known to be safe computes in float32.
+    Operators before the first layer, and the types of inputs and outputs, are unchanged. Operators
+    that are not known to be safe compute in float32.
 
     Parameters
     ----------
     mod : IRModule
-        With graph operators in NHWC.
+        The network, with graph operators in NHWC.
     dtype : str
         `float32` or `float16`.
     """
@@ -47,7 +47,7 @@ class SetDtype(GraphRewriter):
         self._casts: dict[tuple[relax.Expr, str], relax.Expr] = {}
 
     def visit_binding(self, var: relax.Var, value: relax.Expr) -> relax.Expr | None:
-        """Convert the arguments of a call to the type that it computes in."""
+        """Convert the arguments of a call to the type in which it computes."""
         if not isinstance(value, relax.Call):
             return None
         name = op_name(value)
@@ -64,7 +64,7 @@ class SetDtype(GraphRewriter):
         return relax.Call(value.op, arguments, value.attrs, value.ty_args)
 
     def result(self, value: relax.Expr) -> relax.Expr:
-        """Return outputs in the types that the model says."""
+        """Return the outputs in the types of the model."""
         value, type_ = super().result(value), self.mod["main"].ret_ty
         if not isinstance(type_, relax.TupleType):
             return self._cast(value, str(type_.dtype))
@@ -93,14 +93,14 @@ def _converted(array: np.ndarray, dtype: str) -> relax.Expr:
     largest = float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
     if largest > float(np.finfo(dtype).max):
         raise UserError(
-            f"the network has a constant of {largest:.6g}, and {dtype} ends at "
-            f"{np.finfo(dtype).max:.0f}; compile it with --dtype float32"
+            f"the network has a constant of {largest:.6g}, which exceeds the {dtype} maximum of "
+            f"{np.finfo(dtype).max:.0f}; compile with --dtype float32"
         )
     return constant(array.astype(dtype))
 
 
 def _variables(values: Sequence[relax.Expr]) -> list[relax.Expr]:
-    """Return arguments and fields of tuples among them that are no constants."""
+    """Return the arguments, and fields of tuples among them, that are not constants."""
     tensors = [
         tensor
         for value in values

@@ -1,4 +1,4 @@
-"""A compiler pass that lays every activation out as NHWC, so that channels are contiguous."""
+"""A compiler pass that converts activations to NHWC, so that channels are contiguous."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mobilenet_tvm.compile.passes.values import constant, constant_value, op_nam
 TO_NHWC = (0, 2, 3, 1)
 TO_NCHW = (0, 3, 1, 2)
 
-#: Element-wise operators whose tensor arguments all share one layout.
+#: Element-wise operators whose tensor arguments all have the same layout.
 ELEMENTWISE = frozenset(
     {
         "abs", "add", "clip", "divide", "erf", "exp", "maximum", "minimum", "multiply",
@@ -26,11 +26,11 @@ ELEMENTWISE = frozenset(
 
 
 class ToNHWC(GraphRewriter):
-    """Rewrite convolutions, pooling and all between them to NHWC; weights become HWIO.
+    """Rewrite convolutions, pooling and the operators between them to NHWC; weights become HWIO.
 
-    Each NCHW value is tracked together with its NHWC form. The NCHW form is made only
-    where an operator outside this pass asks for it, so that no layout change is left
-    inside the network, and an exporter's own transposes cancel.
+    Each NCHW value is tracked together with its NHWC form. The NCHW form is computed only if an
+    operator that this pass does not know reads it, so no layout changes are left inside the
+    network, and transposes added by an exporter cancel.
     """
 
     def __init__(self, mod: tvm.IRModule) -> None:
@@ -54,15 +54,15 @@ class ToNHWC(GraphRewriter):
         }
 
     def visit_call(self, call: relax.Call) -> relax.Expr | None:
-        """Give a call its NHWC form; an unknown operator gets NCHW arguments as before."""
+        """Convert a call to NHWC; an unknown operator still gets NCHW arguments."""
         name = op_name(call)
         rule = self._elementwise if name in ELEMENTWISE else self._rules.get(name)
         return None if rule is None else rule(call)
 
     def _defer(self, nhwc: relax.Expr) -> relax.Expr:
-        """Bind a value in NHWC and return the variable that stands for it in NCHW.
+        """Bind a value in NHWC and return the variable that represents it in NCHW.
 
-        The returned permutation is dead code, and removed, unless somebody reads it.
+        The returned permutation is dead code, and removed, unless it is read.
         """
         inner = self.emit(nhwc)
         outer = self.emit(relax.op.permute_dims(inner, TO_NCHW))
@@ -181,7 +181,7 @@ class ToNHWC(GraphRewriter):
             return None
         build = {"mean": relax.op.mean, "max": relax.op.max, "sum": relax.op.sum}[op_name(call)]
         reduced = build(self._as_nhwc(data), [TO_NHWC.index(axis) for axis in axes], keepdims=keep)
-        # Without the spatial axes, [N, C] is the same in both layouts.
+        # Without spatial axes, [N, C] is the same in both layouts.
         return self._defer(reduced) if keep else reduced
 
     def _permute(self, call: relax.Call) -> relax.Expr | None:

@@ -1,4 +1,4 @@
-"""What passes ask of Relax values: operators, constants, shapes."""
+"""Helpers of the passes for Relax values: operators, constants, shapes, uses."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Array = np.ndarray[Any, Any]
 
 
 def straight_line(func: relax.Function) -> relax.SeqExpr:
-    """Return the body of a function that is one block of bindings."""
+    """Return the body of a function, which must be a single block of bindings."""
     body = func.body
     bindings = [binding for block in body.blocks for binding in block.bindings]
     if len(body.blocks) > 1 or any(isinstance(b.value, relax.If) for b in bindings):
         raise UserError(
-            "the network has control flow (If, Loop or Scan); export it for inference, without it"
+            "the network has control flow (If, Loop or Scan); export an inference graph without it"
         )
     return body
 
@@ -33,7 +33,7 @@ def op_name(call: relax.Call) -> str:
 
 
 def constant(array: Array) -> GenericConst:
-    """Make a Relax constant from an array."""
+    """Return an array as a Relax constant."""
     return relax.const(np.ascontiguousarray(array))
 
 
@@ -54,7 +54,7 @@ def count_uses(func: relax.Function) -> Counter[relax.Var]:
 
 
 def _reads(value: relax.Expr) -> Iterator[relax.Var]:
-    """Yield the variables in a bound value, each as often as it stands there."""
+    """Yield the variables in a bound value, once per occurrence."""
     if isinstance(value, relax.Var):
         yield value
     elif isinstance(value, relax.Call):

@@ -129,8 +129,8 @@ def run_trials(
         else:
             runner.wait()
         unfinished = runner.unfinished()
-        # All first batches are chosen by earlier trials alone, whichever board is the first to
-        # finish one.
+        # Learning starts when every layer has had its first batch, so that first batches do not
+        # depend on which board is the fastest.
         if all(search.batches for search in active):
             for search in [s for s, batch in under_way.items() if unfinished.isdisjoint(batch)]:
                 del under_way[search]

@@ -1,4 +1,4 @@
-"""A block in one function: convolution, depthwise, pointwise, by bands of rows."""
+"""A block in one function: convolution, depthwise and pointwise, computed in bands of rows."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from mobilenet_tvm.schedules.stages import epilogue_stage
 from mobilenet_tvm.schedules.workloads import Block, Convolution, Pointwise, size_of
 from mobilenet_tvm.targets.target import Target
 
-#: Of the second-level cache for a band; the rest is for weights, input and output.
-SHARE_OF_CACHE = 0.75
-#: So many threads find work.
+#: Share of the second-level cache for a band; the rest is for weights, input and output.
+BAND_SHARE_OF_L2 = 0.75
+#: Enough bands to keep this many threads busy.
 MIN_BANDS = 4
-#: Larger bands than any cache of today holds.
+#: More rows than any current cache holds.
 MAX_ROWS = 128
-#: Tiles whose modelled cycles are within this factor of the fewest are candidates.
+#: Tiles within this factor of the lowest modelled cycles are candidates.
 MAX_SLOWDOWN = 1.15
-#: Repeated multiply-adds per value of the convolution's result that cost less than to store the
-#: value and load it again: 8 bytes, at some flops per byte of the outer caches' bandwidth.
-MAX_REPEATED = 8
+#: Recomputed multiply-adds per value of the convolution's result that are cheaper than storing
+#: and reloading the value: 8 bytes, at a few flops per byte of the outer caches' bandwidth.
+MAX_RECOMPUTED = 8
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Decision(BaseDecision):
     Parameters
     ----------
     rows : int
-        Output rows of a band; divides the output's height. A band's rows of the convolution's
-        result, which overlap with the next band's, are computed into a buffer and read from it.
+        Output rows of a band; divides the output's height. The rows of the convolution's result
+        that a band needs, which overlap with the next band's, are computed into a buffer.
     first_x, first_c : int
         The convolution's register tile, as in `stem.Decision`.
     lanes, tile_m, tile_n, tile_x : int
@@ -58,43 +58,43 @@ class Decision(BaseDecision):
 
     @property
     def first(self) -> stem.Decision:
-        """The convolution's part."""
+        """The decision for the convolution."""
         return stem.Decision(self.first_x, self.first_c)
 
     @property
     def halves(self) -> depthwise_pointwise.Decision:
-        """The other two layers' part."""
+        """The decision for the other two layers."""
         return depthwise_pointwise.Decision(self.lanes, self.tile_m, self.tile_n, self.tile_x)
 
 
 class BandedBlock(CpuSchedule[Block, Decision]):
-    """Computes a band of the convolution's rows into a buffer, and the other layers from it."""
+    """Computes a band of the convolution's rows into a buffer, then the other layers from it."""
 
     workload_type = Block
     decision_type = Decision
 
     def pays(self, workload: Block, target: Target) -> bool:
-        """Tell whether fusing saves more memory traffic than its repeated rows cost.
+        """Return whether the memory traffic saved by fusing outweighs the recomputed rows.
 
-        It does where the convolution's result would leave the second-level cache, and bands of it,
-        which overlap, fit without repeating much.
+        It does if the convolution's result would not fit the second-level cache, but overlapping
+        bands of it do without much recomputation.
         """
         first = workload.first
         height, width = first.output
         if size_of(first.types.result) * height * width * first.outputs <= target.l2_bytes:
             return False
-        repeated = _repeated(workload, _rows(workload, target))
-        return repeated * first.window.taps * first.inputs <= MAX_REPEATED
+        recomputed = _recomputed(workload, _rows(workload, target))
+        return recomputed * first.window.taps * first.inputs <= MAX_RECOMPUTED
 
     def default(self, workload: Block, target: Target) -> Decision:
-        """Choose bands that fit the second-level cache, and each layer's own tiles."""
-        first = _first(workload.first, target)
+        """Choose bands that fit the second-level cache, and the default tiles of each layer."""
+        first = _first_tile(workload.first, target)
         halves = default_decision(depthwise_pointwise.SCHEDULE, workload.halves, target)
         rows = _rows(workload, target)
         return Decision(rows, *vars(first).values(), *vars(halves).values())
 
     def space(self, workload: Block, target: Target) -> dict[str, list[Any]]:
-        """Return the candidates for each part of a decision."""
+        """Return the candidate values of each part of a decision."""
         halves = depthwise_pointwise.SCHEDULE.space(workload.halves, target)
         return {
             "rows": _bands(workload.halves.depthwise.output[0]),
@@ -103,14 +103,16 @@ class BandedBlock(CpuSchedule[Block, Decision]):
         }
 
     def decisions(self, workload: Block, target: Target) -> list[Decision]:
-        """Return the valid decisions of the space, each once, without tiles that cannot be good.
+        """Return the valid decisions in the space, except those with tiles predicted to be slow.
 
-        All combinations are too many to measure, or even to predict.
+        There are too many combinations to measure or even to predict all of them.
         """
         product = workload.halves.pointwise
         parts = self.space(workload, target)
-        firsts = _cheap(parts["first"], lambda tile: _expansion_cycles(workload, tile, target))
-        tiles = _cheap(parts["tile"], lambda tile: pointwise.tile_cycles(product, target, *tile))
+        firsts = _near_best(parts["first"], lambda tile: _expansion_cycles(workload, tile, target))
+        tiles = _near_best(
+            parts["tile"], lambda tile: pointwise.tile_cycles(product, target, *tile)
+        )
         return [
             Decision(rows, first_x, first_c, lanes, tile_m, tile_n, tile_x)
             for rows, (first_x, first_c), (lanes, tile_m, tile_n), tile_x in itertools.product(
@@ -120,7 +122,7 @@ class BandedBlock(CpuSchedule[Block, Decision]):
         ]
 
     def valid(self, workload: Block, decision: Decision, target: Target) -> bool:
-        """Tell whether `build` takes a decision."""
+        """Return whether `build` accepts a decision."""
         return (
             decision.rows in self.space(workload, target)["rows"]
             and stem.SCHEDULE.valid(workload.first, decision.first, target)
@@ -128,9 +130,9 @@ class BandedBlock(CpuSchedule[Block, Decision]):
         )
 
     def pack(self, weights: Sequence[Array], decision: Decision) -> list[Array]:
-        """Return all three layers' weights as their own schedules read them."""
+        """Return the weights of all three layers, packed for their own schedules."""
         first, *halves = weights
-        # An expansion's matrix is a window of one tap.
+        # The matrix of an expansion is a window with one tap.
         window = first if first.ndim == 4 else first[np.newaxis, np.newaxis]
         return [
             *stem.SCHEDULE.pack([window], decision.first),
@@ -138,7 +140,7 @@ class BandedBlock(CpuSchedule[Block, Decision]):
         ]
 
     def build(self, workload: Block, decision: Decision, target: Target) -> tirx.PrimFunc:
-        """Return a function of data, as the first layer reads it, and an output in NHWC."""
+        """Return a function of data, in the first layer's layout, and an output in NHWC."""
         first = workload.first
         data, weight, total = stem.sums(first, decision.first)
         operands, expanded = epilogue_stage(first, total.shape, lambda *i: total[i], "expanded")
@@ -156,7 +158,7 @@ class BandedBlock(CpuSchedule[Block, Decision]):
         *_, y, x, c = sch.get_loops(stage)
         x_tiles, x_tile = sch.split(x, [None, decision.first_x])
         c_tiles, c_vector, c_lane = sch.split(c, [None, decision.first_c // lanes, lanes])
-        # All channels of a few pixels, then the next pixels: the buffer is written in order.
+        # All channels of a few pixels, then the next pixels: writes the buffer in order.
         sch.reorder(y, x_tiles, c_tiles, x_tile, c_vector, c_lane)
         total = sch.get_sblock("conv2d")
         sch.compute_at(total, c_tiles, preserve_unit_loops=True)
@@ -167,7 +169,7 @@ class BandedBlock(CpuSchedule[Block, Decision]):
         return sch.mod["main"]
 
     def features(self, workload: Block, decision: Decision, target: Target) -> dict[str, float]:
-        """Describe a decision: both tiles, and the band's share of the cache."""
+        """Describe a decision: both tiles and the band's share of the cache."""
         first, depthwise = workload.first, workload.halves.depthwise
         row_bytes = size_of(first.types.result) * depthwise.width * depthwise.channels
         band = depthwise.window.inputs(decision.rows, 1)[0]
@@ -185,45 +187,45 @@ class BandedBlock(CpuSchedule[Block, Decision]):
         )
 
     def cycles(self, workload: Block, decision: Decision, target: Target) -> float:
-        """Estimate the cycles of the two products, with the rows that bands repeat."""
+        """Estimate the cycles of both matrix products, including the rows that bands recompute."""
         window = workload.halves.depthwise.window
-        repeated = 1 + (window.kernel[0] - window.stride[0]) / decision.rows
+        recomputed = 1 + (window.kernel[0] - window.stride[0]) / decision.rows
         tile = (decision.first_x, decision.first_c)
         first = _expansion_cycles(workload, tile, target)
         halves = depthwise_pointwise.SCHEDULE.cycles(workload.halves, decision.halves, target)
-        return repeated * first + halves
+        return recomputed * first + halves
 
 
 def _rows(workload: Block, target: Target) -> int:
-    """Return the most rows per band that leave a band for each of some threads."""
+    """Return the largest number of rows per band that fits the second-level cache."""
     depthwise = workload.halves.depthwise
     row_bytes = size_of(depthwise.types.data) * depthwise.width * depthwise.channels
     fitting = [
         rows
         for rows in _bands(depthwise.output[0])
-        if _band_height(workload, rows) * row_bytes <= SHARE_OF_CACHE * target.l2_bytes
+        if _band_height(workload, rows) * row_bytes <= BAND_SHARE_OF_L2 * target.l2_bytes
     ]
     return max(fitting, default=1)
 
 
 def _bands(height: int) -> list[int]:
-    """Return the rows that a band may have: a library may be run with any number of threads."""
+    """Return the possible rows of a band, such that there are at least `MIN_BANDS` bands."""
     return [rows for rows in divisors(height, MAX_ROWS) if height // rows >= MIN_BANDS] or [1]
 
 
 def _band_height(workload: Block, rows: int) -> int:
-    """Return how many of the convolution's rows a band needs."""
+    """Return how many rows of the convolution's result a band needs."""
     depthwise = workload.halves.depthwise
     return min(depthwise.height, depthwise.window.inputs(rows, 1)[0])
 
 
-def _repeated(workload: Block, rows: int) -> float:
-    """Return the share of the convolution's rows that several bands compute."""
+def _recomputed(workload: Block, rows: int) -> float:
+    """Return the share of the convolution's rows that are computed more than once."""
     bands = workload.halves.depthwise.output[0] // rows
     return bands * _band_height(workload, rows) / workload.first.output[0] - 1
 
 
-def _first(workload: Convolution, target: Target) -> stem.Decision:
+def _first_tile(workload: Convolution, target: Target) -> stem.Decision:
     if workload.window.kernel != (1, 1):
         return stem.SCHEDULE.default(workload, target)
     height, width = workload.output
@@ -238,7 +240,7 @@ def _first(workload: Convolution, target: Target) -> stem.Decision:
 
 
 def _expansion_cycles(workload: Block, tile: tuple[int, int], target: Target) -> float:
-    """Estimate the cycles of the convolution as a product of matrices."""
+    """Estimate the cycles of the convolution as a matrix product."""
     first = workload.first
     height, width = first.output
     inputs = first.window.taps * first.inputs
@@ -246,8 +248,8 @@ def _expansion_cycles(workload: Block, tile: tuple[int, int], target: Target) ->
     return pointwise.tile_cycles(product, target, stem.lanes_of(first, target), *tile)
 
 
-def _cheap(tiles: list[Any], cost: Callable[[Any], float]) -> list[Any]:
-    """Return the tiles that the model of the inner loop finds little worse than the best."""
+def _near_best(tiles: list[Any], cost: Callable[[Any], float]) -> list[Any]:
+    """Return the tiles whose modelled cycles are close to the best."""
     least = min(map(cost, tiles))
     return [tile for tile in tiles if cost(tile) <= MAX_SLOWDOWN * least]
 

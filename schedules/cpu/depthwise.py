@@ -22,13 +22,13 @@ from mobilenet_tvm.schedules.stages import epilogue_stage, padded
 from mobilenet_tvm.schedules.workloads import Depthwise, size_of
 from mobilenet_tvm.targets.target import Target
 
-#: In bytes.
+#: Bytes of a cache line.
 CACHE_LINE = 64
-#: Threads share rows where there are so many: a share of the channels would come from the other
-#: cores' caches, to which the layers before and after give rows. With two threads, V3-Large and V2
-#: took 2.5 % longer with some such layers shared by channels, chosen with one.
-SHARED_ROWS = 14
-#: Addresses so far apart share few sets of a first-level cache.
+#: With at least this many rows, threads split the rows: the adjacent layers split rows too, so a
+#: split of the channels would read from the other cores' caches. With two threads, V3-Large and V2
+#: took 2.5 % longer when some such layers, tuned with one thread, were split by channels.
+MIN_PARALLEL_ROWS = 14
+#: Addresses this many bytes apart map to few sets of a first-level cache.
 CACHE_SET_SPAN = 1024
 
 
@@ -39,11 +39,11 @@ class Decision(BaseDecision):
     Parameters
     ----------
     tile_y, tile_x : int
-        Rows and columns of the output tile; they divide the output's extents.
+        Rows and columns of the output tile; divide the output's extents.
     tile_c : int
         Channels of the tile; divides the channels.
     channels_outside : bool
-        Whether the loop over channel tiles is the outermost: better for small pictures of
+        Whether the loop over channel tiles is the outermost: better for small images with
         many channels, whose weights then stay in registers.
     """
 
@@ -54,7 +54,7 @@ class Decision(BaseDecision):
 
 
 class DepthwiseConvolution(CpuSchedule[Depthwise, Decision]):
-    """A tile of rows x columns x channels in registers while the taps pass by."""
+    """Keeps a tile of rows x columns x channels in registers while iterating over the taps."""
 
     workload_type = Depthwise
     decision_type = Decision
@@ -62,13 +62,13 @@ class DepthwiseConvolution(CpuSchedule[Depthwise, Decision]):
     def default(self, workload: Depthwise, target: Target) -> Decision:
         """Choose the tile that loads the fewest vectors per output.
 
-        Neighbouring outputs share their inputs, and all share the taps. The tile stays small,
-        eight outputs, so that the border's conditions can be moved out of it.
+        Neighbouring outputs share inputs, and all share the taps. The tile is limited to eight
+        outputs, so that the conditions on the border can be hoisted out of it.
         """
         lanes = lanes_of(workload, target)
         element = size_of(workload.types.data)
-        # With a stride, or pixels that fall into the same cache sets, a line is gone before its
-        # second half is wanted.
+        # With a stride, or pixels that map to the same cache sets, a line is evicted before its
+        # second half is used.
         conflicts = element * workload.channels % CACHE_SET_SPAN == 0
         whole_lines = max(workload.window.stride) > 1 or conflicts
         wanted = CACHE_LINE // element // lanes if whole_lines else 1
@@ -78,7 +78,7 @@ class DepthwiseConvolution(CpuSchedule[Depthwise, Decision]):
             loads = _loads(workload, tile_y, tile_x)
             return loads * max(1.0, wanted * lanes / tile_c), -tile_c
 
-        # Half of the registers are for inputs and taps.
+        # Half of the registers hold inputs and taps.
         outputs = 8 * max(1, 256 // target.vector_bits)
         accumulators = min(target.vector_registers // 2, outputs)
         tiles = [
@@ -89,16 +89,16 @@ class DepthwiseConvolution(CpuSchedule[Depthwise, Decision]):
         return Decision(*min(tiles, key=cost), channels_outside=False)
 
     def space(self, workload: Depthwise, target: Target) -> dict[str, list[Any]]:
-        """Return the candidates for each part of a decision."""
-        outside = [False, True] if workload.output[0] < SHARED_ROWS else [False]
+        """Return the candidate values of each part of a decision."""
+        outside = [False, True] if workload.output[0] < MIN_PARALLEL_ROWS else [False]
         return {"tile": sorted(_tiles(workload, target)), "channels_outside": outside}
 
     def valid(self, workload: Depthwise, decision: Decision, target: Target) -> bool:
-        """Tell whether `build` takes a decision."""
+        """Return whether `build` accepts a decision."""
         return (decision.tile_y, decision.tile_x, decision.tile_c) in _tiles(workload, target)
 
     def decisions(self, workload: Depthwise, target: Target) -> list[Decision]:
-        """Return the valid decisions of the space, each once."""
+        """Return the valid decisions in the space, without duplicates."""
         parts = self.space(workload, target)
         return [
             Decision(y, x, c, outside)
@@ -114,7 +114,7 @@ class DepthwiseConvolution(CpuSchedule[Depthwise, Decision]):
         return sch.mod["main"]
 
     def features(self, workload: Depthwise, decision: Decision, target: Target) -> dict[str, float]:
-        """Describe a decision: the tile, its loads, and its share of the caches."""
+        """Describe a decision: the tile, its loads and its share of the caches."""
         lanes, taps = lanes_of(workload, target), workload.window.taps
         vectors = decision.tile_c / lanes
         rows, columns = workload.window.inputs(decision.tile_y, decision.tile_x)
@@ -138,7 +138,7 @@ class DepthwiseConvolution(CpuSchedule[Depthwise, Decision]):
         }
 
     def cycles(self, workload: Depthwise, decision: Decision, target: Target) -> float:
-        """Estimate a decision's cost per output: loads, or multiply-adds."""
+        """Estimate a decision's cost per output: the larger of its loads and its multiply-adds."""
         loads = _loads(workload, decision.tile_y, decision.tile_x)
         return max(loads, workload.window.taps / target.fma_per_cycle)
 
@@ -146,16 +146,16 @@ class DepthwiseConvolution(CpuSchedule[Depthwise, Decision]):
 def sums(
     workload: Depthwise, taps: str = "weight", data: te.Tensor | None = None
 ) -> tuple[te.Tensor, te.Tensor, te.Tensor]:
-    """Return a depthwise convolution's data, its weights, named `taps`, and its result.
+    """Return the data, the weights and the result of a depthwise convolution.
 
     Parameters
     ----------
     workload : Depthwise
         The layer.
     taps : str
-        A name for the weights.
+        Name of the weights.
     data : te.Tensor, optional
-        What it reads, where another stage computes that.
+        The input, if another stage computes it.
     """
     channels, window = workload.channels, workload.window
     rows, columns = workload.output
@@ -178,7 +178,7 @@ def sums(
 
 
 def lanes_of(workload: Depthwise, target: Target) -> int:
-    """Return the length of the vectors: a divisor of the channels."""
+    """Return the vector length: a divisor of the channels."""
     return math.gcd(workload.channels, target.lanes_of(workload.types.sums))
 
 
@@ -190,11 +190,11 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int) -> None:
     c_tiles, c_vector, c_lane = sch.split(c, [None, decision.tile_c // lanes, lanes])
     outer, inner = (c_tiles, y_tiles) if decision.channels_outside else (y_tiles, c_tiles)
     sch.reorder(n, outer, inner, x_tiles, y_tile, x_tile, c_vector, c_lane)
-    # The inner loop is a thread's own: where it runs over rows, LLVM splits the border off.
+    # Only the outer loop is parallel: where the inner one runs over rows, LLVM peels the border.
     sch.parallel(sch.fuse(n, outer))
     sch.compute_at(total, x_tiles, preserve_unit_loops=True)
-    # Padding is a condition on the address; it is constant over a vector, and LLVM moves it
-    # out of the unrolled tile: on x86 twice as fast as a padded copy of the input.
+    # Padding is a condition on the address. It is constant across a vector, so LLVM hoists it out
+    # of the unrolled tile: on x86 twice as fast as a padded copy of the input.
     for block in sch.get_producers(total):
         sch.compute_inline(block)
 
@@ -205,7 +205,7 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int) -> None:
 
 
 def _loads(workload: Depthwise, tile_y: int, tile_x: int) -> float:
-    """Return the vectors of inputs and taps that a tile loads for each of its outputs."""
+    """Return the vectors of inputs and taps that a tile loads per output."""
     rows, columns = workload.window.inputs(tile_y, tile_x)
     return (rows * columns + workload.window.taps) / (tile_y * tile_x)
 

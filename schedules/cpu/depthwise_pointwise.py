@@ -1,4 +1,4 @@
-"""Depthwise and pointwise in one function: what is between them stays in the first-level cache."""
+"""Depthwise and pointwise in one function; the tensor between them stays in the L1 cache."""
 
 from __future__ import annotations
 
@@ -51,21 +51,21 @@ class Decision(BaseDecision):
 
 
 class FusedHalves(CpuSchedule[DepthwisePointwise, Decision]):
-    """Computes the depthwise half of each tile of pixels before the pointwise one reads it."""
+    """Computes the depthwise half of each tile of pixels just before the pointwise half."""
 
     workload_type = DepthwisePointwise
     decision_type = Decision
 
     def pays(self, workload: DepthwisePointwise, target: Target) -> bool:
-        """Tell whether fusing saves more memory traffic than it costs in freedom to tile.
+        """Return whether the memory traffic saved by fusing outweighs the restricted tiling.
 
-        It does where the tensor between the halves would leave the second-level cache. With a
-        stride that tensor is small beside the input, and a function of its own reads the input
-        faster: 321 us apart and 373 fused for MobileNetV2's first such layer.
+        It does if the tensor between the halves would not fit the second-level cache. With a
+        stride that tensor is small compared with the input, which a separate function reads
+        faster: 321 us unfused and 373 us fused for MobileNetV2's first such layer.
         """
         first = workload.depthwise
         rows, columns = first.output
-        # A batch goes through the cache picture by picture.
+        # A batch passes through the cache image by image.
         between = size_of(first.types.result) * rows * columns * first.channels
         return first.window.stride == (1, 1) and between > target.l2_bytes
 
@@ -77,7 +77,7 @@ class FusedHalves(CpuSchedule[DepthwisePointwise, Decision]):
         return Decision(*tile, tile_x=narrow if narrow > 1 else tile[1])
 
     def space(self, workload: DepthwisePointwise, target: Target) -> dict[str, list[Any]]:
-        """Return the candidates for each part of a decision."""
+        """Return the candidate values of each part of a decision."""
         columns = workload.depthwise.output[1]
         tiles = pointwise.SCHEDULE.space(workload.pointwise, target)["tile"]
         return {
@@ -86,12 +86,12 @@ class FusedHalves(CpuSchedule[DepthwisePointwise, Decision]):
         }
 
     def valid(self, workload: DepthwisePointwise, decision: Decision, target: Target) -> bool:
-        """Tell whether `build` takes a decision."""
+        """Return whether `build` accepts a decision."""
         fits = decision.tile in self.space(workload, target)["tile"]
         return fits and decision.tile_x >= 1 and decision.tile_m % decision.tile_x == 0
 
     def decisions(self, workload: DepthwisePointwise, target: Target) -> list[Decision]:
-        """Return the valid decisions of the space, each once."""
+        """Return the valid decisions in the space, without duplicates."""
         parts = self.space(workload, target)
         return [
             Decision(lanes, tile_m, tile_n, tile_x)
@@ -100,7 +100,7 @@ class FusedHalves(CpuSchedule[DepthwisePointwise, Decision]):
         ]
 
     def pack(self, weights: Sequence[Array], decision: Decision) -> list[Array]:
-        """Return taps as they are, and the matrix in panels."""
+        """Return the taps unchanged and the matrix in panels."""
         taps, matrix = weights
         return [np.ascontiguousarray(taps), pointwise.in_panels(matrix, decision.tile_n)]
 
@@ -116,7 +116,7 @@ class FusedHalves(CpuSchedule[DepthwisePointwise, Decision]):
     def features(
         self, workload: DepthwisePointwise, decision: Decision, target: Target
     ) -> dict[str, float]:
-        """Describe a decision: the product's tile, and how the depthwise half divides it."""
+        """Describe a decision: the product's tile and how the depthwise half divides it."""
         found = pointwise.product_features(workload.pointwise, decision.tile, target)
         return found | {"columns": decision.tile_m / decision.tile_x}
 
@@ -128,16 +128,16 @@ class FusedHalves(CpuSchedule[DepthwisePointwise, Decision]):
 def stages(
     workload: DepthwisePointwise, decision: Decision, data: te.Tensor | None = None
 ) -> tuple[te.Tensor, list[te.Tensor], te.Tensor]:
-    """Return the data, the parameters in order, and the result.
+    """Return the data, the other parameters in order, and the result.
 
     Parameters
     ----------
     workload : DepthwisePointwise
         The layer.
     decision : Decision
-        Gives the width of a panel of weights.
+        Determines the width of a panel of weights.
     data : te.Tensor, optional
-        What the depthwise half reads, where another stage computes that.
+        The input of the depthwise half, if another stage computes it.
     """
     first = workload.depthwise
     tile_n = decision.tile_n
@@ -165,7 +165,7 @@ def schedule_halves(
     target: Target,
     rows: int = 1,
 ) -> LoopRV:
-    """Schedule both halves, and return the parallel loop: over bands of `rows` output rows."""
+    """Schedule both halves; return the parallel loop, over bands of `rows` output rows."""
     channels = workload.depthwise.channels
     lanes = depthwise.lanes_of(workload.depthwise, target)
     pairs = target.architecture == "aarch64" and channels % 4 == 0

@@ -27,10 +27,10 @@ from mobilenet_tvm.schedules.stages import epilogue_stage
 from mobilenet_tvm.schedules.workloads import Pointwise, size_of
 from mobilenet_tvm.targets.target import Target
 
-#: The shortest vector that is worth half a register: 128 bits.
-SHORTEST_VECTOR = 128
-#: Bytes that an in-order core loads in a cycle.
-IN_ORDER_LOAD = 8
+#: Vectors of half a register are used only if they are at least this long.
+MIN_VECTOR_BITS = 128
+#: Bytes that an in-order core loads per cycle.
+IN_ORDER_LOAD_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class Decision(BaseDecision):
     tile_m : int
         Pixels of the register tile.
     tile_n : int
-        Outputs of the register tile, whole vectors; divides the outputs, filled up.
+        Outputs of the register tile, whole vectors; divides the padded outputs.
     unroll_k : int
         Inputs per iteration of the innermost loop; divides the inputs.
     block_m : int
-        Pixel tiles per cache block: as many stay in cache while all weights pass by.
+        Pixel tiles per cache block: their data stay in cache while all weights are read.
     """
 
     lanes: int
@@ -59,22 +59,22 @@ class Decision(BaseDecision):
 
 
 class MatrixProduct(CpuSchedule[Pointwise, Decision]):
-    """A tile of pixels x outputs in registers while the inputs pass by."""
+    """Keeps a tile of pixels x outputs in registers while iterating over the inputs."""
 
     workload_type = Pointwise
     decision_type = Decision
 
     def default(self, workload: Pointwise, target: Target) -> Decision:
-        """Choose the register tile with the fewest cycles by a model of the inner loop.
+        """Choose the register tile with the fewest cycles according to a model of the inner loop.
 
-        Per input, a tile of m x n vectors takes m * n multiply-adds, m broadcasts and n loads. An
-        in-order core does not do them at the same time.
+        Per input, a tile of m x n vectors takes m * n multiply-adds, m broadcasts and n loads,
+        which an in-order core does not overlap.
         """
         lanes, tile_m, tile_n = best_tile(workload, target)
         tiles = -(-workload.pixels // tile_m)
         unroll = 4 if workload.inputs % 4 == 0 and workload.pixels % tile_m == 0 else 1
-        # A block of data stays in the second-level cache, beside a panel and what is written,
-        # while all weights pass by: they come from farther away, once per block.
+        # A block of data stays in the second-level cache, with a panel and the output, while all
+        # weights are read, once per block, from a more distant cache or memory.
         panel_bytes = size_of(workload.types.weights) * workload.inputs * tile_n
         tile_bytes = size_of(workload.types.data) * workload.inputs * tile_m
         fits = (0.75 * target.l2_bytes - panel_bytes) / tile_bytes
@@ -82,16 +82,16 @@ class MatrixProduct(CpuSchedule[Pointwise, Decision]):
         return Decision(lanes, tile_m, tile_n, unroll, block)
 
     def space(self, workload: Pointwise, target: Target) -> dict[str, list[Any]]:
-        """Return the candidates for each part of a decision."""
+        """Return the candidate values of each part of a decision."""
         return {
             "tile": sorted(_tiles(workload, target)),
             "unroll_k": [d for d in (1, 2, 4, 8) if workload.inputs % d == 0],
-            # As many as all pixels: one block.
+            # The last one puts all pixels in one block.
             "block_m": [1, 4, 16, 64, workload.pixels],
         }
 
     def valid(self, workload: Pointwise, decision: Decision, target: Target) -> bool:
-        """Tell whether `build` takes a decision; it takes any block."""
+        """Return whether `build` accepts a decision; any block size is valid."""
         return (
             (decision.lanes, decision.tile_m, decision.tile_n) in _tiles(workload, target)
             and decision.unroll_k in self.space(workload, target)["unroll_k"]
@@ -99,19 +99,19 @@ class MatrixProduct(CpuSchedule[Pointwise, Decision]):
         )
 
     def decisions(self, workload: Pointwise, target: Target) -> list[Decision]:
-        """Return the valid decisions of the space, each once."""
+        """Return the valid decisions in the space, without duplicates."""
         parts = self.space(workload, target)
         found: dict[Decision, None] = {}
         for (lanes, tile_m, tile_n), unroll, block in itertools.product(*parts.values()):
-            # The condition of a ragged last tile, unrolled, would stand in every iteration.
+            # Unrolled, every iteration would repeat the condition for a partial last tile.
             if unroll == 1 or workload.pixels % tile_m == 0:
-                # Whole blocks only: a last, smaller one would be a second copy of the loops.
+                # Full blocks only: a smaller last one would need a second copy of the loops.
                 block_m = divisor_at_most(-(-workload.pixels // tile_m), block)
                 found[Decision(lanes, tile_m, tile_n, unroll, block_m)] = None
         return list(found)
 
     def pack(self, weights: Sequence[Array], decision: Decision) -> list[Array]:
-        """Return weights [inputs, outputs] as `in_panels` lays them out."""
+        """Return weights [inputs, outputs] in the layout of `in_panels`."""
         (weight,) = weights
         return [in_panels(weight, decision.tile_n)]
 
@@ -134,18 +134,18 @@ class MatrixProduct(CpuSchedule[Pointwise, Decision]):
         pairs = target.architecture == "aarch64" and decision.unroll_k % 2 == 0
         parallel = workload.flops >= PARALLEL_FLOPS
         outer, inputs_loop = _schedule(sch, decision, tiles, parallel, pairs)
-        # The tiles that use a panel one after the other; each is read from far away once.
+        # Consecutive tiles that use the same panel, which is fetched once.
         uses = min(decision.block_m, tiles)
         cached = size_of(types.weights) * inputs * outputs <= target.l1d_bytes
-        # An in-order core has no cycle to spare for it, and fetches what is read in order by
-        # itself.
+        # An in-order core has no spare issue slots for prefetches, and its hardware prefetcher
+        # already follows sequential reads.
         if uses == 1 or cached or target.in_order:
             return sch.mod["main"]
         index = sch.get(outer).loop_var
         return prefetch_next_panel(sch, inputs_loop, index // uses % panels, index % uses, uses)
 
     def features(self, workload: Pointwise, decision: Decision, target: Target) -> dict[str, float]:
-        """Describe a decision: the register tile, and the blocks' share of the caches."""
+        """Describe a decision: the register tile and the blocks' share of the caches."""
         tile = (decision.lanes, decision.tile_m, decision.tile_n)
         tiles = -(-workload.pixels // decision.tile_m)
         rows = min(decision.block_m, tiles) * decision.tile_m
@@ -165,7 +165,7 @@ class MatrixProduct(CpuSchedule[Pointwise, Decision]):
 
 
 def in_panels(weight: Array, tile_n: int) -> Array:
-    """Lay weights out as the inner loop reads them.
+    """Pack weights in the order in which the inner loop reads them.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ def in_panels(weight: Array, tile_n: int) -> Array:
     Returns
     -------
     ndarray
-        [outputs / tile_n, inputs, tile_n], the last panel filled up with zeros.
+        [outputs / tile_n, inputs, tile_n], the last panel zero-padded.
     """
     inputs, outputs = weight.shape
     full = np.pad(weight, ((0, 0), (0, -outputs % tile_n)))
@@ -187,7 +187,7 @@ def in_panels(weight: Array, tile_n: int) -> Array:
 def _schedule(
     sch: s_tir.Schedule, decision: Decision, tiles: int, parallel: bool, pairs: bool
 ) -> tuple[LoopRV, LoopRV]:
-    """Return the loop over all tiles, and the outer one over a tile's inputs."""
+    """Schedule the function; return the loop over all tiles and the outer loop over inputs."""
     product, result = sch.get_sblock("pointwise"), sch.get_sblock("epilogue")
     m, n = sch.get_loops(result)
     n_panel, n_tile = sch.split(n, [None, decision.tile_n])
@@ -199,7 +199,7 @@ def _schedule(
     else:
         sch.reorder(n_panel, m_tiles, m_tile, n_tile)
         outer = sch.fuse(n_panel, m_tiles)
-    # One loop over all tiles, so that the threads' shares differ by one tile at most.
+    # A single loop over all tiles, so that the threads' shares differ by at most one tile.
     if parallel:
         sch.parallel(outer)
     sch.compute_at(product, outer, preserve_unit_loops=True)
@@ -217,7 +217,7 @@ def _schedule(
 def best_tile(
     workload: Pointwise, target: Target, columns: int | None = None
 ) -> tuple[int, int, int]:
-    """Return (lanes, tile_m, tile_n) of the fewest cycles by the model of the inner loop.
+    """Return the (lanes, tile_m, tile_n) with the fewest cycles in the model of the inner loop.
 
     Parameters
     ----------
@@ -226,7 +226,7 @@ def best_tile(
     target : Target
         Registers, ports and latency.
     columns : int, optional
-        A width that `tile_m` has to divide.
+        A width that `tile_m` must divide.
     """
     tiles = [
         (lanes, tile_m, tile_n)
@@ -237,14 +237,14 @@ def best_tile(
 
 
 def _tiles(workload: Pointwise, target: Target) -> list[tuple[int, int, int]]:
-    """Return (lanes, tile_m, tile_n) that fit: accumulators, one vector of each operand."""
+    """Return the (lanes, tile_m, tile_n) whose accumulators and operands fit the registers."""
     sums = workload.types.sums
-    # Half a vector fits some channels that a whole one does not.
+    # Half a vector divides some channel counts that a full one does not.
     whole = target.lanes_of(sums)
     lengths = [whole]
-    if workload.outputs % whole and target.vector_bits > SHORTEST_VECTOR:
+    if workload.outputs % whole and target.vector_bits > MIN_VECTOR_BITS:
         lengths.append(whole // 2)
-    # A layer of one pixel has only its outputs to hide the latency behind.
+    # A layer with one pixel can hide latency only across its outputs.
     widest = 16 if workload.pixels == 1 else 4
     tiles = itertools.product(lengths, range(1, widest + 1), range(1, min(workload.pixels, 14) + 1))
     return [
@@ -257,7 +257,7 @@ def _tiles(workload: Pointwise, target: Target) -> list[tuple[int, int, int]]:
 
 
 def _scalars(target: Target, tile_m: int) -> int:
-    """Return the registers for a tile's data: FMLA takes an element of one, x86 broadcasts.
+    """Return the registers for a tile's data: FMLA takes a lane of a register, x86 broadcasts.
 
     Two more let LLVM load ahead; without them it spills in some loops.
     """
@@ -267,25 +267,25 @@ def _scalars(target: Target, tile_m: int) -> int:
 def tile_cycles(workload: Pointwise, target: Target, lanes: int, tile_m: int, tile_n: int) -> float:
     """Estimate a layer's cycles with a register tile of `lanes`-wide vectors."""
     vectors = tile_n // lanes
-    # Units of half the width start twice as often, up to two a cycle.
+    # Units of half the width issue twice as often, up to two per cycle.
     rate = min(2, target.fma_per_cycle * target.lanes_of(workload.types.sums) // lanes)
-    # A last tile with fewer pixels takes as long as a whole one, and leaves a condition behind.
+    # A partial last tile takes as long as a full one, and needs a condition.
     tiles = -(-workload.pixels // tile_m) * -(-workload.outputs // tile_n)
     ragged = 1.05 if workload.pixels % tile_m else 1.0
     multiply = max(tile_m * vectors / rate, target.fma_latency)
     if target.in_order:
         data, weights = size_of(workload.types.data), size_of(workload.types.weights)
-        per_input = multiply + (data * tile_m + weights * tile_n) / IN_ORDER_LOAD
+        per_input = multiply + (data * tile_m + weights * tile_n) / IN_ORDER_LOAD_BYTES
     else:
         per_input = max(multiply, (tile_m + vectors) / 2)
-    # Each tile clears, finishes and stores its accumulators once.
+    # Each tile clears its accumulators, applies the epilogue and stores them once.
     return ragged * tiles * (workload.inputs * per_input + 3 * tile_m * vectors + 10)
 
 
 def product_features(
     workload: Pointwise, tile: tuple[int, int, int], target: Target
 ) -> dict[str, float]:
-    """Describe a product by its register tile: lanes, pixels, outputs."""
+    """Describe a matrix product by its register tile: lanes, pixels, outputs."""
     lanes, tile_m, tile_n = tile
     vectors = tile_n / lanes
     tiles_m, tiles_n = -(-workload.pixels // tile_m), -(-workload.outputs // tile_n)

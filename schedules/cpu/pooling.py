@@ -1,4 +1,4 @@
-"""Global average pooling: vectors of channels, sums in registers while the pixels pass by."""
+"""Global average pooling: vectors of channels, accumulated in registers over the pixels."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ from mobilenet_tvm.targets.target import Target
 
 @dataclass(frozen=True)
 class Decision(BaseDecision):
-    """How to compute a pooling.
+    """How to compute a pooling layer.
 
     Parameters
     ----------
     tile_c : int
-        Channels whose sums are in registers; divides the channels.
+        Channels whose sums are held in registers; divides the channels.
     """
 
     tile_c: int
 
 
 class Pooling(CpuSchedule[GlobalPool, Decision]):
-    """A tile of channels at a time."""
+    """Computes one tile of channels at a time."""
 
     workload_type = GlobalPool
     decision_type = Decision
 
     def default(self, workload: GlobalPool, target: Target) -> Decision:
-        """Choose the widest tile up to eight vectors, enough to hide an addition's latency."""
+        """Choose the widest tile up to eight vectors, enough to hide the latency of an addition."""
         return Decision(max(self.space(workload, target)["tile_c"]))
 
     def space(self, workload: GlobalPool, target: Target) -> dict[str, list[Any]]:
-        """Return the candidates for each part of a decision."""
+        """Return the candidate values of each part of a decision."""
         lanes = _lanes(workload, target)
         return {"tile_c": [lanes * count for count in divisors(workload.channels // lanes, 8)]}
 
     def valid(self, workload: GlobalPool, decision: Decision, target: Target) -> bool:
-        """Tell whether `build` takes a decision."""
+        """Return whether `build` accepts a decision."""
         return decision.tile_c in self.space(workload, target)["tile_c"]
 
     def decisions(self, workload: GlobalPool, target: Target) -> list[Decision]:
-        """Return the valid decisions of the space, each once."""
+        """Return the valid decisions in the space, without duplicates."""
         return [Decision(tile_c) for tile_c in self.space(workload, target)["tile_c"]]
 
     def build(self, workload: GlobalPool, decision: Decision, target: Target) -> tirx.PrimFunc:
         """Return a function of data [batch, pixels, channels] and an output [batch, channels]."""
         types = workload.types
-        picture = (workload.batch, workload.pixels, workload.channels)
-        data = te.placeholder(picture, types.data, name="data")
+        image = (workload.batch, workload.pixels, workload.channels)
+        data = te.placeholder(image, types.data, name="data")
         pixel = te.reduce_axis((0, workload.pixels), name="pixel")
         shape = (workload.batch, workload.channels)
         total = te.compute(shape, lambda n, c: te.sum(data[n, pixel, c], axis=pixel), name="sum")
@@ -73,7 +73,7 @@ class Pooling(CpuSchedule[GlobalPool, Decision]):
         decision: Decision,  # noqa: ARG002
         target: Target,  # noqa: ARG002
     ) -> dict[str, float]:
-        """Describe a decision: its own number says all."""
+        """Describe a decision: its only parameter is already a feature."""
         return {}
 
     def cycles(
@@ -82,7 +82,7 @@ class Pooling(CpuSchedule[GlobalPool, Decision]):
         decision: Decision,  # noqa: ARG002
         target: Target,  # noqa: ARG002
     ) -> float:
-        """Estimate a decision's cost: bound by memory, all cost the same."""
+        """Estimate a decision's cost: the layer is memory bound, so all cost the same."""
         return 1.0
 
 

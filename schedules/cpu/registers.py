@@ -1,4 +1,4 @@
-"""Register tiles: what is unrolled, vectorised and summed up in a CPU's vector registers."""
+"""Register tiles: loops that are unrolled, vectorised and accumulated in vector registers."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from tvm.s_tir.schedule import LoopRV, SBlockRV
 from mobilenet_tvm.schedules.workloads import size_of
 from mobilenet_tvm.targets.target import Target
 
-#: TVM keeps a buffer on the stack, where LLVM makes it registers, if it is smaller than 1024 bytes
-#: and of the scope "global". Any other costs an allocation, a clearing and dead stores per tile:
-#: 784x32x192 took 104 us with a "local" tile and takes 83 with this (FMA limit 82).
+#: TVM allocates a buffer on the stack, where LLVM promotes it to registers, if it is smaller than
+#: 1024 bytes and of scope "global". Any other costs an allocation, clearing and dead stores per
+#: tile: 784x32x192 took 104 us with a "local" tile and takes 83 us with this (FMA limit 82).
 MAX_TILE_BYTES = 1023
 
 
 def fits_stack(values: int, dtype: str) -> bool:
-    """Tell whether LLVM makes registers of a tile of so many values of a type."""
+    """Return whether LLVM promotes a tile of `values` values of a type to registers."""
     return values * size_of(dtype) <= MAX_TILE_BYTES
 
 
 def keep_in_registers(sch: s_tir.Schedule, unrolled: Sequence[Any], vectorized: Any) -> None:
-    """Unroll the loops of a tile and vectorise its innermost, so that it becomes registers."""
+    """Unroll the loops of a tile and vectorise the innermost, so that it is kept in registers."""
     for loop in unrolled:
         sch.unroll(loop)
     sch.vectorize(vectorized)
@@ -37,22 +37,22 @@ def sum_in_registers(
     tile: Sequence[LoopRV],
     lanes: int,
 ) -> None:
-    """Hold a tile's sums in registers while what is summed passes by.
+    """Hold a tile's sums in registers during a reduction.
 
     Parameters
     ----------
     sch : Schedule
         Changed in place.
     block : SBlockRV
-        Adds to the sums.
+        The block that accumulates the sums.
     start : LoopRV
-        The outermost loop over what is summed: before it, the sums are cleared.
+        The outermost reduction loop; the sums are cleared before it.
     unrolled : sequence of LoopRV
-        Inner ones of these loops.
+        Reduction loops to unroll.
     tile : sequence of LoopRV
-        The tile's, inside all of these, channels last.
+        The loops of the tile, inside all of these, channels last.
     lanes : int
-        Length of a vector; divides the tile's channels.
+        Vector length; divides the tile's channels.
     """
     vector, lane = sch.split(tile[-1], [None, lanes])
     keep_in_registers(sch, [*unrolled, *tile[:-1], vector], lane)
@@ -64,25 +64,25 @@ def sum_in_registers(
 def load_in_pairs(sch: s_tir.Schedule, block: SBlockRV, loop: LoopRV) -> list[LoopRV]:
     """Split a loop into pairs, and load both elements of a pair at once.
 
-    For 64-bit ARM, whose multiply-add takes an element of a vector: half as many loads.
+    For 64-bit ARM, whose multiply-add can take a lane of a vector: this halves the loads.
 
     Parameters
     ----------
     sch : Schedule
         Changed in place.
     block : SBlockRV
-        Reads its first operand along that operand's last axis.
+        A block that reads its first operand along the operand's last axis.
     loop : LoopRV
-        The block's loop over that axis, or an even part of it.
+        The block's loop over that axis, or over an even part of it.
 
     Returns
     -------
     list of LoopRV
-        Over the pairs, over the two elements.
+        The loops over the pairs and over the two elements.
     """
     pair, element = sch.split(loop, [None, 2])
-    # TVM keeps small arrays of the scope 'global' on the stack, where LLVM makes registers of
-    # them; those of 'local' come from the heap.
+    # TVM allocates small arrays of scope 'global' on the stack, where LLVM promotes them to
+    # registers; those of scope 'local' come from the heap.
     copy = sch.cache_read(block, 0, "global")
     sch.compute_at(copy, pair, preserve_unit_loops=True)
     *rows, vector = sch.get_loops(copy)[-len(sch.get(copy).iter_vars) :]
@@ -93,7 +93,7 @@ def load_in_pairs(sch: s_tir.Schedule, block: SBlockRV, loop: LoopRV) -> list[Lo
 def tile_features(
     rows: float, vectors: float, broadcasts: float, loads: float, target: Target
 ) -> dict[str, float]:
-    """Describe a register tile: its sums, and what is read for a step of all of them."""
+    """Describe a register tile: its sums, and the reads of one reduction step."""
     sums = rows * vectors
     return {
         "sums": sums,

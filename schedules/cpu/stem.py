@@ -1,4 +1,4 @@
-"""The stem: a full convolution of a picture with few channels, read in NCHW or NHWC."""
+"""The stem: a full convolution of an image with few channels, in NCHW or NHWC."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mobilenet_tvm.schedules.stages import epilogue_stage, padded
 from mobilenet_tvm.schedules.workloads import Convolution
 from mobilenet_tvm.targets.target import Target
 
-#: A picture has so few channels; more are a loop.
+#: Up to this many input channels, as an image has, are unrolled; more are a loop.
 MAX_UNROLLED_INPUTS = 8
 
 
@@ -45,15 +45,15 @@ class Decision(BaseDecision):
 
 
 class Stem(CpuSchedule[Convolution, Decision]):
-    """A tile of columns x outputs in registers while the taps and inputs pass by."""
+    """Keeps a tile of columns x outputs in registers while iterating over taps and inputs."""
 
     workload_type = Convolution
     decision_type = Decision
 
     def default(self, workload: Convolution, target: Target) -> Decision:
-        """Choose the register tile that loads least per multiply-add."""
+        """Choose the register tile with the fewest loads per multiply-add."""
         lanes = lanes_of(workload, target)
-        # As many sums as hide the latency; with more, fewer of the unrolled taps stay in registers.
+        # Just enough sums to hide the latency; with more, fewer unrolled taps stay in registers.
         busy = target.fma_latency * target.fma_per_cycle
         tiles = [(x, c) for x, c in _tiles(workload, target) if x * c <= max(busy, 8) * lanes]
         return min(
@@ -62,15 +62,15 @@ class Stem(CpuSchedule[Convolution, Decision]):
         )
 
     def space(self, workload: Convolution, target: Target) -> dict[str, list[Any]]:
-        """Return the candidates for each part of a decision."""
+        """Return the candidate values of each part of a decision."""
         return {"tile": sorted(_tiles(workload, target))}
 
     def valid(self, workload: Convolution, decision: Decision, target: Target) -> bool:
-        """Tell whether `build` takes a decision."""
+        """Return whether `build` accepts a decision."""
         return (decision.tile_x, decision.tile_c) in _tiles(workload, target)
 
     def decisions(self, workload: Convolution, target: Target) -> list[Decision]:
-        """Return the valid decisions of the space, each once."""
+        """Return the valid decisions in the space, without duplicates."""
         return [Decision(*tile) for tile in self.space(workload, target)["tile"]]
 
     def pack(self, weights: Sequence[Array], decision: Decision) -> list[Array]:
@@ -81,7 +81,7 @@ class Stem(CpuSchedule[Convolution, Decision]):
         return [np.ascontiguousarray(panels.transpose(3, 0, 1, 2, 4))]
 
     def build(self, workload: Convolution, decision: Decision, target: Target) -> tirx.PrimFunc:
-        """Return a function of a picture, in NHWC or NCHW, and an output in NHWC."""
+        """Return a function of an image, in NHWC or NCHW, and an output in NHWC."""
         data, weight, total = sums(workload, decision)
         operands, result = epilogue_stage(workload, total.shape, lambda *i: total[i])
         sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
@@ -91,7 +91,7 @@ class Stem(CpuSchedule[Convolution, Decision]):
     def features(
         self, workload: Convolution, decision: Decision, target: Target
     ) -> dict[str, float]:
-        """Describe a decision: the register tile and what it unrolls."""
+        """Describe a decision: the register tile and how much it unrolls."""
         lanes = lanes_of(workload, target)
         vectors = decision.tile_c / lanes
         taps = workload.window.taps * workload.inputs
@@ -103,7 +103,7 @@ class Stem(CpuSchedule[Convolution, Decision]):
         }
 
     def cycles(self, workload: Convolution, decision: Decision, target: Target) -> float:
-        """Estimate a decision's cost: loads per multiply-add, more where latency shows."""
+        """Estimate a decision's cost: loads per multiply-add, and latency that is not hidden."""
         tile_x, vectors = decision.tile_x, decision.tile_c // lanes_of(workload, target)
         work = tile_x * vectors
         busy = target.fma_latency * target.fma_per_cycle
@@ -111,22 +111,22 @@ class Stem(CpuSchedule[Convolution, Decision]):
 
 
 def sums(workload: Convolution, decision: Decision) -> tuple[te.Tensor, te.Tensor, te.Tensor]:
-    """Return a convolution's data, its packed weights, and its result.
+    """Return the data, the packed weights and the result of a convolution.
 
     Parameters
     ----------
     workload : Convolution
         The layer.
     decision : Decision
-        Gives the width of a panel of weights.
+        Determines the width of a panel of weights.
     """
     tile_c, window, types = decision.tile_c, workload.window, workload.types
-    picture = (workload.height, workload.width)
+    image = (workload.height, workload.width)
     nchw = workload.reads_nchw
     shape = (
-        (workload.batch, workload.inputs, *picture)
+        (workload.batch, workload.inputs, *image)
         if nchw
-        else (workload.batch, *picture, workload.inputs)
+        else (workload.batch, *image, workload.inputs)
     )
     data = te.placeholder(shape, types.data, name="data")
     panels = (workload.outputs // tile_c, *window.kernel, workload.inputs, tile_c)
@@ -159,7 +159,7 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int) -> None:
     sch.parallel(rows)
     sch.compute_at(total, x_tiles, preserve_unit_loops=True)
     for pad in sch.get_producers(total):
-        # A few padded rows per thread stay in the first-level cache.
+        # The few padded rows of a thread stay in the first-level cache.
         sch.compute_at(pad, rows)
 
     hold_sums(sch, lanes)
@@ -167,23 +167,23 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int) -> None:
 
 
 def hold_sums(sch: s_tir.Schedule, lanes: int) -> None:
-    """Hold a tile's sums in registers while the taps and inputs pass by."""
+    """Hold a tile's sums in registers while iterating over taps and inputs."""
     total = sch.get_sblock("conv2d")
     *_, tx, tc, ry, rx, rc = sch.get_loops(total)
     inputs = extent(sch, rc)
-    few = inputs if inputs <= MAX_UNROLLED_INPUTS else divisor_at_most(inputs, 4)
-    rc_outer, rc_inner = sch.split(rc, [None, few])
+    unrolled = inputs if inputs <= MAX_UNROLLED_INPUTS else divisor_at_most(inputs, 4)
+    rc_outer, rc_inner = sch.split(rc, [None, unrolled])
     sch.reorder(ry, rc_outer, rx, rc_inner, tx, tc)
     sum_in_registers(sch, total, ry, [rx, rc_inner], [tx, tc], lanes)
 
 
 def lanes_of(workload: Convolution, target: Target) -> int:
-    """Return the length of the vectors: a divisor of the outputs."""
+    """Return the vector length: a divisor of the outputs."""
     return math.gcd(workload.outputs, target.lanes_of(workload.types.sums))
 
 
 def _tiles(workload: Convolution, target: Target) -> list[tuple[int, int]]:
-    """Return the register tiles that fit: accumulators and one vector of each operand."""
+    """Return the register tiles whose accumulators and operands fit the registers."""
     lanes = lanes_of(workload, target)
     return [
         (tile_x, vectors * lanes)

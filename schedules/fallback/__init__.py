@@ -1,1 +1,1 @@
-"""Schedules by rule, for what has none of its own."""
+"""Fallback rules that schedule functions without a schedule of their own."""

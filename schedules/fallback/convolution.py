@@ -8,22 +8,22 @@ from mobilenet_tvm.schedules.fallback.elementwise import lanes_of, vectorize_and
 from mobilenet_tvm.schedules.loops import blocks_of, divisor_at_most, extent, inline_all_but
 from mobilenet_tvm.targets.target import Target
 
-#: Names of the blocks that TVM's operator inventory gives NHWC convolutions.
+#: Names of the blocks of NHWC convolutions in TVM's operator inventory (TOPI).
 CONVOLUTIONS = ("conv2d_nhwc", "group_conv2d_nhwc")
 
 
 def apply(func: tirx.PrimFunc, target: Target) -> s_tir.Schedule | None:
     """Schedule a convolution with its padding and its fused epilogue.
 
-    Each thread takes rows of the output; in a row, a tile of pixels x channels stays in
-    registers over the whole reduction and goes through the epilogue as it is stored.
+    Each thread computes rows of the output; in a row, a tile of pixels x channels stays in
+    registers during the whole reduction and passes through the epilogue as it is stored.
 
     Parameters
     ----------
     func : PrimFunc
-        Blocks: an optional padded copy, the convolution, then element-wise ones.
+        Its blocks are an optional padded copy, the convolution, then element-wise blocks.
     target : Target
-        Gives the vector width and the number of registers.
+        Determines the vector width and the number of registers.
 
     Returns
     -------
@@ -40,7 +40,7 @@ def apply(func: tirx.PrimFunc, target: Target) -> s_tir.Schedule | None:
     inline_all_but(sch, keep=set(pads))
     conv = sch.get_sblock(name)
     if not sch.get_consumers(conv):
-        # Without an epilogue the copy out of the registers is a block of its own.
+        # Without an epilogue, copying out of the registers needs a block of its own.
         sch.cache_write(conv, 0, "global")
     output = sch.get_output_blocks("root")[0]
     for pad in pads:
@@ -72,7 +72,7 @@ def apply(func: tirx.PrimFunc, target: Target) -> s_tir.Schedule | None:
 
 
 def _pads(sch: s_tir.Schedule, name: str) -> bool:
-    """Tell whether a `pad_temp` block really pads; TVM makes one for every convolution."""
+    """Return whether a `pad_temp` block really pads; TVM creates one for every convolution."""
     block = sch.get(sch.get_sblock(name))
     source, copy = block.reads[0].source, block.writes[0].source
     return [int(e) for e in source.shape] != [int(e) for e in copy.shape]

@@ -14,12 +14,12 @@ from mobilenet_tvm.schedules.loops import (
 )
 from mobilenet_tvm.targets.target import Target
 
-#: Starting the threads costs about as much as one of them needs for this many elements.
+#: Starting the threads takes about as long as this many elements on one of them.
 PARALLEL_ELEMENTS = 16 * 1024
 
 
 def apply(func: tirx.PrimFunc, target: Target) -> s_tir.Schedule | None:
-    """Schedule a function without reductions; None for any other."""
+    """Schedule a function without reductions; return None for any other."""
     sch = s_tir.Schedule(func)
     if any(is_reduction(sch, block) for block in blocks_of(sch)):
         return None
@@ -30,7 +30,7 @@ def apply(func: tirx.PrimFunc, target: Target) -> s_tir.Schedule | None:
 
 
 def vectorize_and_parallelize(sch: s_tir.Schedule, block: SBlockRV, target: Target) -> None:
-    """Vectorise a block's last axis and run the others in parallel where there is enough to do."""
+    """Vectorise a block's last axis, and parallelise the others if there is enough work."""
     loops = sch.get_loops(block)
     if not loops:
         return
@@ -46,7 +46,7 @@ def vectorize_and_parallelize(sch: s_tir.Schedule, block: SBlockRV, target: Targ
 
 
 def lanes_of(sch: s_tir.Schedule, block: SBlockRV, target: Target) -> int:
-    """Return how many values of the widest type that a block touches fit a vector register."""
+    """Return how many values of the widest type that a block accesses fit a vector register."""
     touched = sch.get(block)
     types = {str(region.source.dtype) for region in (*touched.reads, *touched.writes)}
     return min(map(target.lanes_of, types))

@@ -1,4 +1,4 @@
-"""What has no schedule of its own on a GPU: each block gets threads, whatever it computes."""
+"""The fallback rule for GPUs: binds every block to threads, whatever it computes."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import math
 from tvm import s_tir, tirx
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
-from mobilenet_tvm.schedules.gpu.threads import GROUPS, bind_threads, lanes_of
+from mobilenet_tvm.schedules.gpu.threads import GROUP_SIZES, bind_threads, lanes_of
 from mobilenet_tvm.schedules.loops import blocks_of, extent, inline_all_but, iteration_types
 from mobilenet_tvm.targets.target import Target
 
 
 def apply(func: tirx.PrimFunc, target: Target) -> s_tir.Schedule:  # noqa: ARG001
-    """Schedule any function: a thread per vector of results, of a sum with what follows it.
+    """Schedule any function with one thread per vector of results; reductions take their epilogue.
 
     Parameters
     ----------
     func : PrimFunc
-        Whatever TVM has fused.
+        Any function that TVM has fused.
     target : Target
-        The same code serves all.
+        Unused: the same schedule serves all GPUs.
     """
     sch = s_tir.Schedule(func)
     inline_all_but(sch, keep=set())
@@ -30,7 +30,7 @@ def apply(func: tirx.PrimFunc, target: Target) -> s_tir.Schedule:  # noqa: ARG00
         if sch.get(block).name_hint in finished:
             continue
         if "O" in kinds or "S" not in kinds or len(sch.get_loops(block)) != len(kinds):
-            _alone(sch, block)
+            _single_thread(sch, block)
         elif "R" in kinds:
             finished.add(sch.get(_reduce(sch, block, kinds)).name_hint)
         else:
@@ -39,18 +39,18 @@ def apply(func: tirx.PrimFunc, target: Target) -> s_tir.Schedule:  # noqa: ARG00
 
 
 def _bind(sch: s_tir.Schedule, block: SBlockRV) -> LoopRV:
-    """Give each vector of an element-wise block a thread, and return the loop over them."""
+    """Bind each vector of an element-wise block to a thread; return the loop over threads."""
     *loops, last = sch.get_loops(block)
-    # float32, since that is what TVM's types of vectors end with.
+    # Four lanes, as of float32: TVM supports no wider vectors of every type.
     lanes = math.gcd(extent(sch, last), lanes_of("float32"))
     outer, lane = sch.split(last, [None, lanes])
-    threads = bind_threads(sch, [*loops, outer], GROUPS[0])
+    threads = bind_threads(sch, [*loops, outer], GROUP_SIZES[0])
     sch.vectorize(lane)
     return threads
 
 
 def _reduce(sch: s_tir.Schedule, block: SBlockRV, kinds: str) -> SBlockRV:
-    """Keep a vector of sums in registers, and return the block that stores them."""
+    """Keep a vector of sums in registers; return the block that stores them."""
     loops = sch.get_loops(block)
     shape = [extent(sch, loop) for loop, kind in zip(loops, kinds, strict=True) if kind == "S"]
     consumers = sch.get_consumers(block)
@@ -71,14 +71,14 @@ def _reduce(sch: s_tir.Schedule, block: SBlockRV, kinds: str) -> SBlockRV:
 
 
 def _is_map(sch: s_tir.Schedule, block: SBlockRV, shape: list[int]) -> bool:
-    """Tell whether a block has one iteration for each element of a shape."""
+    """Return whether a block has one iteration for each element of a shape."""
     loops = sch.get_loops(block)
     only = set(iteration_types(sch, block)) == {"S"}
     return only and [extent(sch, loop) for loop in loops] == shape
 
 
-def _alone(sch: s_tir.Schedule, block: SBlockRV) -> None:
-    """Let one thread do all: an order that is not known must be kept."""
+def _single_thread(sch: s_tir.Schedule, block: SBlockRV) -> None:
+    """Run a block in one thread, since the order of its iterations must be kept."""
     loops = sch.get_loops(block)
     thread = sch.add_unit_loop(loops[0] if loops else block)
     sch.bind(sch.add_unit_loop(thread), "blockIdx.x")

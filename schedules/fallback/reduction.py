@@ -1,4 +1,4 @@
-"""Reductions that are no convolution: pooling, means, dense layers, softmax."""
+"""Reductions other than convolutions: pooling, means, dense layers, softmax."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mobilenet_tvm.targets.target import Target
 
 
 def apply(func: tirx.PrimFunc, target: Target) -> s_tir.Schedule:
-    """Schedule any function block by block: the last rule, which always takes it."""
+    """Schedule any function block by block; as the last rule, it accepts every function."""
     sch = s_tir.Schedule(func)
     inline_all_but(sch, keep=set())
     for block in blocks_of(sch):
@@ -34,7 +34,7 @@ def apply(func: tirx.PrimFunc, target: Target) -> s_tir.Schedule:
 
 
 def _reduce(sch: s_tir.Schedule, block: SBlockRV, target: Target) -> None:
-    """Keep a vector of outputs in registers while the reduction runs."""
+    """Keep a vector of outputs in registers during the reduction."""
     loops = sch.get_loops(block)
     kinds = iteration_types(sch, block)
     if len(loops) != len(kinds):

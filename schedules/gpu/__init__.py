@@ -1,5 +1,5 @@
-"""Schedules for GPUs: a register tile per thread, loads of 128 bits, branches that agree.
+"""Schedules for GPUs: a register tile per thread, 128-bit loads, no divergent branches.
 
-Those named `shared` stage operands in a work-group's memory on the chip, which NVIDIA's GPUs have;
-on a Mali it is ordinary memory, so nothing is gained by it there.
+Those named `shared` stage operands in on-chip memory of a work-group, which NVIDIA's GPUs have; on
+a Mali it is ordinary memory, so there would be no gain.
 """

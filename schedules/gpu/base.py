@@ -1,4 +1,4 @@
-"""What all schedules for GPUs share: a model of a thread's registers and of a layer's cycles."""
+"""Base classes of the schedules for GPUs, which model a thread's registers and a layer's cycles."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from mobilenet_tvm.schedules.workloads import Pointwise, Workload
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
 
-#: What networks on GPUs keep their values in.
+#: Types of the values in networks on GPUs.
 DTYPES = ("float32", "float16")
 
 
 class GpuSchedule(Schedule[W, D]):
-    """A schedule for GPUs, of float32 and float16 layers."""
+    """A GPU schedule for float32 and float16 layers."""
 
     def takes(self, workload: Workload, target: Target) -> bool:
-        """Tell whether a layer is this schedule's."""
+        """Return whether this schedule computes a layer."""
         return workload.dtype in DTYPES and super().takes(workload, target)
 
     @abstractmethod
     def registers(self, workload: W, decision: D, gpu: Gpu) -> int:
-        """Return how many 32-bit registers a thread holds."""
+        """Return how many 32-bit registers a thread uses."""
 
     def features(self, workload: W, decision: D, target: Target) -> dict[str, float]:
-        """Describe a decision by what the model says of it."""
+        """Describe a decision by the model's registers and cycles."""
         gpu = gpu_of(target)
         cycles = self.cycles(workload, decision, target)
         registers = self.registers(workload, decision, gpu)
@@ -47,27 +47,27 @@ class GpuSchedule(Schedule[W, D]):
 
 
 class GpuPointwise(GpuSchedule[Pointwise, D]):
-    """A schedule of pointwise layers, the halves of which fused ones use."""
+    """A schedule of pointwise layers, on which fused schedules are built."""
 
     workload_type = Pointwise
 
     def pays(self, workload: Pointwise, target: Target) -> bool:
-        """Tell whether a layer multiplies by its gates faster than a kernel before it would."""
+        """Return whether applying the gates in this layer is faster than in a separate kernel."""
 
         def cycles(layer: Pointwise) -> float:
             return self.cycles(layer, default_decision(self, layer, target), target)
 
-        return gates.pay(workload, cycles, target)
+        return gates.pays(workload, cycles, target)
 
     @abstractmethod
     def padded_pixels(self, workload: Pointwise, decision: D) -> int:
-        """Return the pixels of all tiles, the last one's beyond the picture included."""
+        """Return the pixels of all tiles, including those of the last tile beyond the image."""
 
     @abstractmethod
     def product(
         self, workload: Pointwise, decision: D, element: Callable[[Any, Any], Any]
     ) -> tuple[te.Tensor, list[te.Tensor], te.Tensor]:
-        """Return the packed weights, what the epilogue reads, and the result.
+        """Return the packed weights, the epilogue's operands, and the result.
 
         Parameters
         ----------
@@ -76,5 +76,5 @@ class GpuPointwise(GpuSchedule[Pointwise, D]):
         decision : Decision
             How it is computed.
         element : callable
-            Gives the input of a pixel and a channel, also of pixels beyond the last.
+            Maps a pixel and a channel to the input; also defined for pixels beyond the last.
         """

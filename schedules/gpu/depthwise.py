@@ -1,7 +1,7 @@
 """Depthwise convolution on a GPU: a thread computes a strip of pixels of a vector of channels.
 
-A row of inputs is in registers while the taps of a row pass by. Neighbours take the next channels,
-so a load of theirs is one piece of memory, and they meet the picture's border together.
+A row of inputs stays in registers while the taps of a kernel row are applied. Neighbouring threads
+compute neighbouring channels, so their loads are coalesced and they reach the border together.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mobilenet_tvm.schedules.base import Decision as BaseDecision
 from mobilenet_tvm.schedules.gpu.base import GpuSchedule
 from mobilenet_tvm.schedules.gpu.threads import (
     ADDRESS_REGISTERS,
-    GROUPS,
+    GROUP_SIZES,
     arithmetic,
     bind_threads,
     clamped,
@@ -41,7 +41,7 @@ from mobilenet_tvm.schedules.workloads import Depthwise, size_of
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
 
-#: The blocks of `inlined`, in the order in which they can be inlined.
+#: The blocks that `inlined` creates, in the order in which they can be inlined.
 STAGES = ("between", "depthwise", "pad", "taps")
 
 
@@ -68,33 +68,33 @@ class GpuDepthwise(GpuSchedule[Depthwise, Decision]):
     decision_type = Decision
 
     def default(self, workload: Depthwise, target: Target) -> Decision:
-        """Choose the strip of the fewest cycles by a model of a unit."""
+        """Choose the strip with the fewest cycles according to the GPU model."""
         candidates = [
-            Decision(tile_x, GROUPS[0]) for tile_x in self.space(workload, target)["tile_x"]
+            Decision(tile_x, GROUP_SIZES[0]) for tile_x in self.space(workload, target)["tile_x"]
         ]
         return min(candidates, key=lambda decision: self.cycles(workload, decision, target))
 
     def space(self, workload: Depthwise, target: Target) -> dict[str, list[Any]]:
-        """Return the candidates for each part of a decision."""
+        """Return the candidate values of each part of a decision."""
         gpu = gpu_of(target)
         widest = min(workload.output[1], 8)
-        strips = [Decision(columns, GROUPS[0]) for columns in range(1, widest + 1)]
+        strips = [Decision(columns, GROUP_SIZES[0]) for columns in range(1, widest + 1)]
         return {
             "tile_x": [
                 strip.tile_x
                 for strip in strips
                 if strip.tile_x == 1 or self.registers(workload, strip, gpu) <= gpu.registers
             ],
-            "group": [group for group in GROUPS if group <= gpu.group_threads],
+            "group": [group for group in GROUP_SIZES if group <= gpu.group_threads],
         }
 
     def valid(self, workload: Depthwise, decision: Decision, target: Target) -> bool:
-        """Tell whether `build` takes a decision."""
+        """Return whether `build` accepts a decision."""
         parts = self.space(workload, target)
         return decision.tile_x in parts["tile_x"] and decision.group in parts["group"]
 
     def decisions(self, workload: Depthwise, target: Target) -> list[Decision]:
-        """Return the valid decisions of the space, each once."""
+        """Return the valid decisions in the space, without duplicates."""
         return list(
             itertools.starmap(Decision, itertools.product(*self.space(workload, target).values()))
         )
@@ -104,7 +104,7 @@ class GpuDepthwise(GpuSchedule[Depthwise, Decision]):
         channels, (rows, columns) = workload.channels, workload.output
         dtype = arithmetic(workload.types.data, gpu_of(target))
         strips = -(-columns // decision.tile_x)
-        # The last strip is whole: what it computes beyond the picture is not stored.
+        # The last strip is full; what it computes beyond the image is not stored.
         wide = strips * decision.tile_x
         data, weight, product = products(workload, wide, workload.batch * rows, dtype)
         ry = te.reduce_axis((0, workload.window.kernel[0]), name="ry")
@@ -123,7 +123,7 @@ class GpuDepthwise(GpuSchedule[Depthwise, Decision]):
         return _schedule(sch, decision, lanes, workload.batch * rows * strips * channels // lanes)
 
     def registers(self, workload: Depthwise, decision: Decision, gpu: Gpu) -> int:
-        """Return what a thread holds: vectors of sums, of a row of inputs, of a tap; addresses."""
+        """Return a thread's registers: sums, a row of inputs, a tap, and addresses."""
         vectors = decision.tile_x + strip_inputs(workload, decision) + 1
         dtype = arithmetic(workload.types.data, gpu)
         return words(dtype, lanes_of(dtype) * vectors) + ADDRESS_REGISTERS
@@ -135,11 +135,11 @@ class GpuDepthwise(GpuSchedule[Depthwise, Decision]):
         kernel_rows, kernel_columns = workload.window.kernel
         lanes = lanes_of(arithmetic(workload.types.data, gpu))
         strips = workload.batch * rows * -(-columns // decision.tile_x)
-        # What a last strip computes in vain is counted; that it asks before it stores, here.
+        # The wasted work of a partial last strip is counted below; its conditional stores here.
         ragged = 1.1 if columns % decision.tile_x else 1.0
         warps = strips * -(-workload.channels // lanes) / gpu.lockstep
         row = strip_inputs(workload, decision)
-        # Two columns and all taps but the middle row's are masked for the border.
+        # Two columns, and all taps except those of the middle row, are masked at the border.
         masks = 2 * kernel_rows + (kernel_rows - 1) * kernel_columns
         operations = lanes * (kernel_rows * kernel_columns * decision.tile_x + masks)
         multiply = operations * gpu.lockstep / fma_per_cycle(workload.types.data, gpu)
@@ -147,7 +147,7 @@ class GpuDepthwise(GpuSchedule[Depthwise, Decision]):
         load = kernel_rows * (row + kernel_columns) * lines
         busy = ragged * warps * overlapped(multiply, load) / gpu.units
         resident = resident_threads(gpu, self.registers(workload, decision, gpu)) / gpu.lockstep
-        # Where one strip of pixels does not fit, the thread spills.
+        # `resident` is 0 if even a strip of one pixel does not fit, and the thread spills.
         rounds = max(1.0, warps / gpu.units / (resident or 1.0))
         return overlapped(busy, rounds * kernel_rows * gpu.load_latency)
 
@@ -180,19 +180,19 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int, count: int) -
 def products(
     workload: Depthwise, columns: int, rows: int, dtype: str
 ) -> tuple[te.Tensor, te.Tensor, Callable[..., Any]]:
-    """Return a depthwise convolution's data, its weights, and what is summed up.
+    """Return the data, the weights and the summand of a depthwise convolution.
 
-    That is a function of the row among those of all pictures, the column, the channel, and the
-    tap's row and column.
+    The summand is a function of the row among those of all images, the column, the channel, and
+    the row and column of the tap.
 
     Parameters
     ----------
     workload : Depthwise
         The layer.
     columns, rows : int
-        Of the result. Columns beyond the output's may hold anything, and so may rows.
+        Of the result. Those beyond the output may hold any value.
     dtype : str
-        To compute in.
+        Type to compute in.
     """
     shape = (workload.batch, workload.height, workload.width, workload.channels)
     data = te.placeholder(shape, workload.types.data, name="data")
@@ -204,7 +204,7 @@ def products(
     height, width = workload.output
     source = clamped(data, (top, left, bottom, right + (columns - width) * stride_x), dtype)
     padded = workload.height + top + bottom
-    # A tap that meets the border above or below is zero.
+    # A tap on the top or bottom border is zero.
     taps = te.compute(
         (height, *weight.shape),
         lambda y, ry, rx, c: (
@@ -226,19 +226,19 @@ def products(
 def inlined(
     workload: Depthwise, pixels: int, dtype: str
 ) -> tuple[te.Tensor, list[te.Tensor], Callable[[Any, Any], Any]]:
-    """Return data, parameters, and a function that gives the result of a pixel and a channel.
+    """Return the data, the parameters, and a function from a pixel and a channel to the result.
 
-    For a kernel that computes the results where it needs them: their blocks, which `STAGES`
-    names, are to be inlined. There is no reduction in them, so that any index will do.
+    For a kernel that computes the results where it needs them: the caller must inline their blocks,
+    named by `STAGES`. They contain no reduction, so any index expression is allowed.
 
     Parameters
     ----------
     workload : Depthwise
         The layer.
     pixels : int
-        As many are asked for; what those beyond the output's give does not matter.
+        Number of pixels; those beyond the output may have any value.
     dtype : str
-        To compute in.
+        Type to compute in.
     """
     columns = workload.output[1]
     rows = -(-pixels // columns)
@@ -257,7 +257,7 @@ def inlined(
 
 
 def strip_inputs(workload: Depthwise, decision: Decision) -> int:
-    """Return the columns of inputs that a strip reads."""
+    """Return the number of input columns that a strip reads."""
     return (decision.tile_x - 1) * workload.window.stride[1] + workload.window.kernel[1]
 
 

@@ -1,7 +1,7 @@
 """Depthwise and pointwise in one kernel on a GPU: a thread computes the pixels that it multiplies.
 
-As `pointwise`, where what is between never leaves the registers. Each tile of outputs computes the
-depthwise half anew, so it is for layers of few outputs.
+Like `pointwise`, but the tensor between the halves never leaves the registers. Each tile of outputs
+recomputes the depthwise half, so this schedule suits layers with few outputs.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class Decision(PointwiseDecision):
 
 
 class FusedPerThread(Fused[PointwiseDecision]):
-    """A thread filters the pixels that it multiplies."""
+    """Each thread computes the depthwise half of the pixels that it multiplies."""
 
     decision_type = Decision
     half = pointwise.SCHEDULE
 
     def fits(self, workload: DepthwisePointwise, decision: PointwiseDecision, gpu: Gpu) -> bool:
-        """Tell whether a thread has registers left for the depthwise half."""
+        """Return whether a thread has enough registers for the depthwise half."""
         return (
             decision.unroll_k <= lanes_of(workload.types.data)
             and self.registers(workload, decision, gpu) <= gpu.registers
@@ -48,30 +48,30 @@ class FusedPerThread(Fused[PointwiseDecision]):
         decision: PointwiseDecision,
         target: Target,  # noqa: ARG002
     ) -> tirx.PrimFunc:
-        """Schedule the pointwise half, into which the other one is inlined."""
+        """Schedule the pointwise half with the depthwise half inlined into it."""
         threads = pointwise.schedule(sch, workload.pointwise, decision)
         return guarded(sch, threads, pointwise.thread_count(workload.pointwise, decision))
 
     def registers(self, workload: DepthwisePointwise, decision: PointwiseDecision, gpu: Gpu) -> int:
-        """Return what a thread holds: the pointwise half's, and a row of inputs and a tap."""
-        vectors = _row(workload, decision) + 1
+        """Return a thread's registers: those of the pointwise half, a row of inputs and a tap."""
+        vectors = _strip_columns(workload, decision) + 1
         row = words(arithmetic(workload.types.data, gpu), vectors * lanes_of(workload.types.data))
         return super().registers(workload, decision, gpu) + row
 
     def filtering(
         self, workload: DepthwisePointwise, decision: PointwiseDecision, gpu: Gpu
     ) -> float:
-        """Estimate the depthwise half: threads read pixels that lie in cache lines of their own."""
+        """Estimate the depthwise half: each thread reads its pixels from separate cache lines."""
         second, kernel = workload.pointwise, workload.depthwise.window.kernel
         warps = pointwise.thread_count(second, decision) / gpu.lockstep
         lanes = lanes_of(workload.types.data)
         operations = lanes * kernel[0] * kernel[1] * decision.tile_m
-        load = kernel[0] * (_row(workload, decision) * gpu.lockstep + kernel[1])
+        load = kernel[0] * (_strip_columns(workload, decision) * gpu.lockstep + kernel[1])
         multiply = operations * gpu.lockstep / fma_per_cycle(workload.types.data, gpu)
         return warps * second.inputs / lanes * overlapped(multiply, load) / gpu.units
 
 
-def _row(workload: DepthwisePointwise, decision: PointwiseDecision) -> int:
+def _strip_columns(workload: DepthwisePointwise, decision: PointwiseDecision) -> int:
     strip = depthwise.Decision(decision.tile_m, decision.group)
     return depthwise.strip_inputs(workload.depthwise, strip)
 

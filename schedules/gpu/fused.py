@@ -1,4 +1,4 @@
-"""What all schedules of a depthwise and a pointwise layer in one kernel share, on GPUs."""
+"""Base class of the GPU schedules that fuse a depthwise and a pointwise layer in one kernel."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from tvm import s_tir, te, tirx
 from mobilenet_tvm.schedules.base import Array, D, default_decision
 from mobilenet_tvm.schedules.gpu import depthwise
 from mobilenet_tvm.schedules.gpu.base import GpuPointwise, GpuSchedule
-from mobilenet_tvm.schedules.gpu.threads import WORTH_IT, arithmetic, gpu_of, with_traffic
+from mobilenet_tvm.schedules.gpu.threads import MIN_GAIN, arithmetic, gpu_of, with_traffic
 from mobilenet_tvm.schedules.workloads import DepthwisePointwise, Pointwise
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
 
 
 class Fused(GpuSchedule[DepthwisePointwise, D]):
-    """The schedule of its pointwise half, whose threads compute the pixels that they read.
+    """The schedule of the pointwise half, whose threads compute the pixels that they read.
 
-    Each tile of outputs computes the depthwise half anew. A decision is the tile of the pointwise
-    half.
+    Each tile of outputs recomputes the depthwise half. A decision is that of the pointwise half.
 
     Attributes
     ----------
@@ -34,53 +33,53 @@ class Fused(GpuSchedule[DepthwisePointwise, D]):
     half: GpuPointwise[D]
 
     def pays(self, workload: DepthwisePointwise, target: Target) -> bool:
-        """Tell whether fusing saves more memory traffic than it costs in work that is done again.
+        """Return whether the memory traffic saved by fusing outweighs the recomputation.
 
-        What fusing saves is the tensor between, written and read, and the start of a kernel
-        (source: Qararyah and others, 2024, arXiv 2404.19331, whose planner weighs traffic alike).
+        Fusing saves writing and reading the tensor between the halves, and a kernel launch (source:
+        Qararyah and others, 2024, arXiv 2404.19331, whose planner weighs traffic in the same way).
         """
         if not self.decisions(workload, target):
             return False
         gpu, first, second = gpu_of(target), workload.depthwise, workload.pointwise
-        half = self.alone(second, target)
-        together = self.cycles(workload, default_decision(self, workload, target), target)
+        unfused = self.unfused_half(second, target)
+        fused = self.cycles(workload, default_decision(self, workload, target), target)
         decision = default_decision(depthwise.SCHEDULE, first, target)
-        filter_ = depthwise.SCHEDULE.cycles(first, decision, target)
-        multiply = half.cycles(second, default_decision(half, second, target), target)
-        apart = with_traffic(filter_, first.bytes, gpu)
-        apart += with_traffic(multiply, second.bytes, gpu) + gpu.launch_cycles
-        return with_traffic(together, workload.bytes, gpu) < WORTH_IT * apart
+        depthwise_cycles = depthwise.SCHEDULE.cycles(first, decision, target)
+        pointwise_cycles = unfused.cycles(second, default_decision(unfused, second, target), target)
+        separate = with_traffic(depthwise_cycles, first.bytes, gpu)
+        separate += with_traffic(pointwise_cycles, second.bytes, gpu) + gpu.launch_cycles
+        return with_traffic(fused, workload.bytes, gpu) < (1 - MIN_GAIN) * separate
 
-    def alone(self, second: Pointwise, target: Target) -> GpuPointwise[Any]:  # noqa: ARG002
-        """Return the schedule that the pointwise half has where it is not fused."""
+    def unfused_half(self, second: Pointwise, target: Target) -> GpuPointwise[Any]:  # noqa: ARG002
+        """Return the schedule of the pointwise half when it is not fused."""
         return self.half
 
     def default(self, workload: DepthwisePointwise, target: Target) -> D:
-        """Choose the decision of the fewest cycles by a model of a unit."""
+        """Choose the decision with the fewest cycles according to the GPU model."""
         candidates = self.decisions(workload, target)
         return min(candidates, key=lambda d: (self.cycles(workload, d, target), *vars(d).values()))
 
     def space(self, workload: DepthwisePointwise, target: Target) -> dict[str, list[Any]]:
-        """Return the candidates for each part of a decision."""
+        """Return the candidate values of each part of a decision."""
         return self.half.space(workload.pointwise, target)
 
     def valid(self, workload: DepthwisePointwise, decision: D, target: Target) -> bool:
-        """Tell whether `build` takes a decision."""
+        """Return whether `build` accepts a decision."""
         half = self.half.valid(workload.pointwise, decision, target)
         return half and self.fits(workload, decision, gpu_of(target))
 
     def fits(self, workload: DepthwisePointwise, decision: D, gpu: Gpu) -> bool:  # noqa: ARG002
-        """Tell whether there is room for the depthwise half in a valid pointwise one."""
+        """Return whether the depthwise half fits beside a valid decision of the pointwise one."""
         return True
 
     def decisions(self, workload: DepthwisePointwise, target: Target) -> list[D]:
-        """Return the valid decisions of the space, each once."""
+        """Return the valid decisions in the space, without duplicates."""
         found = self.half.decisions(workload.pointwise, target)
         gpu = gpu_of(target)
         return [self.decision_type(**vars(d)) for d in found if self.fits(workload, d, gpu)]
 
     def pack(self, weights: Sequence[Array], decision: D) -> list[Array]:
-        """Return taps as they are, and the matrix as the pointwise half reads it."""
+        """Return the taps unchanged, and the matrix packed for the pointwise half."""
         taps, matrix = weights
         return [np.ascontiguousarray(taps), *self.half.pack([matrix], decision)]
 
@@ -99,14 +98,14 @@ class Fused(GpuSchedule[DepthwisePointwise, D]):
     def scheduled(
         self, sch: s_tir.Schedule, workload: DepthwisePointwise, decision: D, target: Target
     ) -> tirx.PrimFunc:
-        """Schedule the pointwise half, into which the other one is inlined."""
+        """Schedule the pointwise half with the depthwise half inlined into it."""
 
     def registers(self, workload: DepthwisePointwise, decision: D, gpu: Gpu) -> int:
-        """Return what a thread holds, which is the pointwise half's."""
+        """Return a thread's registers: by default, those of the pointwise half."""
         return self.half.registers(workload.pointwise, decision, gpu)
 
     def cycles(self, workload: DepthwisePointwise, decision: D, target: Target) -> float:
-        """Estimate the cycles of a layer, as if memory were infinitely fast."""
+        """Estimate the cycles of a layer, without memory traffic."""
         multiply = self.half.cycles(workload.pointwise, decision, target)
         return self.filtering(workload, decision, gpu_of(target)) + multiply
 

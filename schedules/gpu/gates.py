@@ -1,4 +1,4 @@
-"""What pointwise layers on GPUs multiply by weights: pixels as they are, or times a gate."""
+"""The data of pointwise layers on GPUs, multiplied by gates if there are any."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from typing import Any
 
 from tvm import s_tir, te
 
-from mobilenet_tvm.schedules.gpu.threads import WORTH_IT, gpu_of, nearest, with_traffic
+from mobilenet_tvm.schedules.gpu.threads import MIN_GAIN, gpu_of, nearest, with_traffic
 from mobilenet_tvm.schedules.workloads import Pointwise, size_of
 from mobilenet_tvm.targets.target import Target
 
-#: The parameter's name.
+#: Name of the parameter of gates.
 GATE = "gate"
 
-#: Returns the packed weights, what the epilogue reads, and the result; takes the input of a pixel
-#: and a channel as a function of both.
+#: Maps a function that gives the input of a pixel and a channel to the packed weights, the
+#: epilogue's operands, and the result.
 Stages = Callable[[Callable[[Any, Any], Any]], tuple[te.Tensor, list[te.Tensor], te.Tensor]]
 
 
 def unscheduled(workload: Pointwise, rows: int, stages: Stages) -> s_tir.Schedule:
-    """Return a layer's function, nothing of which is scheduled.
+    """Return the unscheduled function of a layer.
 
     Parameters
     ----------
     workload : Pointwise
         The layer.
     rows : int
-        Pixels of all tiles. The last tile computes its last pixel several times, and stores it
+        Pixels of all tiles. A partial last tile computes its last pixel several times and stores it
         once.
     stages : callable
-        Makes the rest of the function.
+        Creates the rest of the function.
 
     Returns
     -------
     Schedule
-        Of a function that takes data [pixels, inputs], packed weights, gates [pictures, inputs]
-        where there are any, the epilogue's tensors, and the output [pixels, outputs].
+        Of a function that takes data [pixels, inputs], packed weights, gates [images, inputs] if
+        there are any, the epilogue's tensors, and the output [pixels, outputs].
     """
     pixels, inputs = workload.pixels, workload.inputs
     data = te.placeholder((pixels, inputs), workload.types.data, name="data")
@@ -54,25 +54,25 @@ def unscheduled(workload: Pointwise, rows: int, stages: Stages) -> s_tir.Schedul
     return s_tir.Schedule(te.create_prim_func([data, weight, *gates, *operands, result]))
 
 
-def pay(workload: Pointwise, cycles: Callable[[Pointwise], float], target: Target) -> bool:
-    """Tell whether a layer multiplies by its gates faster than a kernel before it would.
+def pays(workload: Pointwise, cycles: Callable[[Pointwise], float], target: Target) -> bool:
+    """Return whether applying the gates in this layer is faster than in a separate kernel.
 
-    That one has to be started, and reads and writes all data. This one multiplies anew for each
-    tile of outputs.
+    A separate kernel has to be launched, and reads and writes all data. This layer repeats the
+    multiplication for each tile of outputs.
 
     Parameters
     ----------
     workload : Pointwise
         The layer, with its gates.
     cycles : callable
-        What a layer takes by its schedule's model.
+        Estimates the cycles of a layer by its schedule's model.
     target : Target
-        Its GPU.
+        The machine.
     """
     gpu, plain = gpu_of(target), workload.without_gates()
-    together, multiply = (
+    gated, plain_cycles = (
         with_traffic(cycles(layer), layer.bytes, gpu) for layer in (workload, plain)
     )
     moved = size_of(workload.types.data) * workload.inputs * 2 * workload.pixels
-    apart = multiply + with_traffic(0, moved, gpu) + gpu.launch_cycles
-    return together < WORTH_IT * apart
+    separate = plain_cycles + with_traffic(0, moved, gpu) + gpu.launch_cycles
+    return gated < (1 - MIN_GAIN) * separate

@@ -1,7 +1,7 @@
-"""Pointwise convolution and dense on a GPU: a register tile per thread, nothing shared.
+"""Pointwise convolution and dense on a GPU: a register tile per thread, no shared memory.
 
-A thread multiplies `tile_m` pixels by `tile_n` outputs. Neighbours take the same pixels and the
-next outputs: they read the same data, and weights that lie side by side.
+A thread multiplies `tile_m` pixels by `tile_n` outputs. Neighbouring threads compute neighbouring
+outputs of the same pixels: they read the same data and adjacent weights.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from mobilenet_tvm.schedules.gpu.base import GpuPointwise
 from mobilenet_tvm.schedules.gpu.gates import unscheduled
 from mobilenet_tvm.schedules.gpu.threads import (
     ADDRESS_REGISTERS,
-    GROUPS,
-    WIDEST,
+    GROUP_SIZES,
+    MAX_LOAD_BYTES,
     bind_threads,
     copy_in_vectors,
     fma_per_cycle,
@@ -52,7 +52,7 @@ class Decision(BaseDecision):
     tile_m : int
         Pixels of a thread.
     tile_n : int
-        Outputs of a thread: whole vectors.
+        Outputs of a thread: full vectors.
     unroll_k : int
         Inputs per iteration of the innermost loop; divides the inputs.
     group : int
@@ -71,27 +71,27 @@ class TiledPointwise(GpuPointwise[Decision]):
     decision_type = Decision
 
     def default(self, workload: Pointwise, target: Target) -> Decision:
-        """Choose the decision of the fewest cycles by a model of a unit."""
-        candidates = [d for d in self.decisions(workload, target) if d.group == GROUPS[0]]
+        """Choose the decision with the fewest cycles according to the GPU model."""
+        candidates = [d for d in self.decisions(workload, target) if d.group == GROUP_SIZES[0]]
         return min(
             candidates, key=lambda d: (self.cycles(workload, d, target), -d.unroll_k, d.tile_m)
         )
 
     def space(self, workload: Pointwise, target: Target) -> dict[str, list[Any]]:
-        """Return the candidates for each part of a decision."""
+        """Return the candidate values of each part of a decision."""
         return {
             "tile": self._tiles(workload, gpu_of(target)),
-            "group": [group for group in GROUPS if group <= gpu_of(target).group_threads],
+            "group": [group for group in GROUP_SIZES if group <= gpu_of(target).group_threads],
         }
 
     def valid(self, workload: Pointwise, decision: Decision, target: Target) -> bool:
-        """Tell whether `build` takes a decision."""
+        """Return whether `build` accepts a decision."""
         parts = self.space(workload, target)
         tile = (decision.tile_m, decision.tile_n, decision.unroll_k)
         return tile in parts["tile"] and decision.group in parts["group"]
 
     def decisions(self, workload: Pointwise, target: Target) -> list[Decision]:
-        """Return the valid decisions of the space, each once."""
+        """Return the valid decisions in the space, without duplicates."""
         parts = self.space(workload, target)
         return [
             Decision(tile_m, tile_n, unroll_k, group)
@@ -103,7 +103,7 @@ class TiledPointwise(GpuPointwise[Decision]):
     def pack(self, weights: Sequence[Array], decision: Decision) -> list[Array]:
         """Return weights [inputs, outputs] as [tile_n / lanes, inputs, outputs / tile_n, lanes].
 
-        Neighbouring threads read neighbouring vectors. The last are filled up with zeros.
+        Neighbouring threads read neighbouring vectors. The last ones are zero-padded.
         """
         (weight,) = weights
         (inputs, outputs), lanes = weight.shape, lanes_of(str(weight.dtype))
@@ -121,14 +121,14 @@ class TiledPointwise(GpuPointwise[Decision]):
         return guarded(sch, threads, thread_count(workload, decision))
 
     def padded_pixels(self, workload: Pointwise, decision: Decision) -> int:
-        """Return the pixels of all tiles, the last one's beyond the picture included."""
+        """Return the pixels of all tiles, including those of the last tile beyond the image."""
         high = decision.tile_m
         return -(-workload.pixels // high) * high
 
     def product(
         self, workload: Pointwise, decision: Decision, element: Callable[[Any, Any], Any]
     ) -> tuple[te.Tensor, list[te.Tensor], te.Tensor]:
-        """Return the packed weights, what the epilogue reads, and the result.
+        """Return the packed weights, the epilogue's operands, and the result.
 
         Parameters
         ----------
@@ -137,7 +137,7 @@ class TiledPointwise(GpuPointwise[Decision]):
         decision : Decision
             How it is computed.
         element : callable
-            Gives the input of a pixel and a channel, also of pixels beyond the last.
+            Maps a pixel and a channel to the input; also defined for pixels beyond the last.
         """
         pixels, inputs, outputs = workload.pixels, workload.inputs, workload.outputs
         tile_n, lanes = decision.tile_n, lanes_of(workload.types.data)
@@ -166,7 +166,7 @@ class TiledPointwise(GpuPointwise[Decision]):
         return weight, operands, result
 
     def registers(self, workload: Pointwise, decision: Decision, gpu: Gpu) -> int:  # noqa: ARG002
-        """Return what a thread holds: sums, inputs of its pixels and a gate, weights, addresses."""
+        """Return a thread's registers: sums, inputs of its pixels, a gate, weights, addresses."""
         sums = words(workload.types.sums, decision.tile_m * decision.tile_n)
         pixels = decision.tile_m + (1 if workload.gates else 0)
         inputs = pixels * decision.unroll_k + decision.tile_n * _chunk(workload, decision)
@@ -183,19 +183,19 @@ class TiledPointwise(GpuPointwise[Decision]):
         multiply = decision.tile_m * decision.tile_n * gpu.lockstep * rate
         if workload.gates:
             multiply += decision.tile_m * gpu.lockstep / fma_per_cycle(workload.types.data, gpu)
-        # A warp reads weights that lie side by side, and a vector of so many pixels: one access
-        # each, for as many inputs as an iteration has, or a load.
+        # A warp reads adjacent weights, and a vector of inputs of several pixels: one access per
+        # pixel for all inputs of an iteration that fit a load.
         across, lanes = min(gpu.lockstep, columns), lanes_of(workload.types.data)
         line = gpu.load_bytes_per_cycle
         ahead = min(lanes, decision.unroll_k)
         pixels = decision.tile_m * -(-gpu.lockstep // across)
         load_data = (pixels + (1 if workload.gates else 0)) / ahead
-        load_weights = decision.tile_n / lanes * max(1.0, WIDEST * across / line)
+        load_weights = decision.tile_n / lanes * max(1.0, MAX_LOAD_BYTES * across / line)
         issue = overlapped(multiply, load_data + load_weights)
-        # A last tile of fewer pixels asks before it stores each.
+        # A partial last tile stores each pixel conditionally.
         ragged = 1.05 if workload.pixels % decision.tile_m else 1.0
         busy = ragged * warps * issue * workload.inputs / gpu.units
-        # A warp's iteration waits once for its loads, as long as no other warp has work.
+        # Each iteration of a warp waits once for its loads, unless another warp has work.
         resident = resident_threads(gpu, self.registers(workload, decision, gpu)) / gpu.lockstep
         rounds = max(1.0, warps / gpu.units / resident)
         steps = workload.inputs / decision.unroll_k
@@ -203,24 +203,24 @@ class TiledPointwise(GpuPointwise[Decision]):
         return overlapped(busy, wait)
 
     def _tiles(self, workload: Pointwise, gpu: Gpu) -> list[tuple[int, int, int]]:
-        """Return (tile_m, tile_n, unroll_k) that fit a thread's registers."""
+        """Return the (tile_m, tile_n, unroll_k) that fit a thread's registers."""
         pixels, lanes = workload.pixels, lanes_of(workload.types.data)
         vectors = -(-workload.outputs // lanes)
         tiles = itertools.product(
             [m for m in (1, 2, 3, 4, 5, 6, 7, 8) if m <= pixels],
             [lanes * count for count in (1, 2, 4) if vectors % count == 0],
-            # With one pixel a thread has only the inputs to load ahead.
+            # With one pixel, a thread can load ahead only along the inputs.
             [k for k in (1, 2, 4, 8, 16) if workload.inputs % k == 0 and (k <= 8 or pixels == 1)],
         )
         return [
             tile
             for tile in tiles
-            if self.registers(workload, Decision(*tile, GROUPS[0]), gpu) <= gpu.registers
+            if self.registers(workload, Decision(*tile, GROUP_SIZES[0]), gpu) <= gpu.registers
         ]
 
 
 def thread_count(workload: Pointwise, decision: Decision) -> int:
-    """Return how many tiles there are, one for each thread."""
+    """Return the number of tiles, one per thread."""
     return -(-workload.pixels // decision.tile_m) * -(-workload.outputs // decision.tile_n)
 
 
@@ -253,13 +253,14 @@ def schedule(sch: s_tir.Schedule, workload: Pointwise, decision: Decision) -> Lo
 
 
 def _chunk(workload: Pointwise, decision: Decision) -> int:
-    """Return how many products are added up in the data's type before they are in the sums'.
+    """Return how many products are accumulated in the data's type before they reach the sums.
 
-    Of float16, as many as a thread has at hand, before they go to float32. The median error, as a
-    share of the output's range, of V1, V2, V3-Large and V3-Small with random weights and of a
-    pretrained V1 on 100 crops of pictures is 1.5, 1.4, 0.9, 0.7 and 0.2 %, with sums of float16
-    3.4, 3.7, 2.1, 1.7 and 0.8 %. The pictures' first classes stay with both. By the model here,
-    float16 makes V1 and V2 1.5 and 1.6 times as fast so, 2.0 times otherwise.
+    For float16, those of one iteration, before they are converted to float32. The median error, as
+    a share of the output's range, of V1, V2, V3-Large and V3-Small with random weights and of a
+    pretrained V1 on 100 crops of images is 1.5, 1.4, 0.9, 0.7 and 0.2 %; with float16 sums it is
+    3.4, 3.7, 2.1, 1.7 and 0.8 %. Neither changes the top class of any image. According to the GPU
+    model, float16 makes V1 and V2 1.5 and 1.6 times as fast this way, and 2.0 times with float16
+    sums.
     """
     return 1 if workload.types.data == workload.types.sums else decision.unroll_k
 

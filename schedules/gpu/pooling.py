@@ -1,4 +1,4 @@
-"""Global average pooling on a GPU: a thread sums a vector of channels while pixels pass."""
+"""Global average pooling on a GPU: a thread sums a vector of channels over the pixels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mobilenet_tvm.schedules.base import Decision as BaseDecision
 from mobilenet_tvm.schedules.gpu.base import GpuSchedule
 from mobilenet_tvm.schedules.gpu.threads import (
     ADDRESS_REGISTERS,
-    GROUPS,
+    GROUP_SIZES,
     arithmetic,
     bind_threads,
     gpu_of,
@@ -29,18 +29,18 @@ from mobilenet_tvm.schedules.workloads import GlobalPool, size_of
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
 
-#: Loads that a thread has under way at once.
+#: Loads that a thread has in flight at once.
 MAX_UNROLLED = 8
 
 
 @dataclass(frozen=True)
 class Decision(BaseDecision):
-    """How to compute a pooling.
+    """How to compute a pooling layer.
 
     Parameters
     ----------
     unroll : int
-        Pixels per iteration; divides them.
+        Pixels per iteration; divides the pixels.
     group : int
         Threads of a work-group.
     """
@@ -50,41 +50,41 @@ class Decision(BaseDecision):
 
 
 class GpuPooling(GpuSchedule[GlobalPool, Decision]):
-    """A thread sums a vector of channels."""
+    """Each thread sums a vector of channels."""
 
     workload_type = GlobalPool
     decision_type = Decision
 
     def default(self, workload: GlobalPool, target: Target) -> Decision:
-        """Choose the most loads at once."""
-        return Decision(max(self.space(workload, target)["unroll"]), GROUPS[0])
+        """Choose the largest number of loads in flight."""
+        return Decision(max(self.space(workload, target)["unroll"]), GROUP_SIZES[0])
 
     def space(self, workload: GlobalPool, target: Target) -> dict[str, list[Any]]:
-        """Return the candidates for each part of a decision."""
+        """Return the candidate values of each part of a decision."""
         return {
             "unroll": divisors(workload.pixels, MAX_UNROLLED),
-            "group": [group for group in GROUPS if group <= gpu_of(target).group_threads],
+            "group": [group for group in GROUP_SIZES if group <= gpu_of(target).group_threads],
         }
 
     def valid(self, workload: GlobalPool, decision: Decision, target: Target) -> bool:
-        """Tell whether `build` takes a decision."""
+        """Return whether `build` accepts a decision."""
         parts = self.space(workload, target)
         return decision.unroll in parts["unroll"] and decision.group in parts["group"]
 
     def decisions(self, workload: GlobalPool, target: Target) -> list[Decision]:
-        """Return the valid decisions of the space, each once."""
+        """Return the valid decisions in the space, without duplicates."""
         return list(
             itertools.starmap(Decision, itertools.product(*self.space(workload, target).values()))
         )
 
     def build(self, workload: GlobalPool, decision: Decision, target: Target) -> tirx.PrimFunc:
         """Return the scheduled function."""
-        picture = (workload.batch, workload.pixels, workload.channels)
-        data = te.placeholder(picture, workload.types.data, name="data")
+        image = (workload.batch, workload.pixels, workload.channels)
+        data = te.placeholder(image, workload.types.data, name="data")
         sums = workload.types.sums
         pixel = te.reduce_axis((0, workload.pixels), name="pixel")
         shape = (workload.batch, workload.channels)
-        # In float32: the sum of so many pixels could overflow float16.
+        # In float32: the sum over all pixels could overflow float16.
         total = te.compute(
             shape, lambda n, c: te.sum(data[n, pixel, c].astype(sums), axis=pixel), name="sum"
         )
@@ -95,10 +95,10 @@ class GpuPooling(GpuSchedule[GlobalPool, Decision]):
         return _schedule(sch, decision, lanes, workload.batch * workload.channels // lanes)
 
     def stages(self, workload: GlobalPool, target: Target) -> list[GlobalPool]:
-        """Return the poolings to do one after the other: means of parts of the pixels, then theirs.
+        """Return one or two pooling layers: means of parts of the pixels, then the mean of those.
 
-        A thread per vector of channels would leave most of a GPU idle, and wait for each of its
-        loads.
+        In a single layer, one thread per vector of channels would leave most of a GPU idle, waiting
+        for loads.
         """
         gpu, pixels = gpu_of(target), workload.pixels
         parts = min(divisors(pixels, pixels), key=lambda count: abs(count - pixels**0.5))
@@ -107,11 +107,11 @@ class GpuPooling(GpuSchedule[GlobalPool, Decision]):
         if parts in (1, pixels) or saved < gpu.launch_cycles or threads > gpu.units * gpu.threads:
             return [workload]
         types = replace(workload.types, result=workload.types.data)
-        picture = (workload.batch * parts, pixels // parts, workload.channels)
-        return [GlobalPool(*picture, types=types), replace(workload, pixels=parts)]
+        image = (workload.batch * parts, pixels // parts, workload.channels)
+        return [GlobalPool(*image, types=types), replace(workload, pixels=parts)]
 
     def registers(self, workload: GlobalPool, decision: Decision, gpu: Gpu) -> int:
-        """Return what a thread holds: a sum, the vectors under way, addresses."""
+        """Return a thread's registers: a sum, the vectors in flight, addresses."""
         lanes = _lanes(workload, gpu)
         loaded = words(workload.types.data, lanes * decision.unroll)
         return words(workload.types.sums, lanes) + loaded + ADDRESS_REGISTERS

@@ -1,7 +1,7 @@
 """Pointwise convolution and dense on NVIDIA GPUs: operands staged in shared memory.
 
-A work-group computes a tile of pixels x outputs. Where there are few tiles, its threads also split
-the inputs among them, and add their sums up in shared memory: so all units have work at batch 1.
+A work-group computes a tile of pixels x outputs. If there are few tiles, its threads also split the
+inputs and reduce their sums in shared memory, so that all units have work at batch 1.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mobilenet_tvm.schedules.gpu.base import GpuPointwise
 from mobilenet_tvm.schedules.gpu.gates import unscheduled
 from mobilenet_tvm.schedules.gpu.threads import (
     ADDRESS_REGISTERS,
-    WORD,
+    WORD_BYTES,
     arithmetic,
     gpu_of,
     lanes_of,
@@ -46,14 +46,14 @@ class Decision(BaseDecision):
     Parameters
     ----------
     tile_m, tile_n : int
-        Pixels and outputs of a thread; outputs are whole vectors of four.
+        Pixels and outputs of a thread; outputs are full vectors of four.
     threads_m, threads_n : int
         Threads of a tile, along pixels and along outputs.
     split_k : int
-        Parts of the inputs, each summed by threads of its own; divides them, and the tile's
+        Parts of the inputs, each summed by its own threads; divides the inputs and the tile's
         outputs, which the threads then share.
     step_k : int
-        Inputs of a part that are in shared memory at a time; divides a part.
+        Inputs of a part held in shared memory at a time; divides a part.
     """
 
     tile_m: int
@@ -70,19 +70,19 @@ class Decision(BaseDecision):
 
 
 class SharedPointwise(GpuPointwise[Decision]):
-    """A work-group's tile, with operands in shared memory."""
+    """Computes a tile per work-group, with operands in shared memory."""
 
     decision_type = Decision
 
     def default(self, workload: Pointwise, target: Target) -> Decision:
-        """Choose the decision of the fewest cycles by a model of a unit."""
+        """Choose the decision with the fewest cycles according to the GPU model."""
         candidates = self.decisions(workload, target)
         return min(
             candidates, key=lambda d: (self.cycles(workload, d, target), tuple(vars(d).values()))
         )
 
     def space(self, workload: Pointwise, target: Target) -> dict[str, list[Any]]:  # noqa: ARG002
-        """Return the candidates for each part of a decision."""
+        """Return the candidate values of each part of a decision."""
         return {
             "tile": [(m, n) for m in (1, 2, 4, 8) for n in (4, 8, 16) if m <= workload.pixels],
             "threads": [(m, n) for m in (1, 2, 4, 8, 16) for n in (4, 8, 16, 32)],
@@ -91,7 +91,7 @@ class SharedPointwise(GpuPointwise[Decision]):
         }
 
     def valid(self, workload: Pointwise, decision: Decision, target: Target) -> bool:
-        """Tell whether `build` takes a decision."""
+        """Return whether `build` accepts a decision."""
         parts = self.space(workload, target)
         return (
             (decision.tile_m, decision.tile_n) in parts["tile"]
@@ -102,9 +102,9 @@ class SharedPointwise(GpuPointwise[Decision]):
         )
 
     def decisions(self, workload: Pointwise, target: Target) -> list[Decision]:
-        """Return the valid decisions of the space, each once."""
+        """Return the valid decisions in the space, without duplicates."""
         gpu = gpu_of(target)
-        every = (
+        everything = (
             Decision(tile_m, tile_n, threads_m, threads_n, split_k, step_k)
             for (tile_m, tile_n), (threads_m, threads_n), split_k, step_k in itertools.product(
                 *self.space(workload, target).values()
@@ -112,14 +112,14 @@ class SharedPointwise(GpuPointwise[Decision]):
         )
         return [
             decision
-            for decision in every
-            # Short steps are for inputs that longer ones do not divide.
+            for decision in everything
+            # Short steps are only for inputs that longer ones do not divide.
             if (decision.step_k >= 8 or workload.inputs // decision.split_k % 8)
             and self._fits(workload, decision, gpu)
         ]
 
     def pack(self, weights: Sequence[Array], decision: Decision) -> list[Array]:
-        """Return weights [inputs, outputs], the outputs filled up with zeros to whole tiles."""
+        """Return weights [inputs, outputs], the outputs zero-padded to full tiles."""
         (weight,) = weights
         wide = decision.tile_n * decision.threads_n
         return [np.ascontiguousarray(np.pad(weight, ((0, 0), (0, -weight.shape[1] % wide))))]
@@ -134,14 +134,14 @@ class SharedPointwise(GpuPointwise[Decision]):
         return sch.mod["main"]
 
     def padded_pixels(self, workload: Pointwise, decision: Decision) -> int:
-        """Return the pixels of all tiles, the last one's beyond the picture included."""
+        """Return the pixels of all tiles, including those of the last tile beyond the image."""
         high = decision.tile_m * decision.threads_m
         return -(-workload.pixels // high) * high
 
     def product(
         self, workload: Pointwise, decision: Decision, element: Callable[[Any, Any], Any]
     ) -> tuple[te.Tensor, list[te.Tensor], te.Tensor]:
-        """Return the packed weights, what the epilogue reads, and the result.
+        """Return the packed weights, the epilogue's operands, and the result.
 
         Parameters
         ----------
@@ -150,14 +150,14 @@ class SharedPointwise(GpuPointwise[Decision]):
         decision : Decision
             How it is computed.
         element : callable
-            Gives the input of a pixel and a channel, also of pixels beyond the last.
+            Maps a pixel and a channel to the input; also defined for pixels beyond the last.
         """
         pixels, inputs, outputs = workload.pixels, workload.inputs, workload.outputs
         wide = decision.tile_n * decision.threads_n
         rows, columns = self.padded_pixels(workload, decision), -(-outputs // wide) * wide
         steps = inputs // (decision.split_k * decision.step_k)
         weight = te.placeholder((inputs, columns), workload.types.weights, name="weight")
-        # The last tile reads its last pixel several times, and stores it once.
+        # A partial last tile reads its last pixel several times and stores it once.
         staged = te.compute(
             (rows, inputs),
             element,
@@ -167,7 +167,7 @@ class SharedPointwise(GpuPointwise[Decision]):
         k = te.reduce_axis((0, decision.step_k), name="k")
 
         def products(s: Any, m: Any, n: Any) -> Any:
-            # The parts take turns, so that what all of them need at a time lies side by side.
+            # The parts are interleaved, so that the inputs they need at the same time are adjacent.
             place = (step * decision.split_k + s) * decision.step_k + k
             operands = (staged[m, place], weight[place, n])
             left, right = (operand.astype(workload.types.sums) for operand in operands)
@@ -182,7 +182,7 @@ class SharedPointwise(GpuPointwise[Decision]):
         return weight, operands, result
 
     def registers(self, workload: Pointwise, decision: Decision, gpu: Gpu) -> int:  # noqa: ARG002
-        """Return what a thread holds: sums, its pixels' and outputs' operands, addresses."""
+        """Return a thread's registers: sums, operands of its pixels and outputs, addresses."""
         tile = decision.tile_m * decision.tile_n
         return tile + decision.tile_m + decision.tile_n + 4 * ADDRESS_REGISTERS
 
@@ -199,13 +199,13 @@ class SharedPointwise(GpuPointwise[Decision]):
                 4 * gpu.shared_bytes // shared_bytes(workload, decision),
             ),
         )
-        # What a unit has to do for all groups of its, and how long one group takes by itself.
+        # The work of a unit for all of its groups, and the latency of a single group.
         part = workload.inputs // decision.split_k
         multiply = high * wide * workload.inputs / gpu.fma_per_cycle
         operands = decision.threads * (decision.tile_m + decision.tile_n) * part
         load = words(workload.types.data, operands) / gpu.load_bytes_per_cycle
         read = high * (2 if workload.gates else 1) + wide
-        fetched = WORD * words(workload.types.data, read * workload.inputs)
+        fetched = WORD_BYTES * words(workload.types.data, read * workload.inputs)
         fetch = fetched / gpu.load_bytes_per_cycle
         add = (
             size_of(workload.types.sums) * decision.split_k * high * wide / gpu.load_bytes_per_cycle
@@ -216,7 +216,7 @@ class SharedPointwise(GpuPointwise[Decision]):
         return overlapped(busy, rounds * alone)
 
     def _fits(self, workload: Pointwise, decision: Decision, gpu: Gpu) -> bool:
-        """Tell whether parts of the space go together."""
+        """Return whether the parts of a decision are compatible."""
         return (
             decision.tile_m * decision.tile_n % decision.split_k == 0
             and workload.inputs // decision.split_k % decision.step_k == 0
@@ -227,14 +227,14 @@ class SharedPointwise(GpuPointwise[Decision]):
 
 
 def schedule(sch: s_tir.Schedule, workload: Pointwise, decision: Decision, fetched: int) -> None:
-    """Schedule the stages; a thread fetches, or computes, so many inputs of a pixel at once."""
+    """Schedule the stages; a thread fetches or computes `fetched` inputs of a pixel at once."""
     product, result = sch.get_sblock("pointwise"), sch.get_sblock("epilogue")
     sums, widest = sch.get_sblock("partial"), lanes_of(workload.types.sums)
     partial = sch.cache_write(sums, 0, "local")
     sch.set_scope(partial, 0, "shared")
     sch.set_scope(product, 0, "local")
 
-    # The threads of a group share a tile's outputs evenly, as vectors where there are enough.
+    # The threads of a group share a tile's outputs evenly, as vectors if there are enough.
     m, n, addend = sch.get_loops(product)
     high, wide = decision.tile_m * decision.threads_m, decision.tile_n * decision.threads_n
     m_tiles, m_tile = sch.split(m, [None, high])
@@ -250,7 +250,7 @@ def schedule(sch: s_tir.Schedule, workload: Pointwise, decision: Decision, fetch
     sch.reverse_compute_at(result, threads, preserve_unit_loops=True)
     store(sch, [], sch.get_loops(result)[-1], lanes > 1 and workload.outputs % lanes == 0)
 
-    # The sums: part after part of a tile, in registers; then they go to shared memory.
+    # The sums: accumulated in registers, one part of a tile at a time, then moved to shared memory.
     sch.compute_at(partial, tile, preserve_unit_loops=True)
     part, m, n = sch.get_loops(partial)[-3:]
     m_thread, m_tile = sch.split(m, [decision.threads_m, None])
@@ -282,7 +282,7 @@ def schedule(sch: s_tir.Schedule, workload: Pointwise, decision: Decision, fetch
 def _fetch(
     sch: s_tir.Schedule, block: SBlockRV, at: LoopRV, decision: Decision, widest: int
 ) -> None:
-    """Let all threads of a group copy a piece of an operand into shared memory."""
+    """Copy a tile of an operand into shared memory with all threads of a group."""
     sch.compute_at(block, at, preserve_unit_loops=True)
     loops = sch.get_loops(block)[-2:]
     lanes = math.gcd(extent(sch, loops[-1]), widest)
@@ -292,11 +292,11 @@ def _fetch(
 
 
 def shared_bytes(workload: Pointwise, decision: Decision) -> int:
-    """Return what a group keeps in shared memory: a step of both operands, all parts' sums."""
+    """Return a group's shared memory: one step of both operands, and the sums of all parts."""
     high, wide = decision.tile_m * decision.threads_m, decision.tile_n * decision.threads_n
     operands = decision.split_k * decision.step_k * (high + wide)
     sums = decision.split_k * high * wide
-    return WORD * (words(workload.types.data, operands) + words(workload.types.sums, sums))
+    return WORD_BYTES * (words(workload.types.data, operands) + words(workload.types.sums, sums))
 
 
 SCHEDULE = SharedPointwise()

@@ -1,6 +1,6 @@
-"""The stem on a GPU: a register tile of pixels x outputs per thread, the picture in NCHW or NHWC.
+"""The stem on a GPU: a register tile of pixels x outputs per thread, the image in NCHW or NHWC.
 
-Neighbours take the same pixels and the next outputs.
+Neighbouring threads compute neighbouring outputs of the same pixels.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mobilenet_tvm.schedules.base import Decision as BaseDecision
 from mobilenet_tvm.schedules.gpu.base import GpuSchedule
 from mobilenet_tvm.schedules.gpu.threads import (
     ADDRESS_REGISTERS,
-    GROUPS,
+    GROUP_SIZES,
     arithmetic,
     bind_threads,
     clamped,
@@ -46,7 +46,7 @@ class Decision(BaseDecision):
     tile_x : int
         Output columns of a thread.
     tile_c : int
-        Output channels of a thread: whole vectors.
+        Output channels of a thread: full vectors.
     group : int
         Threads of a work-group.
     """
@@ -63,12 +63,12 @@ class GpuStem(GpuSchedule[Convolution, Decision]):
     decision_type = Decision
 
     def default(self, workload: Convolution, target: Target) -> Decision:
-        """Choose the register tile of the fewest cycles by a model of a unit."""
-        candidates = [d for d in self.decisions(workload, target) if d.group == GROUPS[0]]
+        """Choose the register tile with the fewest cycles according to the GPU model."""
+        candidates = [d for d in self.decisions(workload, target) if d.group == GROUP_SIZES[0]]
         return min(candidates, key=lambda decision: self.cycles(workload, decision, target))
 
     def space(self, workload: Convolution, target: Target) -> dict[str, list[Any]]:
-        """Return the candidates for each part of a decision."""
+        """Return the candidate values of each part of a decision."""
         gpu, lanes = gpu_of(target), lanes_of(workload.types.weights)
         vectors = -(-workload.outputs // lanes)
         tiles = itertools.product(
@@ -82,17 +82,17 @@ class GpuStem(GpuSchedule[Convolution, Decision]):
                 if tile == (1, lanes)
                 or self.registers(workload, Decision(*tile, 0), gpu) <= gpu.registers
             ],
-            "group": [group for group in GROUPS if group <= gpu.group_threads],
+            "group": [group for group in GROUP_SIZES if group <= gpu.group_threads],
         }
 
     def valid(self, workload: Convolution, decision: Decision, target: Target) -> bool:
-        """Tell whether `build` takes a decision."""
+        """Return whether `build` accepts a decision."""
         parts = self.space(workload, target)
         tile = (decision.tile_x, decision.tile_c)
         return tile in parts["tile"] and decision.group in parts["group"]
 
     def decisions(self, workload: Convolution, target: Target) -> list[Decision]:
-        """Return the valid decisions of the space, each once."""
+        """Return the valid decisions in the space, without duplicates."""
         parts = self.space(workload, target)
         return [
             Decision(tile_x, tile_c, group)
@@ -100,10 +100,10 @@ class GpuStem(GpuSchedule[Convolution, Decision]):
         ]
 
     def pack(self, weights: Sequence[Array], decision: Decision) -> list[Array]:
-        """Return weights with the outputs split: those of a thread outside, a vector inside.
+        """Return weights with the outputs split: a thread's vectors outermost, lanes innermost.
 
         [tile_c / lanes, kernel height, kernel width, inputs, outputs / tile_c, lanes]: neighbouring
-        threads read neighbouring vectors. The last are filled up with zeros.
+        threads read neighbouring vectors. The last ones are zero-padded.
         """
         (weight,) = weights
         *window, outputs = weight.shape
@@ -117,16 +117,16 @@ class GpuStem(GpuSchedule[Convolution, Decision]):
         """Return the scheduled function."""
         tile_x, tile_c = decision.tile_x, decision.tile_c
         lanes = lanes_of(workload.types.weights)
-        # In float32: a picture's values may lie close together and far from zero. In float16 the
-        # error of a small V1 with TensorFlow's padding went from 1 to 3 %.
+        # In float32: the values of an image may be close together and far from zero. In float16 the
+        # error of a small V1 with TensorFlow's padding rose from 1 to 3 %.
         sums = workload.types.sums
         rows, columns = workload.output
         strips, panels = -(-columns // tile_x), -(-workload.outputs // tile_c)
-        picture, nchw = (workload.height, workload.width), workload.reads_nchw
+        image, nchw = (workload.height, workload.width), workload.reads_nchw
         shape = (
-            (workload.batch, workload.inputs, *picture)
+            (workload.batch, workload.inputs, *image)
             if nchw
-            else (workload.batch, *picture, workload.inputs)
+            else (workload.batch, *image, workload.inputs)
         )
         data = te.placeholder(shape, workload.types.data, name="data")
         window = (*workload.window.kernel, workload.inputs)
@@ -135,11 +135,11 @@ class GpuStem(GpuSchedule[Convolution, Decision]):
         )
         stride_y, stride_x = workload.window.stride
         top, left, bottom, right = workload.window.padding
-        # The last strip is whole: what it computes beyond the picture is not stored.
+        # The last strip is full; what it computes beyond the image is not stored.
         beyond = (strips * tile_x - columns) * stride_x
         source = clamped(data, (top, left, bottom, right + beyond), sums, nchw)
         padded = workload.height + top + bottom
-        # A tap that meets the border above or below is zero.
+        # A tap on the top or bottom border is zero.
         masked = te.compute(
             (rows, *weight.shape),
             lambda y, v, ry, rx, rc, p, lane: (
@@ -170,7 +170,7 @@ class GpuStem(GpuSchedule[Convolution, Decision]):
         return _schedule(sch, decision, count, lanes, workload.outputs % lanes == 0)
 
     def registers(self, workload: Convolution, decision: Decision, gpu: Gpu) -> int:  # noqa: ARG002
-        """Return what a thread holds: sums, a row of one input, a tap's weights, addresses."""
+        """Return a thread's registers: sums, a row of one input, a tap's weights, addresses."""
         row = (decision.tile_x - 1) * workload.window.stride[1] + workload.window.kernel[1]
         return decision.tile_x * decision.tile_c + row + decision.tile_c + ADDRESS_REGISTERS
 
@@ -184,7 +184,7 @@ class GpuStem(GpuSchedule[Convolution, Decision]):
         row = (decision.tile_x - 1) * workload.window.stride[1] + workload.window.kernel[1]
         taps = workload.window.kernel[1] * decision.tile_x * decision.tile_c
         multiply = taps * gpu.lockstep / gpu.fma_per_cycle
-        # A warp reads as many strips as it has threads for a strip's outputs.
+        # The threads of a warp cover the outputs of a strip, then further strips.
         across = min(gpu.lockstep, panels)
         load = row * -(-gpu.lockstep // across) / lanes_of(workload.types.data)
         load += workload.window.kernel[1] * decision.tile_c / lanes_of(workload.types.weights)

@@ -1,6 +1,6 @@
-"""Depthwise and pointwise in one kernel in float16, the pointwise half on tensor cores.
+"""Depthwise and pointwise in one float16 kernel, with the pointwise half on tensor cores.
 
-As `tensor_core_pointwise`, but the threads of a group compute the pixels that they stage.
+Like `tensor_core_pointwise`, but the threads of a group compute the pixels that they stage.
 """
 
 from __future__ import annotations
@@ -23,21 +23,20 @@ class Decision(PointwiseDecision):
 
 
 class FusedOnTensorCores(Fused[PointwiseDecision]):
-    """The threads of a group filter the pixels that its warps multiply."""
+    """The threads of a group compute the depthwise half of the pixels that its warps multiply."""
 
     decision_type = Decision
     half = tensor_core_pointwise.SCHEDULE
 
     def takes(self, workload: Workload, target: Target) -> bool:
-        """Tell whether the pointwise half is for tensor cores, and they make the layer faster."""
+        """Return whether tensor cores take the pointwise half and make the layer faster."""
         if not (super().takes(workload, target) and isinstance(workload, DepthwisePointwise)):
             return False
         if not self.half.takes(workload.pointwise, target):
             return False
-        others = shared_depthwise_pointwise.SCHEDULE
-        mine = self.cycles(workload, default_decision(self, workload, target), target)
-        theirs = others.cycles(workload, default_decision(others, workload, target), target)
-        return mine < theirs
+        shared = shared_depthwise_pointwise.SCHEDULE
+        cycles = self.cycles(workload, default_decision(self, workload, target), target)
+        return cycles < shared.cycles(workload, default_decision(shared, workload, target), target)
 
     def scheduled(
         self,
@@ -46,7 +45,7 @@ class FusedOnTensorCores(Fused[PointwiseDecision]):
         decision: PointwiseDecision,
         target: Target,  # noqa: ARG002
     ) -> tirx.PrimFunc:
-        """Schedule the pointwise half, into which the other one is inlined."""
+        """Schedule the pointwise half with the depthwise half inlined into it."""
         tensor_core_pointwise.schedule(sch, workload.pointwise, decision, LANES)
         return sch.mod["main"]
 

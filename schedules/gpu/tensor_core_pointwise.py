@@ -1,8 +1,8 @@
-"""Pointwise convolution in float16 on NVIDIA's tensor cores, with sums in float32.
+"""Pointwise convolution in float16 on NVIDIA's tensor cores, accumulating in float32.
 
-As `shared_pointwise`, but warps multiply matrices of 16x16. Rows in shared memory are 16 bytes
-longer than what they hold, so that those of a matrix are in banks of their own. Where there are
-several steps, the next one's operands are copied there while a step is computed.
+Like `shared_pointwise`, but warps multiply 16x16 matrices. Rows in shared memory are padded by 16
+bytes, so that the rows of a matrix fall into different banks. If there are several steps, the next
+step's operands are copied to shared memory while a step is computed.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from mobilenet_tvm.schedules.workloads import Pointwise, Workload, size_of
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
 
-#: Threads of a warp, which multiplies.
+#: Threads of a warp.
 WARP = 32
 
-#: What tensor cores multiply and add up here.
+#: Types that tensor cores multiply and accumulate here.
 OPERANDS, SUMS = "float16", "float32"
 
-#: Operands of the widest load, and those that a row in shared memory has more.
+#: Operands of the widest load; also the padding of a row in shared memory.
 HALVES = lanes_of(OPERANDS)
 
-#: Sums that a thread finishes at a time.
+#: Sums that a thread passes through the epilogue at a time.
 LANES = lanes_of(SUMS)
 
 
@@ -61,9 +61,9 @@ class Decision(BaseDecision):
     warps_m, warps_n : int
         Warps of a tile, along pixels and along outputs.
     split_k : int
-        Parts of the inputs, each summed by warps of its own.
+        Parts of the inputs, each summed by its own warps.
     step_k : int
-        Inputs of a part that are in shared memory at a time: whole matrices.
+        Inputs of a part held in shared memory at a time: whole matrices.
     """
 
     tile_m: int
@@ -95,7 +95,7 @@ class TensorCorePointwise(GpuPointwise[Decision]):
     decision_type = Decision
 
     def takes(self, workload: Workload, target: Target) -> bool:
-        """Tell whether tensor cores are there, and there are pixels enough to fill a matrix."""
+        """Return whether the GPU has tensor cores and the layer has enough pixels for a matrix."""
         return (
             super().takes(workload, target)
             and isinstance(workload, Pointwise)
@@ -105,14 +105,14 @@ class TensorCorePointwise(GpuPointwise[Decision]):
         )
 
     def default(self, workload: Pointwise, target: Target) -> Decision:
-        """Choose the decision of the fewest cycles by a model of a unit."""
+        """Choose the decision with the fewest cycles according to the GPU model."""
         candidates = self.decisions(workload, target)
         return min(
             candidates, key=lambda d: (self.cycles(workload, d, target), tuple(vars(d).values()))
         )
 
     def space(self, workload: Pointwise, target: Target) -> dict[str, list[Any]]:  # noqa: ARG002
-        """Return the candidates for each part of a decision."""
+        """Return the candidate values of each part of a decision."""
         return {
             "tile": [(m, n) for m in (16, 32, 64) for n in (16, 32, 64) if m * n <= 2048],
             "warps": [(m, n) for m in (1, 2, 4) for n in (1, 2, 4)],
@@ -121,7 +121,7 @@ class TensorCorePointwise(GpuPointwise[Decision]):
         }
 
     def valid(self, workload: Pointwise, decision: Decision, target: Target) -> bool:
-        """Tell whether `build` takes a decision."""
+        """Return whether `build` accepts a decision."""
         parts = self.space(workload, target)
         return (
             (decision.tile_m, decision.tile_n) in parts["tile"]
@@ -132,26 +132,26 @@ class TensorCorePointwise(GpuPointwise[Decision]):
         )
 
     def decisions(self, workload: Pointwise, target: Target) -> list[Decision]:
-        """Return the valid decisions of the space that do not mostly fill up with zeros."""
+        """Return the valid decisions in the space that do not compute mostly padding."""
         gpu = gpu_of(target)
-        every = (
+        everything = (
             Decision(tile_m, tile_n, warps_m, warps_n, split_k, step_k)
             for (tile_m, tile_n), (warps_m, warps_n), split_k, step_k in itertools.product(
                 *self.space(workload, target).values()
             )
         )
-        least = padded_inputs(workload, Decision(SIZE, SIZE, 1, 1, 1, SIZE))
+        min_inputs = padded_inputs(workload, Decision(SIZE, SIZE, 1, 1, 1, SIZE))
         return [
             decision
-            for decision in every
+            for decision in everything
             if decision.tile_m < workload.pixels + SIZE
             and decision.tile_n < workload.outputs + SIZE
-            and padded_inputs(workload, decision) < 1.5 * least
+            and padded_inputs(workload, decision) < 1.5 * min_inputs
             and self._fits(workload, decision, gpu)
         ]
 
     def pack(self, weights: Sequence[Array], decision: Decision) -> list[Array]:
-        """Return weights [inputs, outputs], both filled up with zeros to whole steps and tiles."""
+        """Return weights [inputs, outputs], both zero-padded to whole steps and tiles."""
         (weight,) = weights
         inputs, outputs = weight.shape
         step = decision.split_k * decision.step_k
@@ -169,13 +169,13 @@ class TensorCorePointwise(GpuPointwise[Decision]):
         return sch.mod["main"]
 
     def padded_pixels(self, workload: Pointwise, decision: Decision) -> int:
-        """Return the pixels of all tiles, the last one's beyond the picture included."""
+        """Return the pixels of all tiles, including those of the last tile beyond the image."""
         return -(-workload.pixels // decision.high) * decision.high
 
     def product(
         self, workload: Pointwise, decision: Decision, element: Callable[[Any, Any], Any]
     ) -> tuple[te.Tensor, list[te.Tensor], te.Tensor]:
-        """Return the packed weights, what the epilogue reads, and the result.
+        """Return the packed weights, the epilogue's operands, and the result.
 
         Parameters
         ----------
@@ -184,7 +184,7 @@ class TensorCorePointwise(GpuPointwise[Decision]):
         decision : Decision
             How it is computed.
         element : callable
-            Gives the input of a pixel and a channel, also of pixels beyond the last.
+            Maps a pixel and a channel to the input; also defined for pixels beyond the last.
         """
         pixels, inputs, outputs = workload.pixels, workload.inputs, workload.outputs
         rows, deep = self.padded_pixels(workload, decision), padded_inputs(workload, decision)
@@ -195,7 +195,7 @@ class TensorCorePointwise(GpuPointwise[Decision]):
         def filled(m: Any, k: Any) -> Any:
             if deep == inputs:
                 return element(m, k)
-            # Of a vector, all values are inside or none.
+            # All values of a vector are inside, or none.
             inside = k // lanes < inputs // lanes
             return tirx.if_then_else(inside, element(m, k), tirx.const(0, workload.types.data))
 
@@ -206,7 +206,7 @@ class TensorCorePointwise(GpuPointwise[Decision]):
         sums = workload.types.sums
 
         def products(s: Any, m: Any, n: Any) -> Any:
-            # The parts take turns, so that what all of them need at a time lies side by side.
+            # The parts are interleaved, so that the inputs they need at the same time are adjacent.
             place = (step * decision.split_k + s) * decision.step_k + k
             left, right = staged[m, place].astype(sums), weight[place, n].astype(sums)
             return te.sum(left * right, axis=[step, k])
@@ -220,7 +220,7 @@ class TensorCorePointwise(GpuPointwise[Decision]):
         return weight, operands, result
 
     def registers(self, workload: Pointwise, decision: Decision, gpu: Gpu) -> int:  # noqa: ARG002
-        """Return what a thread holds: its share of the sums' and operands' matrices, addresses."""
+        """Return a thread's registers: its share of the sums and operands, and addresses."""
         tile = decision.tile_m * decision.tile_n
         return tile // WARP + (decision.tile_m + decision.tile_n) // 2 + 4 * ADDRESS_REGISTERS
 
@@ -237,7 +237,7 @@ class TensorCorePointwise(GpuPointwise[Decision]):
                 4 * gpu.shared_bytes // shared_bytes(workload, decision),
             ),
         )
-        # What a unit has to do for all groups of its, and how long one group takes by itself.
+        # The work of a unit for all of its groups, and the latency of a single group.
         deep = padded_inputs(workload, decision)
         multiply = high * wide * deep / gpu.tensor_fma_per_cycle
         half = size_of(OPERANDS)
@@ -255,7 +255,7 @@ class TensorCorePointwise(GpuPointwise[Decision]):
         return overlapped(busy, rounds * alone)
 
     def _fits(self, workload: Pointwise, decision: Decision, gpu: Gpu) -> bool:
-        """Tell whether parts of the space go together."""
+        """Return whether the parts of a decision are compatible."""
         return (
             decision.warps * WARP <= min(gpu.group_threads, 512)
             and decision.high * decision.wide % (decision.warps * WARP * LANES) == 0
@@ -264,20 +264,20 @@ class TensorCorePointwise(GpuPointwise[Decision]):
 
 
 def padded_inputs(workload: Pointwise, decision: Decision) -> int:
-    """Return the inputs of all steps, those that are filled up with zeros included."""
+    """Return the inputs of all steps, including the zero padding."""
     step = decision.split_k * decision.step_k
     return -(-workload.inputs // step) * step
 
 
 def is_pipelined(workload: Pointwise, decision: Decision) -> bool:
-    """Tell whether a step's operands are copied during the step before: as they are, in vectors."""
+    """Return whether a step's operands are copied, unchanged, during the previous step."""
     deep = padded_inputs(workload, decision)
     several = deep > decision.split_k * decision.step_k
     return several and not workload.gates and deep == workload.inputs and deep % HALVES == 0
 
 
 def schedule(sch: s_tir.Schedule, workload: Pointwise, decision: Decision, fetched: int) -> None:
-    """Schedule the stages; a thread fetches, or computes, so many inputs of a pixel at once."""
+    """Schedule the stages; a thread fetches or computes `fetched` inputs of a pixel at once."""
     tensor_cores.register()
     product, result = sch.get_sblock("pointwise"), sch.get_sblock("epilogue")
     sums = sch.get_sblock("partial")
@@ -298,7 +298,7 @@ def schedule(sch: s_tir.Schedule, workload: Pointwise, decision: Decision, fetch
     sch.reverse_compute_at(result, threads, preserve_unit_loops=True)
     store(sch, [], sch.get_loops(result)[-1], workload.outputs % LANES == 0)
 
-    # The sums: part after part of a tile, in fragments; then they go to shared memory.
+    # The sums: accumulated in fragments, one part of a tile at a time, then moved to shared memory.
     sch.compute_at(partial, tile, preserve_unit_loops=True)
     part, m, n = sch.get_loops(partial)[-3:]
     m_warp, m_matrix, m_in = sch.split(m, [decision.warps_m, None, SIZE])
@@ -336,14 +336,14 @@ def schedule(sch: s_tir.Schedule, workload: Pointwise, decision: Decision, fetch
     sch.tensorize(stored, tensor_cores.STORE)
     sch.storage_align(stored, 0, axis=-2, factor=2 * LANES, offset=LANES)
     if fetched == HALVES and is_pipelined(workload, decision):
-        # Both copies belong to the first stage, which runs ahead by itself; TVM waits for it.
+        # Both copies form the first stage, which runs asynchronously; TVM inserts the waits.
         sch.annotate(steps, "software_pipeline_stage", [0, 0, 1])
         sch.annotate(steps, "software_pipeline_order", [0, 1, 2])
         sch.annotate(steps, "software_pipeline_async_stages", [0])
 
 
 def _bind(sch: s_tir.Schedule, loop: LoopRV, decision: Decision) -> LoopRV:
-    """Share iterations among all threads of a group; return the loop over a warp's."""
+    """Bind a loop to all threads of a group; return the loop over the threads of a warp."""
     _, warps, threads = sch.split(loop, [None, decision.warps, WARP])
     sch.bind(warps, "threadIdx.y")
     sch.bind(threads, "threadIdx.x")
@@ -351,7 +351,7 @@ def _bind(sch: s_tir.Schedule, loop: LoopRV, decision: Decision) -> LoopRV:
 
 
 def _by_matrix(sch: s_tir.Schedule, block: SBlockRV, intrinsic: str) -> None:
-    """Let a block work on matrix after matrix."""
+    """Tile a block into matrices and tensorize it."""
     row, column = sch.get_loops(block)[-2:]
     rows, row = sch.split(row, [None, SIZE])
     columns, column = sch.split(column, [None, SIZE])
@@ -363,7 +363,7 @@ def _by_matrix(sch: s_tir.Schedule, block: SBlockRV, intrinsic: str) -> None:
 def _fetch(
     sch: s_tir.Schedule, block: SBlockRV, at: LoopRV, decision: Decision, lanes: int
 ) -> None:
-    """Let all threads of a group copy a piece of an operand into shared memory."""
+    """Copy a tile of an operand into shared memory with all threads of a group."""
     sch.compute_at(block, at, preserve_unit_loops=True)
     vectors, lane = sch.split(sch.fuse(*sch.get_loops(block)[-2:]), [None, lanes])
     _bind(sch, vectors, decision)
@@ -372,7 +372,7 @@ def _fetch(
 
 
 def shared_bytes(workload: Pointwise, decision: Decision) -> int:
-    """Return what a group keeps in shared memory: a step or two of operands, all parts' sums."""
+    """Return a group's shared memory: one or two steps of operands, and the sums of all parts."""
     step = decision.split_k * decision.step_k
     operands = decision.high * (step + HALVES) + step * (decision.wide + HALVES)
     stages = 2 if is_pipelined(workload, decision) else 1

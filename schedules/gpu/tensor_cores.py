@@ -1,8 +1,8 @@
-"""What tensor cores do with 16x16 matrices of float16, as intrinsics for TensorIR's `tensorize`.
+"""Tensor core operations on 16x16 float16 matrices, as intrinsics for TensorIR's `tensorize`.
 
-A warp holds such matrices in fragments. It reads and writes them as a whole in shared memory, at
-places that are whole multiples of 32 bytes, with rows of whole multiples of 16 bytes. TVM has the
-same, but among hundreds of others, which take half a minute to import.
+A warp holds such matrices in fragments. It loads them from and stores them to shared memory as a
+whole, at addresses aligned to 32 bytes, with row strides that are multiples of 16 bytes. TVM has
+the same intrinsics, but among hundreds of others that take half a minute to import.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ SIZE = 16
 LOAD_DATA, LOAD_WEIGHTS = "mobilenet_tvm.wmma.load_a", "mobilenet_tvm.wmma.load_b"
 FILL, MULTIPLY, STORE = (f"mobilenet_tvm.wmma.{name}" for name in ("fill", "multiply", "store"))
 
-#: The scopes of shared memory. TVM would put results of the same scope in the place of operands
-#: after it has set its barriers, since the types differ: a warp overwrote what others still read.
+#: The scopes of shared memory. If both were the same, TVM would reuse the memory of the operands
+#: for the results, whose type differs, after inserting barriers: a warp then overwrote data that
+#: others were still reading.
 OPERANDS, RESULTS = "shared.dyn", "shared"
 
 #: The scopes of fragments.
@@ -30,19 +31,19 @@ DATA, WEIGHTS, SUMS = "wmma.matrix_a", "wmma.matrix_b", "wmma.accumulator"
 
 @functools.cache
 def register() -> None:
-    """Make the intrinsics known to TVM, once."""
-    for name, (what, how) in {
+    """Register the intrinsics with TVM, once."""
+    for name, (desc, impl) in {
         LOAD_DATA: _move("float16", OPERANDS, DATA, _load),
         LOAD_WEIGHTS: _move("float16", OPERANDS, WEIGHTS, _load),
         STORE: _move("float32", SUMS, RESULTS, _store),
         FILL: _fill(),
         MULTIPLY: _multiply(),
     }.items():
-        s_tir.TensorIntrin.register(name, what, how)
+        s_tir.TensorIntrin.register(name, desc, impl)
 
 
-def _number(fragment: Any) -> Any:
-    """Return which fragment of its array one is: they lie row after row."""
+def _fragment_index(fragment: Any) -> Any:
+    """Return the index of a fragment in its array, in row-major order."""
     row = fragment.strides[0]
     place = fragment.elem_offset
     return place // (row * SIZE) * (row // SIZE) + place % row // SIZE
@@ -54,7 +55,7 @@ def _load(memory: Any, fragment: Any) -> Any:
         SIZE,
         SIZE,
         SIZE,
-        _number(fragment),
+        _fragment_index(fragment),
         memory.access_ptr("r", ptr_type="float16"),
         memory.strides[0],
         "row_major",
@@ -68,7 +69,7 @@ def _store(fragment: Any, memory: Any) -> Any:
         SIZE,
         SIZE,
         SIZE,
-        _number(fragment),
+        _fragment_index(fragment),
         memory.access_ptr("w", ptr_type="float32"),
         memory.strides[0],
         "row_major",
@@ -79,10 +80,10 @@ def _store(fragment: Any, memory: Any) -> Any:
 def _move(
     dtype: str, start: str, end: str, call: Callable[[Any, Any], Any]
 ) -> tuple[tirx.PrimFunc, tirx.PrimFunc]:
-    """Return that a matrix goes from one memory to another, in TensorIR and as a call."""
+    """Return the copy of a matrix between two scopes, in TensorIR and as a call."""
 
     @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
-    def what(source: T.handle, target: T.handle) -> None:
+    def desc(source: T.handle, target: T.handle) -> None:
         a = T.match_buffer(source, (16, 16), dtype, align=64, offset_factor=16, scope=start)
         b = T.match_buffer(target, (16, 16), dtype, align=64, offset_factor=16, scope=end)
         with T.sblock("root"):
@@ -94,7 +95,7 @@ def _move(
                     b[m, n] = a[m, n]
 
     @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
-    def how(source: T.handle, target: T.handle) -> None:
+    def impl(source: T.handle, target: T.handle) -> None:
         a_row = T.int32()
         a_column = T.int32()
         b_row = T.int32()
@@ -122,12 +123,12 @@ def _move(
             T.writes(b[0:16, 0:16])
             T.evaluate(call(a, b))
 
-    return what, how
+    return desc, impl
 
 
 def _fill() -> tuple[tirx.PrimFunc, tirx.PrimFunc]:
     @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
-    def what(target: T.handle) -> None:
+    def desc(target: T.handle) -> None:
         c = T.match_buffer(target, (16, 16), "float32", align=64, offset_factor=16, scope=SUMS)
         with T.sblock("root"):
             T.reads()
@@ -138,7 +139,7 @@ def _fill() -> tuple[tirx.PrimFunc, tirx.PrimFunc]:
                     c[m, n] = T.float32(0)
 
     @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
-    def how(target: T.handle) -> None:
+    def impl(target: T.handle) -> None:
         row = T.int32()
         column = T.int32()
         c = T.match_buffer(
@@ -154,15 +155,17 @@ def _fill() -> tuple[tirx.PrimFunc, tirx.PrimFunc]:
             T.reads()
             T.writes(c[0:16, 0:16])
             T.evaluate(
-                T.tvm_fill_fragment(c.data, 16, 16, 16, _number(c), T.float32(0), dtype="void")
+                T.tvm_fill_fragment(
+                    c.data, 16, 16, 16, _fragment_index(c), T.float32(0), dtype="void"
+                )
             )
 
-    return what, how
+    return desc, impl
 
 
 def _multiply() -> tuple[tirx.PrimFunc, tirx.PrimFunc]:
     @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
-    def what(data: T.handle, weights: T.handle, sums: T.handle) -> None:
+    def desc(data: T.handle, weights: T.handle, sums: T.handle) -> None:
         a = T.match_buffer(data, (16, 16), "float16", align=64, offset_factor=16, scope=DATA)
         b = T.match_buffer(weights, (16, 16), "float16", align=64, offset_factor=16, scope=WEIGHTS)
         c = T.match_buffer(sums, (16, 16), "float32", align=64, offset_factor=16, scope=SUMS)
@@ -175,7 +178,7 @@ def _multiply() -> tuple[tirx.PrimFunc, tirx.PrimFunc]:
                     c[m, n] = c[m, n] + T.cast(a[m, k], "float32") * T.cast(b[k, n], "float32")
 
     @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
-    def how(data: T.handle, weights: T.handle, sums: T.handle) -> None:
+    def impl(data: T.handle, weights: T.handle, sums: T.handle) -> None:
         a_row = T.int32()
         a_column = T.int32()
         b_row = T.int32()
@@ -215,15 +218,15 @@ def _multiply() -> tuple[tirx.PrimFunc, tirx.PrimFunc]:
             T.evaluate(
                 T.tvm_mma_sync(
                     c.data,
-                    _number(c),
+                    _fragment_index(c),
                     a.data,
-                    _number(a),
+                    _fragment_index(a),
                     b.data,
-                    _number(b),
+                    _fragment_index(b),
                     c.data,
-                    _number(c),
+                    _fragment_index(c),
                     dtype="void",
                 )
             )
 
-    return what, how
+    return desc, impl

@@ -1,4 +1,4 @@
-"""What all GPU schedules share: loops bound to threads, loads of 128 bits, clamped borders."""
+"""Helpers of the GPU schedules: loops bound to threads, 128-bit loads, clamped borders."""
 
 from __future__ import annotations
 
@@ -15,81 +15,81 @@ from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
 
 #: Bytes of the widest load.
-WIDEST = 16
+MAX_LOAD_BYTES = 16
 
 #: Bytes of a register.
-WORD = 4
+WORD_BYTES = 4
 
-#: Work-groups that a space offers; Arm's guide wants 64 to 256.
-GROUPS = (64, 128, 256)
+#: Candidate sizes of a work-group; Arm's guide recommends 64 to 256.
+GROUP_SIZES = (64, 128, 256)
 
-#: A model is no measurement: fused layers have to save a tenth.
-WORTH_IT = 0.9
+#: Minimum share of the modelled cycles that fusing must save, since a model is not a measurement.
+MIN_GAIN = 0.1
 
 #: Registers for addresses and counters.
 ADDRESS_REGISTERS = 6
 
 
 def gpu_of(target: Target) -> Gpu:
-    """Return a target's GPU; only targets that have one get here."""
+    """Return a target's GPU, which it must have."""
     assert target.gpu is not None  # noqa: S101
     return target.gpu
 
 
 def lanes_of(dtype: str) -> int:
-    """Return how many values the widest load has."""
-    return WIDEST // np.dtype(dtype).itemsize
+    """Return how many values of a type the widest load holds."""
+    return MAX_LOAD_BYTES // np.dtype(dtype).itemsize
 
 
 def arithmetic(dtype: str, gpu: Gpu) -> str:
-    """Return the type in which a GPU multiplies values of some type."""
+    """Return the type in which a GPU multiplies values of a type."""
     return "float32" if gpu.float16_rate == 1 else dtype
 
 
 def fma_per_cycle(dtype: str, gpu: Gpu) -> int:
-    """Return how many multiply-adds of values of some type a unit starts per cycle."""
+    """Return how many multiply-adds of values of a type a unit starts per cycle."""
     faster = arithmetic(dtype, gpu) == "float16"
     return gpu.fma_per_cycle * (gpu.float16_rate if faster else 1)
 
 
 def words(dtype: str, values: int) -> int:
-    """Return how many 32-bit registers hold values of some type."""
-    return -(-values * np.dtype(dtype).itemsize // WORD)
+    """Return how many 32-bit registers hold `values` values of a type."""
+    return -(-values * np.dtype(dtype).itemsize // WORD_BYTES)
 
 
 def resident_threads(gpu: Gpu, registers: int) -> float:
-    """Return how many threads of so many registers a unit keeps in flight."""
+    """Return how many threads with `registers` registers each a unit keeps in flight."""
     if registers > gpu.registers:
         return 0.0
-    # Arm halves the threads beyond the first half of the registers; NVIDIA's share falls in steps.
+    # Arm halves the threads beyond half of the registers; NVIDIA reduces them in steps.
     return gpu.threads / max(1, -(-registers // gpu.full_registers))
 
 
 def overlapped(*cycles: float) -> float:
-    """Return how long works take that mostly hide each other: the longest, and a quarter more."""
+    """Return the time of mostly overlapping work: the longest part plus a quarter of the others."""
     return max(cycles) + 0.25 * (sum(cycles) - max(cycles))
 
 
 def with_traffic(cycles: float, moved: float, gpu: Gpu) -> float:
-    """Return the cycles of a kernel, the slower of its arithmetic and its traffic."""
-    # Units together take half of what their caches give from the one that they share.
+    """Return the cycles of a kernel from those of its arithmetic and the bytes that it moves."""
+    # The shared cache delivers half the combined bandwidth of the units' own caches.
     cached = gpu.units * gpu.load_bytes_per_cycle / 2
     memory = gpu.memory_gb_per_s / gpu.clock_ghz
     return overlapped(cycles, moved / (cached if moved < gpu.l2_bytes else memory))
 
 
 def bind_threads(sch: s_tir.Schedule, loops: Sequence[LoopRV], group: int) -> LoopRV:
-    """Fuse loops, give each iteration a thread, and return the loop over a group's threads.
+    """Fuse loops, bind each iteration to a thread, and return the loop over a group's threads.
 
-    The last loop's neighbours are neighbours in a group: they work in lock-step, and their loads
-    should share cache lines.
+    Neighbouring iterations of the last loop are neighbouring threads: they run in lockstep, and
+    their loads should share cache lines.
 
     Parameters
     ----------
     sch : Schedule
         Changed in place.
     loops : sequence of LoopRV
-        Outermost first, one inside the other.
+        Perfectly nested, outermost first.
     group : int
         Threads of a work-group.
     """
@@ -100,19 +100,19 @@ def bind_threads(sch: s_tir.Schedule, loops: Sequence[LoopRV], group: int) -> Lo
 
 
 def guarded(sch: s_tir.Schedule, threads: LoopRV, count: int) -> tirx.PrimFunc:
-    """Return the function with one condition around a thread's work, where a group is not full.
+    """Return the function with one condition around a thread's work if the last group is partial.
 
-    A schedule puts the condition around every statement. Inside this one, lowering drops it: only
-    the threads of the last group ever disagree.
+    A schedule guards every statement separately. Inside this condition, lowering removes those
+    guards, and only the threads of the last group diverge.
 
     Parameters
     ----------
     sch : Schedule
-        Finished.
+        The finished schedule.
     threads : LoopRV
         From `bind_threads`.
     count : int
-        How many threads have work.
+        Number of threads that have work.
     """
     func = sch.mod["main"]
     group = extent(sch, threads)
@@ -125,18 +125,18 @@ def guarded(sch: s_tir.Schedule, threads: LoopRV, count: int) -> tirx.PrimFunc:
 
 
 def copy_in_vectors(sch: s_tir.Schedule, block: SBlockRV, at: LoopRV, lanes: int) -> None:
-    """Let a thread copy what it needs of an operand into registers, by wide loads.
+    """Copy what a thread needs of an operand into registers, with wide loads.
 
     Parameters
     ----------
     sch : Schedule
         Changed in place.
     block : SBlockRV
-        Copies; its last axis is contiguous in memory.
+        The block that copies; its last axis is contiguous in memory.
     at : LoopRV
-        The iteration that needs the copy.
+        The loop whose iterations need the copy.
     lanes : int
-        Values of a load, where the copy's last axis has so many.
+        Values per load, if the copy's last axis has that many.
     """
     sch.compute_at(block, at, preserve_unit_loops=True)
     sch.set_scope(block, 0, "local")
@@ -149,12 +149,12 @@ def copy_in_vectors(sch: s_tir.Schedule, block: SBlockRV, at: LoopRV, lanes: int
 
 
 def clamped(data: te.Tensor, padding: Sequence[int], dtype: str, nchw: bool = False) -> te.Tensor:
-    """Return a picture with a border: zeros beside it, and its own first and last rows repeated.
+    """Return a padded image: zeros to the left and right, and the first and last rows repeated.
 
-    Every element is loaded, from the nearest place inside; where it stands for the border beside
-    the picture, it is multiplied by zero. A condition around the load would be a branch for each,
-    and TVM's `Select` between vectors is wrong in OpenCL C, where their top bits count. Rows are
-    the business of `inside`, which is constant for a thread and so masks its taps.
+    Every element is loaded from the nearest position inside, and multiplied by zero if it is on the
+    left or right border. A condition around each load would be a branch, and TVM's `Select` between
+    vectors is wrong in OpenCL C, which tests only their top bits. The top and bottom border are
+    left to the caller: `inside` is constant for a thread there, so it can mask the taps instead.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ def clamped(data: te.Tensor, padding: Sequence[int], dtype: str, nchw: bool = Fa
     padding : sequence of int
         Top, left, bottom, right.
     dtype : str
-        To compute in.
+        Type to compute in.
     nchw : bool
         Whether the channels come first.
     """
@@ -186,7 +186,7 @@ def clamped(data: te.Tensor, padding: Sequence[int], dtype: str, nchw: bool = Fa
 
 
 def nearest(place: Any, size: int, before: int, padded: int) -> Any:
-    """Return the nearest place inside; `before` of the `padded` places lie before the first."""
+    """Return the nearest position inside; `before` of the `padded` positions precede the first."""
     if before:
         place = tirx.max(place, 0)
     if padded > before + size:
@@ -195,7 +195,7 @@ def nearest(place: Any, size: int, before: int, padded: int) -> Any:
 
 
 def inside(place: Any, size: int, before: int, padded: int, dtype: str) -> Any:
-    """Return 1.0 for a place inside and 0.0 beyond; the others are those of `nearest`."""
+    """Return 1.0 for a position inside and 0.0 outside; parameters as for `nearest`."""
     conditions = [place >= 0] if before else []
     conditions += [place < size] if padded > before + size else []
     one = tirx.const(1.0, dtype)
@@ -205,13 +205,13 @@ def inside(place: Any, size: int, before: int, padded: int, dtype: str) -> Any:
 
 
 def unroll(sch: s_tir.Schedule, loops: Sequence[LoopRV]) -> None:
-    """Unroll loops, so that what they index is in registers."""
+    """Unroll loops, so that the arrays they index are kept in registers."""
     for loop in loops:
         sch.unroll(loop)
 
 
 def store(sch: s_tir.Schedule, loops: Sequence[LoopRV], lane: LoopRV, whole: bool) -> None:
-    """Finish and store a tile, by wide stores where all vectors are whole."""
+    """Store a tile, with wide stores if all vectors are full."""
     unroll(sch, loops)
     if whole:
         sch.vectorize(lane)

@@ -1,4 +1,4 @@
-"""What a fused layer computes, apart from how: the key of decisions and of tuning logs."""
+"""Workloads: what a layer computes, independent of how; the key of decisions and tuning logs."""
 
 from mobilenet_tvm.schedules.workloads.base import OPERATORS, Workload, parse
 from mobilenet_tvm.schedules.workloads.convolution import Convolution

@@ -1,4 +1,4 @@
-"""What all workloads share: their text, which is the key of decisions and of tuning logs."""
+"""Base class of workloads, and their text form, which is the key of tuning logs."""
 
 from __future__ import annotations
 
@@ -11,38 +11,39 @@ from typing import Any, ClassVar, TypeVar
 from mobilenet_tvm.schedules.workloads.dtypes import FLOAT32, Types, size_of
 from mobilenet_tvm.schedules.workloads.epilogue import Epilogue, Step, residuals
 
-#: An extent in a pattern.
+#: Regular expression of an extent.
 EXTENT = "([1-9][0-9]{0,8})"
 
 W = TypeVar("W", bound="Workload")
 
-#: All workloads by operator.
+#: Workload classes by operator.
 OPERATORS: dict[str, type[Workload]] = {}
 
 
 class Workload(ABC):
-    """What a fused layer computes, apart from how.
+    """What a layer computes, independent of how.
 
-    Subclasses are frozen dataclasses that name their operator; importing one makes `parse` know it.
+    Subclasses are frozen dataclasses that name their operator; defining one registers it with
+    `parse`.
     """
 
     #: The first word of the text.
     operator: ClassVar[str]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Make the operator known."""
+        """Register the operator."""
         super().__init_subclass__(**kwargs)
         OPERATORS[cls.operator] = cls
 
     @property
     @abstractmethod
     def epilogue(self) -> Epilogue:
-        """The steps on the result."""
+        """The steps applied to the result."""
 
     @property
     @abstractmethod
     def types(self) -> Types:
-        """The types of what it reads, adds up and stores; of a fused one's last layer."""
+        """The types that it reads, accumulates and stores; if fused, those of its last layer."""
 
     @property
     @abstractmethod
@@ -76,36 +77,36 @@ class Workload(ABC):
         Raises
         ------
         ValueError
-            If there is none of this text.
+            If no workload has this text.
         """
 
     @property
     def dtype(self) -> str:
-        """The type in which the network keeps its values there: the weights'."""
+        """The type in which the network keeps the layer's values: that of its weights."""
         return self.types.weights
 
     @property
     def gates(self) -> int:
-        """Pictures for each of which the data are multiplied by a factor per channel."""
+        """Number of images whose data are multiplied by a factor per channel; 0 for none."""
         return 0
 
     @property
     def reads(self) -> str:
-        """The type of the data that the first of its layers reads."""
+        """The data type that its first layer reads."""
         return self.types.data
 
     @classmethod
     def usual(cls, dtype: str) -> Types:
-        """Return the types that such a layer has in a network of some type."""
+        """Return the types of such a layer in a network of a given type."""
         return Types.of(dtype)
 
     @classmethod
     def fuse(cls, parts: Sequence[Workload]) -> Workload | None:  # noqa: ARG003
-        """Return layers, each read by the next alone, as one of this operator, if it is that."""
+        """Fuse consecutive layers into one of this operator; None if they do not match."""
         return None
 
     def followed_by(self: W, epilogue: Epilogue, types: Types) -> W:
-        """Return the same layer with another epilogue, and what it then stores."""
+        """Return the same layer with another epilogue and the types that go with it."""
         return replace(self, epilogue=epilogue, types=types)  # type: ignore[type-var]
 
     def in_type(self: W, dtype: str) -> W:
@@ -113,7 +114,7 @@ class Workload(ABC):
         return replace(self, types=type(self).usual(dtype))  # type: ignore[type-var]
 
     def without_gates(self: W) -> W:
-        """Return the same layer on data that are multiplied already."""
+        """Return the same layer on data that have already been multiplied."""
         return self
 
 
@@ -123,12 +124,12 @@ def parse(text: str) -> Workload:
     Parameters
     ----------
     text : str
-        What `str` gave; a clip's bounds have six digits there.
+        As returned by `str`, in which the bounds of a clip have six digits.
 
     Returns
     -------
     Workload
-        One of the same text.
+        The workload with that text.
 
     Raises
     ------
@@ -140,12 +141,12 @@ def parse(text: str) -> Workload:
         raise ValueError(f"unknown operator {operator!r}")
     workload = OPERATORS[operator].from_text(text)
     if str(workload) != text:
-        raise ValueError(f"a {operator} of unknown form")
+        raise ValueError(f"malformed {operator} workload")
     return workload
 
 
 def described(size: str, workload: Workload, implied: Types = FLOAT32) -> str:
-    """Return a workload's text from that of its size: with its types and steps.
+    """Return a workload's text: the text of its size followed by its types and steps.
 
     Parameters
     ----------
@@ -154,7 +155,7 @@ def described(size: str, workload: Workload, implied: Types = FLOAT32) -> str:
     workload : Workload
         The layer.
     implied : Types
-        What needs no words. Logs from before there was another type name none.
+        Types that are not written out. Logs older than the second type name none.
     """
     usual = type(workload).usual(workload.types.weights)
     words = [size, workload.types.describe(implied, usual), *map(str, workload.epilogue)]
@@ -162,16 +163,16 @@ def described(size: str, workload: Workload, implied: Types = FLOAT32) -> str:
 
 
 def matched(pattern: str, text: str, operator: str) -> tuple[list[str], list[str]]:
-    """Split a workload's text into the groups of a pattern for its size, and the words behind it.
+    """Split a workload's text into the groups of a pattern for its size, and the remaining words.
 
     Raises
     ------
     ValueError
-        If the pattern does not fit.
+        If the pattern does not match.
     """
     match = re.fullmatch(f"{pattern}((?: [^ ]+)*)", text)
     if match is None:
-        raise ValueError(f"a {operator} of unknown form")
+        raise ValueError(f"malformed {operator} workload")
     *groups, rest = match.groups(default="")
     return groups, rest.split()
 
@@ -179,16 +180,16 @@ def matched(pattern: str, text: str, operator: str) -> tuple[list[str], list[str
 def read_tail(
     words: Sequence[str], kind: type[Workload], implied: Types = FLOAT32
 ) -> tuple[Epilogue, Types]:
-    """Read the words behind a workload's size: its types and steps.
+    """Read the words after a workload's size: its types and steps.
 
     Parameters
     ----------
     words : sequence of str
         As `described` writes them.
     kind : type
-        The workload's.
+        The workload's class.
     implied : Types
-        What is meant where no types are named.
+        Types to assume where none are named.
     """
     types = Types.parse(words[0], implied, kind.usual) if words else None
     steps = words if types is None else words[1:]
@@ -196,6 +197,6 @@ def read_tail(
 
 
 def output_bytes(workload: Workload) -> int:
-    """Return what is read or written per output: its residuals, and itself."""
+    """Return the bytes read or written per output: its residuals and the output itself."""
     types = workload.types
     return residuals(workload.epilogue) * size_of(types.weights) + size_of(types.result)

@@ -19,7 +19,7 @@ from mobilenet_tvm.schedules.workloads.window import Window
 
 @dataclass(frozen=True)
 class Convolution(Workload):
-    """A full convolution with few input channels: a stem, which may read an NCHW picture."""
+    """A full convolution with few input channels: a stem, which may read an NCHW image."""
 
     operator = "conv2d"
 
@@ -35,7 +35,7 @@ class Convolution(Workload):
 
     @classmethod
     def usual(cls, dtype: str) -> Types:
-        """Return the types that a stem has in a network of some type: its picture is float32."""
+        """Return the types of a stem in a network of a given type; its input image is float32."""
         types = Types.of(dtype)
         return replace(types, data="float32") if dtype == "float16" else types
 
@@ -56,7 +56,7 @@ class Convolution(Workload):
 
     @property
     def flops(self) -> int:
-        """Floating-point operations, padding counted as if it were computed."""
+        """Floating-point operations; padded positions are counted as computed."""
         rows, columns = self.output
         return 2 * self.batch * rows * columns * self.outputs * self.window.taps * self.inputs
 
@@ -64,10 +64,10 @@ class Convolution(Workload):
     def bytes(self) -> int:
         """Bytes of data, weights and output, each counted once."""
         rows, columns = self.output
-        picture = size_of(self.types.data) * self.height * self.width * self.inputs
+        image = size_of(self.types.data) * self.height * self.width * self.inputs
         result = rows * columns * self.outputs * output_bytes(self)
         weights = size_of(self.types.weights) * self.window.taps * self.inputs * self.outputs
-        return self.batch * (picture + result) + weights
+        return self.batch * (image + result) + weights
 
     def __str__(self) -> str:
         """Return the workload as logs write it."""
@@ -82,8 +82,8 @@ class Convolution(Workload):
         pattern = f"conv2d {extents} (k[^ ]+ s[^ ]+ p[^ ]+) (nchw|nhwc)"
         (*sizes, window, layout), tail = matched(pattern, text, cls.operator)
         batch, height, width, inputs, outputs = map(int, sizes)
-        picture = (batch, height, width, inputs, outputs, Window.parse(window))
-        found = cls(*picture, layout == "nchw", *read_tail(tail, cls))
+        image = (batch, height, width, inputs, outputs, Window.parse(window))
+        found = cls(*image, layout == "nchw", *read_tail(tail, cls))
         if min(found.output) < 1:
             raise ValueError("a conv2d without an output")
         return found

@@ -1,4 +1,4 @@
-"""A depthwise convolution: a filter per channel."""
+"""A depthwise convolution: one filter per channel."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mobilenet_tvm.schedules.workloads.window import Window
 
 @dataclass(frozen=True)
 class Depthwise(Workload):
-    """A depthwise convolution on NHWC."""
+    """A depthwise convolution in NHWC."""
 
     operator = "depthwise"
 
@@ -48,7 +48,7 @@ class Depthwise(Workload):
 
     @property
     def flops(self) -> int:
-        """Floating-point operations, padding counted as if it were computed."""
+        """Floating-point operations; padded positions are counted as computed."""
         rows, columns = self.output
         return 2 * self.batch * rows * columns * self.channels * self.window.taps
 

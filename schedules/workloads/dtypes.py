@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-#: What products are added up in, unless a layer says otherwise.
+#: The type in which products are accumulated, unless a layer says otherwise.
 _ACCUMULATORS = {
     "float32": "float32",
     "float16": "float32",
@@ -21,19 +21,19 @@ _TEXT = re.compile(r"(?:(\w+)|(\w+)\*(\w+)\+(\w+))?(?:->(\w+))?")
 
 @dataclass(frozen=True)
 class Types:
-    """What a layer reads, adds up and stores, by NumPy's names of types.
+    """The types that a layer reads, accumulates and stores, by NumPy's names.
 
     Parameters
     ----------
     data : str
-        Of what flows through the network into the layer.
+        Type of the activations that the layer reads.
     weights : str
-        Of the weights, and of what the epilogue reads.
+        Type of the weights and of the epilogue's operands.
     sums : str
-        Of sums over many inputs. The few taps of a depthwise filter may be added up in the type in
-        which the machine multiplies.
+        Type of sums over many inputs. The few taps of a depthwise filter may be accumulated in the
+        type in which the machine multiplies.
     result : str
-        Of what is stored.
+        Type of the stored result.
     """
 
     data: str
@@ -43,12 +43,12 @@ class Types:
 
     @classmethod
     def of(cls, dtype: str) -> Types:
-        """Return the types of a layer all of whose values have one type, but for its sums.
+        """Return the types of a layer whose values all have one type, except for its sums.
 
         Raises
         ------
         ValueError
-            If layers have no values of this type.
+            If no layer has values of this type.
         """
         if dtype not in _ACCUMULATORS:
             raise ValueError(f"unknown type {dtype!r}")
@@ -60,9 +60,9 @@ class Types:
         Parameters
         ----------
         implied : Types
-            What needs no words.
+            Types that are not written out.
         usual : Types
-            What the weights' type alone stands for.
+            The types that the weights' type alone stands for.
         """
         if self._reads == implied._reads:
             words, result = "", implied.result
@@ -74,7 +74,7 @@ class Types:
 
     @classmethod
     def parse(cls, text: str, implied: Types, usual: Callable[[str], Types]) -> Types | None:
-        """Read what `describe` wrote; None for another word.
+        """Read the text written by `describe`; None for any other word.
 
         Parameters
         ----------
@@ -83,7 +83,7 @@ class Types:
         implied : Types
             As for `describe`.
         usual : callable
-            Gives what the weights' type alone stands for.
+            Maps the weights' type to the types that it alone stands for.
         """
         match = _TEXT.fullmatch(text)
         if match is None or not {*filter(None, match.groups())} <= _DTYPES:
@@ -105,5 +105,5 @@ FLOAT32 = Types.of("float32")
 
 
 def size_of(dtype: str) -> int:
-    """Return the bytes of one value of a type."""
+    """Return the size of one value of a type, in bytes."""
     return np.dtype(dtype).itemsize

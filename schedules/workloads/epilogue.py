@@ -1,4 +1,4 @@
-"""What happens to a layer's result before it is stored, step by step."""
+"""Epilogues: the steps applied to a layer's result before it is stored."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 from tvm import tirx
 
-#: Steps that read a tensor: one value per channel, or one per output element.
+#: Steps that read a tensor with one value per channel, or one per output element.
 CHANNEL_STEPS = frozenset({"add_channel", "mul_channel"})
 TENSOR_STEPS = frozenset({"add", "mul"})
-#: All steps, with the number of values that each has.
+#: All steps, with the number of values that each takes.
 _STEPS = {
     **dict.fromkeys((*CHANNEL_STEPS, *TENSOR_STEPS), 0),
     **dict.fromkeys(("relu", "hard_swish", "hard_sigmoid", "sigmoid"), 0),
@@ -28,7 +28,7 @@ class Step:
         `add_channel` and `mul_channel` take a vector of one value per channel, `add` and `mul`
         a tensor like the output; `relu`, `clip`, `hard_swish`, `hard_sigmoid` and `sigmoid` none.
     values : tuple of float
-        `clip`: low and high.
+        Lower and upper bound of `clip`.
     """
 
     op: str
@@ -59,9 +59,9 @@ class Step:
         Parameters
         ----------
         x : Expr
-            What comes in.
+            The value that the step is applied to.
         operand : Expr, optional
-            The element of the step's tensor, where it has one.
+            The element of the step's tensor, if it has one.
         dtype : str
             The type of `x`.
         """
@@ -93,5 +93,5 @@ Epilogue = tuple[Step, ...]
 
 
 def residuals(epilogue: Epilogue) -> int:
-    """Return how many tensors like the output an epilogue reads."""
+    """Return how many tensors of the output's shape an epilogue reads."""
     return sum(step.op in TENSOR_STEPS for step in epilogue)

@@ -1,4 +1,4 @@
-"""Layers that one function computes one after the other, with nothing stored between them."""
+"""Fused layers: one function computes several layers without storing what is between them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from mobilenet_tvm.schedules.workloads.window import Window
 
 @dataclass(frozen=True)
 class DepthwisePointwise(Workload):
-    """A depthwise convolution whose result, never stored, a pointwise one reads.
+    """A depthwise convolution fused with the pointwise one that reads its result.
 
-    `epilogue` and `types` are the pointwise layer's.
+    `epilogue` and `types` are those of the pointwise layer.
     """
 
     operator = "depthwise_pointwise"
@@ -37,14 +37,14 @@ class DepthwisePointwise(Workload):
 
     @property
     def pointwise(self) -> Pointwise:
-        """The second half as a layer of its own."""
+        """The pointwise half as a separate layer."""
         first = self.depthwise
         pixels = first.batch * first.output[0] * first.output[1]
         return Pointwise(pixels, first.channels, self.outputs, self.epilogue, self.types)
 
     @property
     def reads(self) -> str:
-        """The type of the data that the depthwise half reads."""
+        """The data type that the depthwise half reads."""
         return self.depthwise.types.data
 
     @property
@@ -64,13 +64,13 @@ class DepthwisePointwise(Workload):
 
     @property
     def bytes(self) -> int:
-        """Bytes of data, weights and output, each counted once; none between the halves."""
+        """Bytes of data, weights and output, each counted once, and none between the halves."""
         between = size_of(self.types.data) * self.pointwise.pixels * self.depthwise.channels
         return self.depthwise.bytes + self.pointwise.bytes - 2 * between
 
     @classmethod
     def fuse(cls, parts: Sequence[Workload]) -> DepthwisePointwise | None:
-        """Return a depthwise layer and the pointwise one that alone reads it as one."""
+        """Fuse a depthwise layer and the only layer that reads it, a pointwise one."""
         match parts:
             case [Depthwise() as first, Pointwise(gates=0) as last]:
                 return cls(first, last.outputs, last.epilogue, last.types)
@@ -96,7 +96,7 @@ class DepthwisePointwise(Workload):
 
 @dataclass(frozen=True)
 class Block(Workload):
-    """A convolution (1x1, or a stem), and the fused layer that alone reads it."""
+    """A convolution (1x1 or a stem) fused with the depthwise and pointwise layers that follow."""
 
     operator = "block"
 
@@ -110,12 +110,12 @@ class Block(Workload):
 
     @property
     def reads(self) -> str:
-        """The type of the data that the convolution reads."""
+        """The data type that the convolution reads."""
         return self.first.types.data
 
     @property
     def epilogue(self) -> Epilogue:
-        """The steps on the block's result."""
+        """The steps applied to the block's result."""
         return self.halves.epilogue
 
     @property
@@ -130,19 +130,19 @@ class Block(Workload):
 
     @property
     def flops(self) -> int:
-        """Floating-point operations of all three layers, no row counted twice."""
+        """Floating-point operations of all three layers; recomputed rows are counted once."""
         return self.first.flops + self.halves.flops
 
     @property
     def bytes(self) -> int:
-        """Bytes of data, weights and output, each counted once; none between the layers."""
+        """Bytes of data, weights and output, each counted once, and none between the layers."""
         rows, columns = self.first.output
         between = size_of(self.first.types.result) * rows * columns * self.first.outputs
         return self.first.bytes + self.halves.bytes - 2 * self.first.batch * between
 
     @classmethod
     def fuse(cls, parts: Sequence[Workload]) -> Block | None:
-        """Return three layers, each of which the next alone reads, as one."""
+        """Fuse three layers, each read only by the next."""
         match parts:
             case [Convolution() as first, Depthwise() as second, Pointwise(gates=0) as last]:
                 pass
@@ -183,4 +183,4 @@ class Block(Workload):
                 read = (depthwise.batch, depthwise.height, depthwise.width, depthwise.channels)
                 if read == (first.batch, *first.output, first.outputs):
                     return cls(first, halves)
-        raise ValueError("a block whose layers do not fit each other")
+        raise ValueError("a block whose layers do not fit together")

@@ -18,10 +18,10 @@ from mobilenet_tvm.schedules.workloads.epilogue import Epilogue
 
 @dataclass(frozen=True)
 class Pointwise(Workload):
-    """A product of matrices: [pixels, inputs] times [inputs, outputs].
+    """A matrix product: [pixels, inputs] times [inputs, outputs].
 
-    Where there are `gates`, one for each picture, the data are multiplied by them first: a factor
-    per input, as squeeze-and-excitation has it (source: Hu and others, 2018, arXiv 1709.01507).
+    With `gates`, one vector per image, the data are first multiplied by them: a factor per input,
+    as in squeeze-and-excitation (source: Hu and others, 2018, arXiv 1709.01507).
     """
 
     operator = "pointwise"
@@ -57,7 +57,7 @@ class Pointwise(Workload):
         return data + weights + self.pixels * self.outputs * output_bytes(self)
 
     def without_gates(self) -> Pointwise:
-        """Return the same layer on data that are multiplied already."""
+        """Return the same layer on data that have already been multiplied."""
         return replace(self, gates=0)
 
     def __str__(self) -> str:
@@ -72,5 +72,5 @@ class Pointwise(Workload):
         (pixels, inputs, outputs, gates), tail = matched(pattern, text, cls.operator)
         found = cls(int(pixels), int(inputs), int(outputs), *read_tail(tail, cls), int(gates or 0))
         if found.gates and found.pixels % found.gates:
-            raise ValueError("a pointwise whose pixels are not those of whole pictures")
+            raise ValueError("a pointwise workload whose pixels are not a multiple of its gates")
         return found

@@ -35,7 +35,7 @@ class GlobalPool(Workload):
 
     @property
     def weights(self) -> tuple[tuple[int, ...], ...]:
-        """Shapes of the weights, of which there are none."""
+        """Shapes of the weights; there are none."""
         return ()
 
     @property

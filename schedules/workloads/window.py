@@ -1,4 +1,4 @@
-"""The window of a convolution: what each output reads of a picture."""
+"""The window of a convolution: kernel, stride and padding."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Window:
-    """Kernel, stride and padding.
+    """The input window of each output of a convolution.
 
     Parameters
     ----------
     kernel : tuple of int
         Height and width.
     stride : tuple of int
-        Down and to the right.
+        Vertical and horizontal.
     padding : tuple of int
         Top, left, bottom, right.
     """
@@ -26,11 +26,11 @@ class Window:
 
     @property
     def taps(self) -> int:
-        """Places of the kernel."""
+        """Number of positions in the kernel."""
         return self.kernel[0] * self.kernel[1]
 
     def output(self, height: int, width: int) -> tuple[int, int]:
-        """Return height and width of what comes of a picture."""
+        """Return the height and width of the output for an input of some size."""
         top, left, bottom, right = self.padding
         return (
             (height + top + bottom - self.kernel[0]) // self.stride[0] + 1,
@@ -38,7 +38,7 @@ class Window:
         )
 
     def inputs(self, rows: int, columns: int) -> tuple[int, int]:
-        """Return height and width of what a tile of outputs reads."""
+        """Return the height and width of the input that a tile of outputs reads."""
         return (
             (rows - 1) * self.stride[0] + self.kernel[0],
             (columns - 1) * self.stride[1] + self.kernel[1],

@@ -43,6 +43,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.full
 def test_the_log_tells_which_board_has_measured_what(device: str, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     result = run("--device", device, "--layers", "global_pool", "--trials", "6", "--log", str(log))
@@ -58,6 +59,7 @@ def test_the_log_tells_which_board_has_measured_what(device: str, tmp_path: Path
     assert known == len({(r.workload, tuple(r.decision.items())) for r in records})
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_ends_early_loses_nothing_and_frees_its_boards(
     number: int, device: str, tracker: Tracker, tmp_path: Path

@@ -43,6 +43,7 @@ def kernels(func: relax.Function) -> list[str]:
     return [name for name in names if not name.startswith("vm.builtin.")]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("model", NAMES)
 def test_one_graph_holds_all_kernels_but_the_last(model: str) -> None:
     mod = lowered(model, "cuda:sm_90", "float32", **SMALL).mod
@@ -64,6 +65,7 @@ def test_other_targets_have_no_graph(target: str) -> None:
     assert functions == ["main"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("model", "options", "dtype", "tolerance"),
     [

@@ -42,7 +42,7 @@ LAYERS: list[Workload] = [
 ]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float16", marks=pytest.mark.full)])
 @pytest.mark.parametrize("workload", LAYERS, ids=str)
 @pytest.mark.usefixtures("gcc")
 def test_layers_by_default(workload: Workload, dtype: str) -> None:

@@ -36,6 +36,7 @@ from mobilenet_tvm.targets.presets import get_target
 LAYER = Pointwise(196, 96, 576, (BIAS, CLIP), Types.of("float16"))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("pixels", "inputs", "outputs"),
     [

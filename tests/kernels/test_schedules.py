@@ -566,8 +566,8 @@ def test_workloads_are_named_and_counted(
     [
         ("pointwise 49x16x8 gates(0)", "step 'gates"),
         ("pointwise 49x16x8 add_channel gates(1)", "step 'gates"),
-        ("pointwise 49x16x8 gates(2)", "whole pictures"),
-        ("depthwise 1x7x7x16 gates(1)", "unknown form"),
+        ("pointwise 49x16x8 gates(2)", "not a multiple of its gates"),
+        ("depthwise 1x7x7x16 gates(1)", "malformed"),
     ],
 )
 def test_text_of_no_workload_is_refused(text: str, reason: str) -> None:

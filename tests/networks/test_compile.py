@@ -92,11 +92,18 @@ def test_real_exports(path: Path, tmp_path: Path) -> None:
     equals_onnxruntime(path, tmp_path, tolerance=0.1 if rough else TOLERANCE)
 
 
-@pytest.mark.parametrize("name", ["v1", "v2", "v3-large", "v3-small"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(pytest.param(name, marks=pytest.mark.full) for name in ("v1", "v2", "v3-large")),
+        "v3-small",
+    ],
+)
 def test_named_models(name: str, tmp_path: Path) -> None:
     equals_onnxruntime(name, tmp_path, inputs=5)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("name", "options"),
     [

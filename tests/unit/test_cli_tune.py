@@ -145,6 +145,7 @@ def test_an_interrupted_run_says_so_and_leaves_no_process(number: int, tmp_path:
     assert not list(tmp_path.glob("mobilenet-tvm-*"))
 
 
+@pytest.mark.full
 def test_a_killed_run_loses_nothing_and_the_next_goes_on(tmp_path: Path) -> None:
     log, trials = tmp_path / "log.jsonl", tmp_path / "log.trials.jsonl"
     process = subprocess.Popen(
@@ -179,6 +180,7 @@ def test_a_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.full
 def test_compile_uses_what_was_tuned(tmp_path: Path) -> None:
     log, output = tmp_path / "log.jsonl", tmp_path / "small.so"
     tuned = run(*SMALL, "--layers", "global_pool", "--trials", "6", "--log", str(log))

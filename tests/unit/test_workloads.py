@@ -130,5 +130,5 @@ def test_layers_that_are_one(parts: list[Workload], operator: str | None) -> Non
     ],
 )
 def test_other_texts_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"unknown|without an output|do not fit|whole pictures"):
+    with pytest.raises(ValueError, match=r"unknown|malformed|output|fit|multiple"):
         parse(text)

@@ -88,7 +88,7 @@ def call(instruction: Instruction) -> str | None:
 
 
 def is_return(instruction: Instruction) -> bool:
-    """Tell whether an instruction leaves the function."""
+    """Return whether an instruction leaves the function."""
     return instruction.name in ("ret", "retq")
 
 
