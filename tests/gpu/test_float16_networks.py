@@ -120,6 +120,7 @@ def test_a_driver_without_float16_is_one_line() -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.full
 def test_an_artifact_says_its_type_and_is_half_as_large(tmp_path: Path) -> None:
     sizes = {}
     for dtype in ("float32", "float16"):

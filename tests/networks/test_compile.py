@@ -26,6 +26,17 @@ from mobilenet_tvm.targets.target import Target
 
 X86 = PRESETS["x86"]
 
+#: One real export of each exporter, for the quick tier.
+QUICK = (
+    "dynamo_v3_small_opset21",
+    "float16_v3_small_opset17",
+    "qdq_v3_small_opset17",
+    "qoperator_v2_opset13",
+    "tf2onnx_v1_opset9",
+    "tflite_v1_int8_opset16",
+    "torchscript_v2_opset9_batchnorm",
+)
+
 
 def other_decision(workload: Workload, target: Target) -> Any:
     """Return a valid decision that is not the default one, where there is one."""
@@ -46,7 +57,9 @@ def calls_of_layers(metadata: Metadata) -> list[dict[str, Any]]:
     return [call for call in metadata.extra["calls"] if call["source"]]
 
 
-@pytest.mark.parametrize(("model", "resolution"), [("v3-small", 64), ("v2", 224)])
+@pytest.mark.parametrize(
+    ("model", "resolution"), [("v3-small", 64), pytest.param("v2", 224, marks=pytest.mark.full)]
+)
 def test_a_model_of_other_decisions_from_a_log(model: str, resolution: int, tmp_path: Path) -> None:
     options = {"alpha": 0.35, "resolution": resolution}
     layers = workloads(model, X86, **options)
@@ -85,7 +98,13 @@ def test_odd_models(name: str, tmp_path: Path) -> None:
     equals_onnxruntime(ODD[name](), tmp_path)
 
 
-@pytest.mark.parametrize("path", sorted(EXPORTS.glob("*.onnx")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=() if path.stem in QUICK else pytest.mark.full)
+        for path in sorted(EXPORTS.glob("*.onnx"))
+    ],
+)
 def test_real_exports(path: Path, tmp_path: Path) -> None:
     if path.stem.startswith("qoperator"):
         with pytest.raises(UserError, match="operator QLinearAdd cannot be compiled"):
