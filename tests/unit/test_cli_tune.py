@@ -129,7 +129,7 @@ def test_wrong_use_is_one_line(arguments: list[str], status: int, message: str) 
 )
 def test_an_interrupted_run_says_so_and_leaves_no_process(number: int, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [*COMMAND, "--trials", "10000"],
+        [*COMMAND, *SMALL, "--trials", "10000"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
