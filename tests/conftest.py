@@ -14,8 +14,8 @@ from pocl import Pocl
 
 from mobilenet_tvm.compile.codegen import nvrtc
 
-#: Fixtures of tests that the quick tier leaves out: what needs a tool's set-up, or farms of boards.
-FULL = {"board", "intel", "on_intel", "pocl", "tracker"}
+#: Fixtures for what a script in tests/helpers sets up; the quick tier leaves their tests out.
+PARTS = {"board", "intel", "on_intel", "pocl"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = set(getattr(item, "fixturenames", ()))
         if "board" in fixtures:
             item.add_marker("board")
-        if fixtures & FULL:
+        if fixtures & PARTS or item.get_closest_marker("alone"):
             item.add_marker("full")
 
 

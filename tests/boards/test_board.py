@@ -187,7 +187,7 @@ def test_an_empty_cache_gives_the_command_that_fills_it(tmp_path: Path) -> None:
 def test_a_missing_board_skips_here_but_fails_in_ci(tmp_path: Path, ci: str, outcome: str) -> None:
     test = f"{__file__}::{test_run_reports_status_and_error_output.__name__}"
     finished = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", test],
+        [sys.executable, "-m", "pytest", "-m", "", "-p", "no:cacheprovider", test],
         env=os.environ | {"XDG_CACHE_HOME": str(tmp_path), "CI": ci},
         capture_output=True,
         text=True,

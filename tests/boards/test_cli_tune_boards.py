@@ -18,6 +18,8 @@ from mobilenet_tvm.compile.logs.log import TuningLog
 
 COMMAND = [sys.executable, "-m", "mobilenet_tvm.compile.cli.main", "tune", "--model", "v3-small"]
 NAMES = ("one", "two")
+
+pytestmark = pytest.mark.full
 SMALL = ["--resolution", "32", "--alpha", "0.5"]
 
 
@@ -43,7 +45,6 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.full
 def test_the_log_tells_which_board_has_measured_what(device: str, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     result = run("--device", device, "--layers", "global_pool", "--trials", "6", "--log", str(log))
@@ -59,7 +60,6 @@ def test_the_log_tells_which_board_has_measured_what(device: str, tmp_path: Path
     assert known == len({(r.workload, tuple(r.decision.items())) for r in records})
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_ends_early_loses_nothing_and_frees_its_boards(
     number: int, device: str, tracker: Tracker, tmp_path: Path

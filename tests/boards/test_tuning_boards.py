@@ -189,6 +189,7 @@ def two(tracker: Tracker, start: Callable[..., ServedBoard]) -> list[ServedBoard
     return boards
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("two")
 def test_two_boards_share_a_run_and_are_free_afterwards(tracker: Tracker) -> None:
     before = processes_below()
@@ -213,6 +214,7 @@ def survey_machine(tracker: Tracker) -> str:
     return machine
 
 
+@pytest.mark.alone
 def test_servers_of_tvms_own_measure_too(tracker: Tracker) -> None:
     port = free_port()
     server = [sys.executable, "-m", "tvm.exec.rpc_server", "--host=127.0.0.1", "--key=stock"]
@@ -229,6 +231,7 @@ def test_servers_of_tvms_own_measure_too(tracker: Tracker) -> None:
         board.end()
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("two")
 def test_a_run_keeps_to_its_number_of_boards(tracker: Tracker) -> None:
     fewest = []
@@ -244,6 +247,7 @@ def test_a_run_keeps_to_its_number_of_boards(tracker: Tracker) -> None:
     assert len(run.boards) == 1
 
 
+@pytest.mark.alone
 def test_a_board_that_is_killed_is_noticed_and_the_other_goes_on(
     tracker: Tracker, two: list[ServedBoard]
 ) -> None:
@@ -255,6 +259,7 @@ def test_a_board_that_is_killed_is_noticed_and_the_other_goes_on(
     assert run.boards["two"] > run.boards["one"]
 
 
+@pytest.mark.alone
 def test_a_board_that_stops_is_noticed_at_the_time_out_and_used_when_it_goes_on(
     tracker: Tracker, two: list[ServedBoard]
 ) -> None:
@@ -272,6 +277,7 @@ def test_a_board_that_stops_is_noticed_at_the_time_out_and_used_when_it_goes_on(
     assert 4 < again < 4 + 6
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("two")
 def test_a_tracker_that_is_started_again_ends_no_run(tracker: Tracker) -> None:
     again: list[Tracker] = []
@@ -290,6 +296,7 @@ def test_a_tracker_that_is_started_again_ends_no_run(tracker: Tracker) -> None:
             part.end()
 
 
+@pytest.mark.alone
 def test_the_network_may_be_away_for_a_time() -> None:
     serve = [sys.executable, "-m", "mobilenet_tvm.runtime.remote.serve", "--name", "far"]
     port = free_port()
@@ -311,6 +318,7 @@ def test_the_network_may_be_away_for_a_time() -> None:
         board.end()
 
 
+@pytest.mark.alone
 def test_with_no_board_left_the_run_waits_and_then_ends_with_all_it_has(
     tracker: Tracker, two: list[ServedBoard]
 ) -> None:
@@ -327,6 +335,7 @@ def test_with_no_board_left_the_run_waits_and_then_ends_with_all_it_has(
     assert all(task.ended for task in run.tuned.tasks)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("fault", [GARBAGE, WRONG], ids=["garbage", "wrong"])
 def test_a_board_with_wrong_answers_measures_nothing(
     fault: str, tracker: Tracker, start: Callable[..., ServedBoard]
@@ -341,6 +350,7 @@ def test_a_board_with_wrong_answers_measures_nothing(
     assert run.said("board bad") < 20
 
 
+@pytest.mark.alone
 def test_a_peer_that_talks_nonsense_harms_nobody(
     tracker: Tracker, start: Callable[..., ServedBoard]
 ) -> None:
@@ -355,6 +365,7 @@ def test_a_peer_that_talks_nonsense_harms_nobody(
         peer.end()
 
 
+@pytest.mark.alone
 def test_a_slow_board_is_reported_and_set_aside(
     tracker: Tracker, start: Callable[..., ServedBoard]
 ) -> None:
@@ -366,6 +377,7 @@ def test_a_slow_board_is_reported_and_set_aside(
     assert run.boards.get("slow", 0) <= 1
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("two")
 def test_a_log_that_cannot_be_written_ends_the_run(tracker: Tracker) -> None:
     def fail(*_: Any) -> None:
@@ -393,6 +405,7 @@ def unbuilt(_func: tirx.PrimFunc) -> tirx.PrimFunc:
     raise ValueError("no such loop")
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("two")
 def test_broken_candidates_are_marked_and_no_board_is_blamed(tracker: Tracker) -> None:
     decisions = registry.decisions(WIDE_POOL, NATIVE)
@@ -444,6 +457,7 @@ def other_target() -> Target:
     return get_target("cortex-a72" if NATIVE.architecture == "x86_64" else "x86")
 
 
+@pytest.mark.alone
 def test_boards_of_another_architecture_end_the_run_at_once(
     tracker: Tracker, start: Callable[..., ServedBoard]
 ) -> None:
@@ -469,6 +483,7 @@ def test_a_board_fits_unless_something_is_known_to_be_missing() -> None:
     assert require_fitting([ListedBoard("", "", None, info) for info in boards], x86) == "Pi"
 
 
+@pytest.mark.alone
 def test_emulated_arm_boards_tune_for_their_cpu_and_one_may_die(
     board: Board, tracker: Tracker, tmp_path: Path
 ) -> None:
@@ -538,6 +553,7 @@ def finish(times: int, *runs: tuple[BoardRunner, list[Outcome]]) -> None:
         runner.close()
 
 
+@pytest.mark.alone
 def test_of_runs_that_wait_the_one_with_priority_gets_the_board(
     tracker: Tracker, start: Callable[..., ServedBoard], tmp_path: Path
 ) -> None:
@@ -556,6 +572,7 @@ def test_of_runs_that_wait_the_one_with_priority_gets_the_board(
     assert list(dict.fromkeys(loads.order)) == ["holder", "high", "low"]
 
 
+@pytest.mark.alone
 def test_runs_of_one_priority_take_turns(
     tracker: Tracker,
     start: Callable[..., ServedBoard],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,13 @@ import pytest
 import tvm
 import tvm_ffi
 from cuda_on_cpu import cuda_on_cpu, graphs_on_cpu
+from networks import reference
 from onnxruntime import InferenceSession
 from tvm import ir, relax
 
 from mobilenet_tvm.compile import pipeline
 from mobilenet_tvm.compile.codegen.build import pass_config
 from mobilenet_tvm.compile.models.named import NAMES
-from mobilenet_tvm.compile.models.source import ModelOptions, resolve
 from mobilenet_tvm.runtime.device import Device
 from mobilenet_tvm.runtime.model import GRAPH
 from mobilenet_tvm.targets.presets import get_target
@@ -25,8 +26,9 @@ CAPTURE = "vm.builtin.cuda_graph.run_or_capture"
 ALLOCATE = "vm.builtin.cuda_graph.get_cached_alloc"
 
 
-def lowered(model: str, target: str) -> pipeline.Lowered:
-    return pipeline.lower(resolve(model, ModelOptions(**SMALL)).model, get_target(target))
+@functools.cache
+def lowered(model: str, target: str, dtype: str, **options: Any) -> pipeline.Lowered:
+    return pipeline.lower(reference(model, **options), get_target(target), dtype=dtype)
 
 
 def kernels(func: relax.Function) -> list[str]:
@@ -44,7 +46,7 @@ def kernels(func: relax.Function) -> list[str]:
 @pytest.mark.full
 @pytest.mark.parametrize("model", NAMES)
 def test_one_graph_holds_all_kernels_but_the_last(model: str) -> None:
-    mod = lowered(model, "cuda:sm_90").mod
+    mod = lowered(model, "cuda:sm_90", "float32", **SMALL).mod
     main, graph = mod["main"], mod[GRAPH]
     (captured,) = [
         func for name, func in mod.functions.items() if name.name_hint.endswith("_graph_capture")
@@ -58,7 +60,7 @@ def test_one_graph_holds_all_kernels_but_the_last(model: str) -> None:
 
 @pytest.mark.parametrize("target", ["x86", "arm64", "mali"])
 def test_other_targets_have_no_graph(target: str) -> None:
-    mod = lowered("v2", target).mod
+    mod = lowered("v2", target, "float32", **SMALL).mod
     functions = [n.name_hint for n, f in mod.functions.items() if isinstance(f, relax.Function)]
     assert functions == ["main"]
 
@@ -77,8 +79,8 @@ def test_other_targets_have_no_graph(target: str) -> None:
 def test_networks_and_replays_equal_onnx_runtime(
     model: str, options: dict[str, Any], dtype: str, tolerance: float
 ) -> None:
-    target, network = get_target("cuda:sm_90"), resolve(model, ModelOptions(**options)).model
-    mod = pipeline.lower(network, target, dtype=dtype).mod
+    target, network = get_target("cuda:sm_90"), reference(model, **options)
+    mod = lowered(model, "cuda:sm_90", dtype, **options).mod
     context = tvm.transform.PassContext(opt_level=3, config=pass_config(target))
     with context, cuda_on_cpu():
         executable = relax.build(mod, pipeline.tvm_target(target), relax_pipeline=None)

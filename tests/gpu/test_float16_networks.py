@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 from command_line import run
 from intel_opencl import IntelOpenCL
-from networks import MODELS, ODD, ROOT
+from networks import MODELS, ODD, ROOT, compiled
 
 from mobilenet_tvm.compile import compile_model
 from mobilenet_tvm.compile.analysis.verify import TOLERANCES, Comparison, verify
@@ -102,8 +102,8 @@ def test_a_pretrained_network_sees_a_cat(tmp_path: Path) -> None:
     assert result.stdout.splitlines()[0].endswith("Egyptian cat")
 
 
-def test_verify_says_that_it_allows_more(on_intel: OnIntel, tmp_path: Path) -> None:
-    path = compile_model("v1", "mali:x86", tmp_path / "v1.so", dtype="float16", **SMALL).path
+def test_verify_says_that_it_allows_more(on_intel: OnIntel) -> None:
+    path = compiled("v1", "mali:x86", dtype="float16", **SMALL)
     output = on_intel(called, "verify", str(path))
     assert "equals ONNX Runtime" in output
     assert output.rstrip().endswith("allowed 5e-02 of float16")
@@ -112,14 +112,15 @@ def test_verify_says_that_it_allows_more(on_intel: OnIntel, tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("pocl")
-def test_a_driver_without_float16_is_one_line(tmp_path: Path) -> None:
-    path = compile_model("v1", "mali:x86", tmp_path / "v1.so", dtype="float16", **SMALL).path
+def test_a_driver_without_float16_is_one_line() -> None:
+    path = compiled("v1", "mali:x86", dtype="float16", **SMALL)
     with pytest.raises(UserError, match=r"float16.*--dtype float32") as error:
         load(path)
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.full
 def test_an_artifact_says_its_type_and_is_half_as_large(tmp_path: Path) -> None:
     sizes = {}
     for dtype in ("float32", "float16"):

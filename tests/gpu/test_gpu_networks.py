@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from networks import MODELS, ODD, ROOT, equals_onnxruntime
+from networks import MODELS, ODD, ROOT, compiled, equals_onnxruntime, reference
 
 from mobilenet_tvm.compile import compile_model
 from mobilenet_tvm.compile.analysis.verify import verify
 from mobilenet_tvm.compile.cli.main import cli
-from mobilenet_tvm.compile.models.source import ModelOptions, resolve
 from mobilenet_tvm.runtime import load
 
 pytestmark = pytest.mark.usefixtures("pocl")
@@ -23,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("pocl")
 
 def check(model: str, path: Path, **options: Any) -> None:
     artifact = compile_model(model, "mali:x86", path / "model.so", tuning_log="none", **options)
-    results = verify(load(artifact.path), resolve(model, ModelOptions(**options)).model, 2)
+    results = verify(load(artifact.path), reference(model, **options), 2)
     for result in results:
         assert result.error < 1e-4
         assert result.same_top
@@ -76,9 +75,9 @@ def test_a_pretrained_network_sees_a_cat(tmp_path: Path) -> None:
     assert result.stdout.splitlines()[0].endswith("Egyptian cat")
 
 
-def test_a_profile_knows_what_the_device_can_do(tmp_path: Path) -> None:
+def test_a_profile_knows_what_the_device_can_do() -> None:
     small = {"alpha": 0.25, "resolution": 32, "classes": 3}
-    path = compile_model("v1", "mali:x86", tmp_path / "v1.so", **small).path
+    path = compiled("v1", "mali:x86", **small)
     result = CliRunner().invoke(cli, ["profile", str(path), "--rounds", "2", "--json"])
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)

@@ -14,10 +14,10 @@ from typing import Any
 import cloudpickle
 import pytest
 from intel_opencl import IntelOpenCL
+from networks import compiled
 from remote_boards import SERVE, Server, running
 from tvm import te, tirx
 
-from mobilenet_tvm.compile import compile_model
 from mobilenet_tvm.compile.logs.log import TuningLog
 from mobilenet_tvm.compile.tuning.local.runner import require_native
 from mobilenet_tvm.compile.tuning.measure import place_of
@@ -188,7 +188,7 @@ def test_float16_is_tuned_here_and_on_a_board(intel: IntelOpenCL, tmp_path: Path
 
 
 @pytest.fixture(scope="module")
-def board(pocl: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def gpu_board(pocl: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     # Only for its environment.
     del pocl
     log = tmp_path_factory.mktemp("board") / "serve.log"
@@ -196,9 +196,9 @@ def board(pocl: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve
         yield server
 
 
-def test_a_board_measures_on_its_gpu(board: Server, tmp_path: Path) -> None:
+def test_a_board_measures_on_its_gpu(gpu_board: Server, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
-    device = f"rpc://{board.address}"
+    device = f"rpc://{gpu_board.address}"
     given = ("--target", "mali:x86", *SMALL, "--device", device, "--log", log)
     result = run("tune", *given, "--layers", "*conv2d*", "--layers", "global*", "--trials", "8")
     assert result.returncode == 0, result.stderr
@@ -207,10 +207,10 @@ def test_a_board_measures_on_its_gpu(board: Server, tmp_path: Path) -> None:
     assert {(r.board, r.device) for r in records} == {("gpu-board", open_device("opencl").name)}
 
 
-def test_a_board_runs_artifacts_on_its_gpu(board: Server, tmp_path: Path) -> None:
+def test_a_board_runs_artifacts_on_its_gpu(gpu_board: Server) -> None:
     options = {"alpha": 0.25, "resolution": 32, "classes": 3}
-    path = compile_model("v1", "mali:x86", tmp_path / "v1.so", **options).path
-    device = ("--device", f"rpc://{board.address}")
+    path = compiled("v1", "mali:x86", **options)
+    device = ("--device", f"rpc://{gpu_board.address}")
     verify = run("verify", path, *SMALL, *device)
     assert verify.returncode == 0, verify.stderr
     bench = run("bench", path, *device, "--rounds", "3")
@@ -220,8 +220,8 @@ def test_a_board_runs_artifacts_on_its_gpu(board: Server, tmp_path: Path) -> Non
 
 
 @without_cuda
-def test_a_board_without_such_a_gpu_says_so_at_once(board: Server) -> None:
-    device = f"rpc://{board.address}"
+def test_a_board_without_such_a_gpu_says_so_at_once(gpu_board: Server) -> None:
+    device = f"rpc://{gpu_board.address}"
     result = run("tune", "--target", "cuda", *SMALL, "--device", device)
     assert (result.returncode, result.stdout) == (1, "")
     assert re.fullmatch("error: board gpu-board: .*CUDA.*; .*\n", result.stderr)

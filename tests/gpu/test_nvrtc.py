@@ -41,7 +41,11 @@ def test_layers_become_a_cubin(workload: Workload, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "model", [ODD["clip_one_sided"](), EXPORTS / "qdq_v2_opset13.onnx"], ids=["infinity", "int8"]
+    "model",
+    [
+        pytest.param(ODD["clip_one_sided"](), id="infinity"),
+        pytest.param(EXPORTS / "qdq_v2_opset13.onnx", id="int8", marks=pytest.mark.full),
+    ],
 )
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @needs_nvrtc

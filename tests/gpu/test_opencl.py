@@ -5,9 +5,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-import subprocess
-import sys
-import textwrap
 import threading
 import weakref
 from collections.abc import Callable
@@ -28,6 +25,7 @@ from opencl_modules import (
     module_bytes,
     text,
 )
+from opencl_processes import LIST, run_python
 from pocl import Pocl
 
 from mobilenet_tvm.runtime import load
@@ -388,21 +386,6 @@ def test_loading_many_times_leaves_no_memory_behind(artifact: Path) -> None:
     assert load_and_run(40) - before < 8 * 2**20
 
 
-def run_python(code: str, pocl: Pocl | None = None, **environment: str) -> str:
-    """Return what a new Python prints, with the last line of its errors."""
-    given = {"OCL_ICD_VENDORS": "/nowhere"} if pocl is None else pocl.environment()
-    finished = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env=os.environ | given | environment,
-        capture_output=True,
-        text=True,
-    )
-    return (finished.stdout + "".join(finished.stderr.splitlines(True)[-1:])).strip()
-
-
-LIST = "from mobilenet_tvm.runtime.opencl import devices; print(len(devices()))"
-
-
 def test_a_forked_process_is_refused_and_its_parent_goes_on(artifact: Path, pocl: Pocl) -> None:
     code = f"""
         import os
@@ -453,22 +436,6 @@ def test_an_artifact_without_a_driver_is_refused_by_name(artifact: Path) -> None
 )
 def test_a_variable_says_which_devices_are_there(wanted: str, answer: str, pocl: Pocl) -> None:
     assert answer in run_python(LIST, pocl, MOBILENET_TVM_OPENCL_DEVICE=wanted)
-
-
-@pytest.mark.parametrize(
-    ("environment", "reason"),
-    [
-        ({"PATH": "/nowhere", "CXX": ""}, "no C++ compiler (c++, g++, clang++)"),
-        ({"CXX": "no-such-compiler -O2"}, "no C++ compiler 'no-such-compiler'"),
-        ({"CXX": "false"}, "false cannot build the OpenCL plug-in"),
-    ],
-)
-def test_no_compiler_is_one_clear_line(
-    environment: dict[str, str], reason: str, tmp_path: Path
-) -> None:
-    message = run_python(LIST, XDG_CACHE_HOME=str(tmp_path), **environment)
-    assert reason in message
-    assert not list(tmp_path.rglob("*.so"))
 
 
 def test_a_plug_in_that_is_built_needs_no_compiler(pocl: Pocl) -> None:

@@ -2,7 +2,10 @@
 //
 // cuda_on_cpu.cc runs the threads. What a GPU would not do (a wide access beside its alignment, a
 // place beyond an array, a barrier that not all threads reach) is an error.
-#include <cmath>
+// C's own header: a tenth of a second less for each program than C++'s.
+#define _GLIBCXX_INCLUDE_NEXT_C_HEADERS
+#include <math.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
@@ -49,9 +52,9 @@ static inline float4 make_float4(float x, float y, float z, float w) { return {x
 
 static inline int max(int a, int b) { return a < b ? b : a; }
 static inline int min(int a, int b) { return b < a ? b : a; }
-static inline float max(float a, float b) { return std::fmax(a, b); }
-static inline float min(float a, float b) { return std::fmin(a, b); }
-#define __expf(x) std::exp(x)
+static inline float max(float a, float b) { return fmaxf(a, b); }
+static inline float min(float a, float b) { return fminf(a, b); }
+#define __expf(x) expf(x)
 
 namespace cpu {
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mobilenet_tvm.compile.logs.log import Record, TuningLog
 from mobilenet_tvm.compile.models.source import ModelOptions, resolve
-from mobilenet_tvm.compile.pipeline import lower
+from mobilenet_tvm.compile.pipeline import layers
 from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.target import Target
 
 
+@functools.cache
 def workloads(model: str, target: Target, **options: Any) -> list[Workload]:
     """Return what the layers of a named model compute, in the order of its calls."""
-    source = resolve(model, ModelOptions(**options))
-    return [layer.workload for layer in lower(source.model, target).layers]
+    return layers(resolve(model, ModelOptions(**options)).model, target)
 
 
 def write_log(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import Any
 
 import odd_models as odd
 import onnx
@@ -90,6 +93,23 @@ ODD: dict[str, Callable[[], onnx.ModelProto]] = {
 }  # fmt: skip
 
 
+@functools.cache
+def reference(model: str, **options: Any) -> onnx.ModelProto:
+    """Return a named model as ONNX; tests share it, and none changes it."""
+    return resolve(model, ModelOptions(**options)).model
+
+
+@functools.cache
+def compiled(model: str, target: str, **options: Any) -> Path:
+    """Return a named model's artifact; tests share it, and none changes it."""
+    return compile_model(model, target, Path(mkdtemp(dir=_folder().name)) / "m.so", **options).path
+
+
+@functools.cache
+def _folder() -> TemporaryDirectory[str]:
+    return TemporaryDirectory(prefix="mobilenet-tvm-tests-")
+
+
 def equals_onnxruntime(
     model: str | Path | onnx.ModelProto,
     folder: Path,
@@ -102,6 +122,7 @@ def equals_onnxruntime(
         onnx.save(model, folder / "model.onnx")
         model = folder / "model.onnx"
     artifact = compile_model(model, target, folder / "model.so")
-    results = verify(load(artifact.path), resolve(model, ModelOptions()).model, inputs)
+    source = reference(model) if isinstance(model, str) else resolve(model, ModelOptions()).model
+    results = verify(load(artifact.path), source, inputs)
     assert len(results) == inputs * len(artifact.metadata.outputs)
     assert max(result.error for result in results) <= tolerance

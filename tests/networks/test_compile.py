@@ -13,12 +13,11 @@ import odd_models as odd
 import onnx
 import pytest
 from log_files import workloads, write_log
-from networks import EXPORTS, ODD, TOLERANCE, equals_onnxruntime
+from networks import EXPORTS, ODD, TOLERANCE, equals_onnxruntime, reference
 
 from mobilenet_tvm.compile import compile_model
 from mobilenet_tvm.compile.analysis.verify import verify
-from mobilenet_tvm.compile.models.source import ModelOptions, resolve
-from mobilenet_tvm.runtime import load
+from mobilenet_tvm.runtime import Metadata, load
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.errors import UserError
@@ -26,6 +25,17 @@ from mobilenet_tvm.targets.presets import PRESETS
 from mobilenet_tvm.targets.target import Target
 
 X86 = PRESETS["x86"]
+
+#: One real export of each exporter, for the quick tier.
+QUICK = (
+    "dynamo_v3_small_opset21",
+    "float16_v3_small_opset17",
+    "qdq_v3_small_opset17",
+    "qoperator_v2_opset13",
+    "tf2onnx_v1_opset9",
+    "tflite_v1_int8_opset16",
+    "torchscript_v2_opset9_batchnorm",
+)
 
 
 def other_decision(workload: Workload, target: Target) -> Any:
@@ -42,7 +52,14 @@ def other_decision(workload: Workload, target: Target) -> Any:
     return default
 
 
-@pytest.mark.parametrize(("model", "resolution"), [("v3-small", 64), ("v2", 224)])
+def calls_of_layers(metadata: Metadata) -> list[dict[str, Any]]:
+    """Return the calls that have a decision; the others are TVM's own functions."""
+    return [call for call in metadata.extra["calls"] if call["source"]]
+
+
+@pytest.mark.parametrize(
+    ("model", "resolution"), [("v3-small", 64), pytest.param("v2", 224, marks=pytest.mark.full)]
+)
 def test_a_model_of_other_decisions_from_a_log(model: str, resolution: int, tmp_path: Path) -> None:
     options = {"alpha": 0.35, "resolution": resolution}
     layers = workloads(model, X86, **options)
@@ -51,14 +68,14 @@ def test_a_model_of_other_decisions_from_a_log(model: str, resolution: int, tmp_
     artifact = compile_model(model, X86, tmp_path / "m.so", tuning_log=log.path, **options)
     metadata = artifact.metadata
     assert metadata.tuned_layers == metadata.layers == len(layers)
-    for call, workload in zip(metadata.extra["calls"], layers, strict=True):
+    for call, workload in zip(calls_of_layers(metadata), layers, strict=True):
         assert call["workload"] == str(workload)
         assert call["decision"] == vars(chosen[workload])
         assert (call["tuned"], call["source"]) == (True, "measured")
     others = [w for w in layers if chosen[w] != registry.default(w, X86)]
     assert len(others) > len(layers) / 2
-    reference = resolve(model, ModelOptions(**options)).model
-    assert max(r.error for r in verify(load(artifact.path), reference, 2)) <= TOLERANCE
+    results = verify(load(artifact.path), reference(model, **options), 2)
+    assert max(result.error for result in results) <= TOLERANCE
 
 
 def test_layers_that_the_log_does_not_know_get_the_default(tmp_path: Path) -> None:
@@ -69,7 +86,7 @@ def test_layers_that_the_log_does_not_know_get_the_default(tmp_path: Path) -> No
     with log.path.open("a") as file:
         file.write("{torn")
     artifact = compile_model("v2", X86, tmp_path / "m.so", tuning_log=log.path, **options)
-    calls = artifact.metadata.extra["calls"]
+    calls = calls_of_layers(artifact.metadata)
     assert [call["source"] for call in calls] == ["static", *["default" for _ in others]]
     assert [call["tuned"] for call in calls] == [True, *[False for _ in others]]
     assert artifact.metadata.tuned_layers == 1
@@ -81,7 +98,13 @@ def test_odd_models(name: str, tmp_path: Path) -> None:
     equals_onnxruntime(ODD[name](), tmp_path)
 
 
-@pytest.mark.parametrize("path", sorted(EXPORTS.glob("*.onnx")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=() if path.stem in QUICK else pytest.mark.full)
+        for path in sorted(EXPORTS.glob("*.onnx"))
+    ],
+)
 def test_real_exports(path: Path, tmp_path: Path) -> None:
     if path.stem.startswith("qoperator"):
         with pytest.raises(UserError, match="operator QLinearAdd cannot be compiled"):
@@ -118,8 +141,8 @@ def test_named_models(name: str, tmp_path: Path) -> None:
 )
 def test_widths_resolutions_and_batches(name: str, options: dict[str, Any], tmp_path: Path) -> None:
     artifact = compile_model(name, "x86", tmp_path / "model.so", **options)
-    reference = resolve(name, ModelOptions(**options)).model
-    assert max(r.error for r in verify(load(artifact.path), reference, 2)) <= TOLERANCE
+    results = verify(load(artifact.path), reference(name, **options), 2)
+    assert max(result.error for result in results) <= TOLERANCE
 
 
 @pytest.mark.parametrize(

@@ -301,6 +301,7 @@ def test_a_bundle_for_opencl_runs_alone_and_needs_no_compiler(
         assert bool(plugins) == (source == "rebuilt")
 
 
+@pytest.mark.full  # fetches TVM's runtime for the board, 95 MB, unless it is there
 def test_a_bundle_for_an_opencl_board_has_what_the_board_builds_with(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -181,6 +181,7 @@ def test_compile_and_profile_say_what_is_tuned(
     assert re.search(r" measured  Conv_0 +conv2d 1x32x32x3->8 k3x3 ", output)
 
 
+@pytest.mark.full
 def test_compile_says_which_decisions_are_estimates(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -395,7 +396,9 @@ def test_compile_py_says_what_is_missing() -> None:
     assert result.stderr == "error: mobilenet-tvm is not installed here; run: pip install .\n"
 
 
-@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "signal_", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.full)]
+)
 def test_an_interrupted_compile_leaves_the_old_file(
     signal_: signal.Signals, tmp_path: Path
 ) -> None:

@@ -55,6 +55,7 @@ def test_tune_prints_a_row_per_layer_and_progress_elsewhere() -> None:
     assert "of peak" in result.stderr
 
 
+@pytest.mark.full
 def test_tune_prints_a_table_with_sums_and_shares() -> None:
     result = run(*SMALL, "--layers", "global_pool", "--trials", "2")
     assert result.returncode == 0, result.stderr
@@ -68,6 +69,7 @@ def test_tune_prints_a_table_with_sums_and_shares() -> None:
     assert log.startswith("log: ")
 
 
+@pytest.mark.full
 def test_models_are_tuned_from_python_too(tmp_path: Path) -> None:
     small = ModelOptions(resolution=32, alpha=0.5)
     log = tmp_path / "log.jsonl"
@@ -122,10 +124,12 @@ def test_wrong_use_is_one_line(arguments: list[str], status: int, message: str) 
     assert len(result.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.full)]
+)
 def test_an_interrupted_run_says_so_and_leaves_no_process(number: int, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [*COMMAND, "--trials", "10000"],
+        [*COMMAND, *SMALL, "--trials", "10000"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -172,6 +176,7 @@ def test_a_killed_run_loses_nothing_and_the_next_goes_on(tmp_path: Path) -> None
     assert again.returncode == 0, again.stderr
 
 
+@pytest.mark.full
 def test_a_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = run(*SMALL, "--layers", "global_pool", "--log", str(tmp_path / "file" / "log.jsonl"))

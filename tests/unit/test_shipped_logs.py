@@ -35,7 +35,7 @@ def test_every_trial_can_be_used(path: Path) -> None:
     assert not trials.skipped
 
 
-@pytest.mark.parametrize("target", ["x86", "x86-avx512"])
+@pytest.mark.parametrize("target", ["x86", pytest.param("x86-avx512", marks=pytest.mark.full)])
 @pytest.mark.parametrize("model", ["v1", "v2", "v3-large", "v3-small"])
 def test_named_models_are_tuned(model: str, target: str) -> None:
     machine = PRESETS[target]
@@ -46,6 +46,7 @@ def test_named_models_are_tuned(model: str, target: str) -> None:
         assert record.source == "measured"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("options", [{"alpha": 0.5}, {"resolution": 192}, {"resolution": 160}])
 def test_other_sizes_of_v2_are_tuned(options: dict[str, float]) -> None:
     machine = PRESETS["x86"]

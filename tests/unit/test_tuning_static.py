@@ -240,6 +240,7 @@ def test_a_target_that_is_no_one_core_is_refused() -> None:
 
 
 @needs_mca
+@pytest.mark.full
 def test_the_command_writes_a_log_that_can_be_used(tmp_path: Path) -> None:
     # An old estimate, in whose place the new one goes.
     layer = workloads("v3-small", A72, resolution=32)[-1]
