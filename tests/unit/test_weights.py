@@ -5,7 +5,6 @@ import functools
 import hashlib
 import http.server
 import importlib.util
-import os
 import resource
 import signal
 import sys
@@ -688,7 +687,8 @@ def test_interrupt_leaves_nothing(
     interrupted = threading.Event()
 
     def interrupt() -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        # To the thread that reads: another one's read would go on until the server ends.
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         interrupted.wait(10)
 
     server.before_end = interrupt
