@@ -1,9 +1,9 @@
-"""Shows what the cost model is worth: the tuner's search against random search.
+"""Evaluates the cost model: the tuner's search against random search.
 
-Measures every decision of some layers once on this machine, then lets both searches choose among
-those times, so that they differ in nothing but their choices. The default decision is left out:
-it would hide how either starts. With earlier trials of other layers, or for another target, a
-third search starts from what the cost model learnt of them.
+Measures every decision of some layers once on this machine, then runs the searches on the recorded
+times, so that they differ only in their choices. The default decision is left out, since it would
+hide how a search starts. Further searches start with a cost model trained on the shipped trials of
+other layers, with and without those of this target.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from mobilenet_tvm.schedules.workloads import Depthwise, Pointwise, Step, Window
 from mobilenet_tvm.targets.presets import get_target
 from mobilenet_tvm.targets.target import Target
 
-#: Trials after which the best so far is printed, mean (worst) of all seeds.
+#: Numbers of trials after which the best so far is printed, as mean (worst) over all seeds.
 AFTER = (4, 8, 16, 24, 32, 64)
 HARD_SWISH = (Step("add_channel"), Step("hard_swish"))
-#: Of MobileNetV3-Large: wide, narrow, depthwise. The first two were among the eight layers that the
-#: model's settings were chosen on, the third was not.
+#: Layers of MobileNetV3-Large: wide, narrow, depthwise. The first two were among the eight layers
+#: used to choose the model's settings, the third was not.
 LAYERS: list[Workload] = [
     Pointwise(196, 112, 672, HARD_SWISH),
     Pointwise(784, 120, 40, (Step("add_channel"), Step("add"))),
@@ -41,7 +41,7 @@ LAYERS: list[Workload] = [
 
 
 def earlier_trials(target: Target) -> dict[str, dict[Target, Known] | None]:
-    """Return what each search starts from: nothing, shipped trials of other targets, of all."""
+    """Return the earlier trials of each search: none, those of other targets, or all."""
     found: dict[Target, Known] = {}
     for path in sorted(shipped_log(target).parent.glob("*.trials.jsonl")):
         other = get_target(path.name.partition(".")[0])
@@ -65,7 +65,7 @@ def best_so_far(
 ) -> list[float]:
     """Return, after each trial, the best throughput as a share of the space's best.
 
-    Without earlier trials, not even none, the search is random.
+    The search is random if `earlier` is None; an empty mapping is a model without earlier trials.
     """
     rng = np.random.default_rng(seed)
     model = CostModel(seed, earlier)
@@ -84,7 +84,7 @@ def best_so_far(
 
 
 def trials_to(curve: list[float], share: float) -> int:
-    """Return after how many trials a share of the best is reached; all and one more if never."""
+    """Return the number of trials to reach a share of the best, or one more than all."""
     return next((n for n, best in enumerate(curve, 1) if best >= share), len(curve) + 1)
 
 
@@ -92,10 +92,12 @@ def trials_to(curve: list[float], share: float) -> int:
 @click.option("--target", "name", default="native", show_default=True)
 @click.option("--trials", default=64, show_default=True)
 @click.option("--seeds", default=5, show_default=True)
-@click.option("--times", type=click.Path(path_type=Path), help="Keeps the measured times.")
+@click.option(
+    "--times", type=click.Path(path_type=Path), help="File that keeps the measured times."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(name: str, trials: int, seeds: int, times: Path | None, as_json: bool) -> None:
-    """Print how near the searches come to the best decision of three layers."""
+    """Print how close the searches come to the best decision of three layers."""
     target = get_target(name)
     searches = earlier_trials(target)
     kept: dict[str, dict[str, float]] = {}

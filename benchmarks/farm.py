@@ -1,10 +1,10 @@
-"""Measures how tuning scales with boards: candidates a minute, and what bends first.
+"""Measures how tuning scales with the number of boards: candidates per minute, and the bottleneck.
 
 python benchmarks/farm.py [--boards 1 --boards 64] [--seconds 0.25]
 
-Tracker, boards' servers, sessions, uploads and the tuner's runner are the real ones, on loopback;
-only measuring is replaced, by a fixed wait. So what is seen is the cost of managing boards, and
-with --building that of candidates to measure.
+The tracker, servers, sessions, uploads and the tuner's runner are the real ones, on loopback; only
+the measurement is replaced by a fixed wait. So the benchmark shows the cost of managing boards and,
+with --building, that of building candidates.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ from mobilenet_tvm.schedules.workloads import Pointwise
 from mobilenet_tvm.targets.presets import native
 
 KEY = "simulated"
-#: Of hundreds of decisions each, as many as a network has.
+#: As many layers as in a network, with hundreds of decisions each.
 LAYERS = [Pointwise(196, 96, 16 * size) for size in range(6, 36)]
 
-#: Is told of each candidate that was measured, or what went wrong.
+#: Called for each measured candidate, or with a message if something went wrong.
 Tried = Callable[..., None]
 
 
 def simulate(tracker: int, boards: int, seconds: float) -> None:
-    """Be so many boards, each a process, until killed."""
+    """Simulate boards, each in a process, until killed."""
 
     def wait(_: str) -> str:
         time.sleep(seconds)
-        # All different, so that the search goes on.
+        # Times differ, so that the search continues.
         taken = random.uniform(1e-4, 1.2e-4)  # noqa: S311
         return json.dumps(asdict(Measurement(taken, taken, 0.0, 20)))
 
@@ -69,7 +69,7 @@ def simulate(tracker: int, boards: int, seconds: float) -> None:
 
 
 def start(*arguments: str) -> subprocess.Popen[bytes]:
-    """Start Python in a process group of its own, with a cache of its own."""
+    """Start Python in its own process group, with its own cache."""
     return subprocess.Popen(
         [sys.executable, *arguments],
         stderr=subprocess.DEVNULL,
@@ -79,14 +79,14 @@ def start(*arguments: str) -> subprocess.Popen[bytes]:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens at."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def wait_for_boards(port: int, count: int) -> None:
-    """Wait until a tracker has so many free boards."""
+    """Wait until a tracker has `count` free boards."""
     while True:
         try:
             with TrackerLink("127.0.0.1", port) as tracker:
@@ -98,7 +98,7 @@ def wait_for_boards(port: int, count: int) -> None:
 
 
 def tree(root: int) -> dict[int, float]:
-    """Return the seconds of CPU time of a process and all below it, by process."""
+    """Return the CPU time in seconds of a process and its descendants, by process."""
     found = {}
     for process in [psutil.Process(root), *psutil.Process(root).children(recursive=True)]:
         try:
@@ -110,7 +110,7 @@ def tree(root: int) -> dict[int, float]:
 
 
 def copies(folder: Path, count: int) -> list[Candidate]:
-    """Build one candidate, and return so many copies of it that differ in their contents."""
+    """Build one candidate, and return `count` copies with different contents."""
     builder = Builder(registry.build, folder, lambda *_: None, compile_with_arguments)
     try:
         (candidate,) = builder.build(Task(Space(LAYERS[0], native()), 1), [0])
@@ -127,7 +127,7 @@ def copies(folder: Path, count: int) -> list[Candidate]:
 
 @contextmanager
 def simulated_farm(boards: int, seconds: float) -> Iterator[tuple[Address, list[int]]]:
-    """Have a tracker and so many boards; yield their address and the processes of both."""
+    """Run a tracker and boards; yield their address and the processes of both."""
     port = free_port()
     ports = [f"--port={port}", f"--port-end={port + 1}"]
     tracker = start("-m", "tvm.exec.rpc_tracker", "--host=127.0.0.1", "--silent", *ports)
@@ -141,8 +141,8 @@ def simulated_farm(boards: int, seconds: float) -> Iterator[tuple[Address, list[
             group.wait()
 
 
-def only_measure(farm: Farm, count: int, tried: Tried) -> None:
-    """Measure so many candidates that were built before."""
+def measure_only(farm: Farm, count: int, tried: Tried) -> None:
+    """Measure candidates that were built before."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         made = copies(folder, count)
@@ -155,7 +155,7 @@ def only_measure(farm: Farm, count: int, tried: Tried) -> None:
         runner.close()
 
 
-def build_as_well(farm: Farm, count: int, tried: Tried) -> None:
+def build_and_measure(farm: Farm, count: int, tried: Tried) -> None:
     """Tune: search, build and measure."""
     tune(
         dict.fromkeys(LAYERS, 1),
@@ -168,23 +168,23 @@ def build_as_well(farm: Farm, count: int, tried: Tried) -> None:
 
 
 def load(boards: int, seconds: float, count: int, building: bool) -> str:
-    """Measure so many candidates on so many boards; return a row of the table."""
+    """Measure `count` candidates on some boards; return a row of the table."""
     moments: list[float] = []
-    troubles: list[str] = []
+    errors: list[str] = []
 
-    def tried(trouble: str = "") -> None:
-        if trouble:
-            troubles.append(trouble)
-            print(trouble, file=sys.stderr)
+    def tried(error: str = "") -> None:
+        if error:
+            errors.append(error)
+            print(error, file=sys.stderr)
         else:
             moments.append(time.monotonic())
 
     with simulated_farm(boards, seconds) as (address, processes):
         roots = [os.getpid(), *processes]
-        work = build_as_well if building else only_measure
+        work = build_and_measure if building else measure_only
         worker = threading.Thread(target=work, args=(Farm(address), count, tried), daemon=True)
         worker.start()
-        # Without the first part, in which the sessions open, and the last, when boards run dry.
+        # Excludes the start, when sessions open, and the end, when boards run out of work.
         used = []
         for share in (0.2, 0.8):
             while len(moments) < share * count and worker.is_alive():
@@ -203,15 +203,15 @@ def load(boards: int, seconds: float, count: int, building: bool) -> str:
     times = " ".join(f"{milliseconds:>8.1f}" for milliseconds in spent)
     return (
         f"{boards:>6} {60 * steady:>10.0f} {60 * ideal:>8.0f} {steady / ideal:>6.0%} {times} "
-        f"{len(troubles):>8}"
+        f"{len(errors):>8}"
     )
 
 
 @click.command()
 @click.option("--boards", type=int, multiple=True, default=(1, 2, 4, 8, 16, 32, 64))
-@click.option("--seconds", type=float, default=0.25, help="That a board needs for a candidate.")
-@click.option("--per-board", type=int, default=40, help="Candidates.")
-@click.option("--building", is_flag=True, help="Build and search as well, as tuning does.")
+@click.option("--seconds", type=float, default=0.25, help="Time that a board takes per candidate.")
+@click.option("--per-board", type=int, default=40, help="Candidates per board.")
+@click.option("--building", is_flag=True, help="Also search and build, as tuning does.")
 @click.option("--simulate", "port", type=int, hidden=True)
 def main(
     boards: tuple[int, ...], seconds: float, per_board: int, building: bool, port: int | None
@@ -220,10 +220,10 @@ def main(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     if port is not None:
         simulate(port, boards[0], seconds)
-    print(f"a candidate takes a board {seconds} s; CPU time of this machine in ms a candidate")
+    print(f"{seconds} s per candidate on a board; CPU time of this machine in ms per candidate")
     print(
-        f"{'boards':>6} {'a minute':>10} {'ideal':>8} {'':>6} {'tuner':>8} {'tracker':>8} "
-        f"{'boards':>8} {'troubles':>8}"
+        f"{'boards':>6} {'per minute':>10} {'ideal':>8} {'':>6} {'tuner':>8} {'tracker':>8} "
+        f"{'boards':>8} {'errors':>8}"
     )
     for count in boards:
         print(load(count, seconds, count * per_board, building), flush=True)

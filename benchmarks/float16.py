@@ -1,11 +1,11 @@
-"""What float16 costs in accuracy: networks compiled with it against ONNX Runtime in float32.
+"""Measures the accuracy of float16: networks compiled with it against ONNX Runtime in float32.
 
     python tests/helpers/intel_opencl.py
     python benchmarks/float16.py --pretrained V1.onnx --picture CAT.png --picture CUP.png
 
-Named networks have random weights, and get random inputs; a pretrained one gets crops of
-pictures. Without a GPU, the environment has to name an OpenCL driver for CPUs that takes float16,
-as `tests/helpers/intel_opencl.py` prints it.
+Named networks have random weights and get random inputs; a pretrained one gets crops of pictures.
+Without a GPU, set the environment variables that `tests/helpers/intel_opencl.py` prints, for an
+OpenCL driver for CPUs that supports float16.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Array = np.ndarray[Any, Any]
 
 
 def crops(pictures: Sequence[Path], count: int, info: TensorInfo) -> Iterator[dict[str, Array]]:
-    """Make a network's inputs of squares of pictures, some mirrored, as numbers from -1 to 1."""
+    """Yield square crops of pictures as inputs, some mirrored, scaled to the range -1 to 1."""
     rng = np.random.default_rng(0)
     nchw = info.shape[1] == 3
     size = info.shape[2:] if nchw else info.shape[1:3]
@@ -65,7 +65,9 @@ def row(name: str, dtype: str, size: int, results: Sequence[Comparison]) -> str:
 @click.option("--inputs", default=20, show_default=True, help="Random inputs of named networks.")
 @click.option("--pretrained", type=click.Path(path_type=Path), help="An ONNX file.")
 @click.option("--picture", "pictures", multiple=True, type=click.Path(path_type=Path))
-@click.option("--crops", "count", default=100, show_default=True, help="Of all pictures together.")
+@click.option(
+    "--crops", "count", default=100, show_default=True, help="Crops of all pictures together."
+)
 def main(
     target: str,
     dtypes: tuple[str, ...],
@@ -74,10 +76,10 @@ def main(
     pictures: tuple[Path, ...],
     count: int,
 ) -> None:
-    """Print errors as shares of the output's range, and how often the first class is the same."""
+    """Print errors as shares of the output's range, and how often the top class agrees."""
     if (pretrained is None) != (not pictures):
         raise click.UsageError("give --pretrained and --picture together")
-    click.echo(f"{'network':<12} {'dtype':<8} {'median':>9} {'worst':>9}  first class")
+    click.echo(f"{'network':<12} {'dtype':<8} {'median':>9} {'worst':>9}  top class")
     with tempfile.TemporaryDirectory() as folder:
         for name in (*NAMES, *([str(pretrained)] if pretrained else [])):
             reference = resolve(name, ModelOptions()).model

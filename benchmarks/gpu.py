@@ -1,14 +1,14 @@
-"""Times this project beside PyTorch on an NVIDIA GPU: the same networks and weights, in turns.
+"""Compares this project with PyTorch on an NVIDIA GPU: same networks and weights, in turns.
 
     pip install '.[cuda]' torch
     python benchmarks/gpu.py --model v2 --batch 1 --dtype float16
 
-PyTorch runs as a user would have it: eager, eager in a CUDA graph, and compiled, without and with
-CUDA graphs; channels last, cuDNN choosing its algorithms, and float32 without TF32, as this
-project computes it. Each way's output is first compared with eager PyTorch's in float32. Times
-are from inputs to outputs on the device, and from and to this machine's memory (`whole`). The
-roofline adds up what each layer takes at least, by its multiply-adds or its bytes, at the speeds
-that PyTorch's matrix product and copy reach here; what stays in a cache may be faster.
+PyTorch runs in the usual ways: eager, eager in a CUDA graph, and compiled, without and with CUDA
+graphs; with channels last, cuDNN's choice of algorithms, and float32 without TF32, as in this
+project. Each output is first compared with that of eager PyTorch in float32. Times are from inputs
+to outputs on the device, and from and to host memory (`whole`). The roofline is the sum of each
+layer's minimum time, for its multiply-adds or its bytes, at the speeds that PyTorch's matrix
+product and copy reach on this GPU; data that stay in a cache may be faster.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ Array = np.ndarray[Any, Any]
 Run = Callable[[], Any]
 
 OURS = "mobilenet-tvm"
-#: Of the range of the logits: where sums are rounded differs.
+#: Share of the range of the logits: sums are rounded at different points.
 TOLERANCE = {"float32": 5e-3, "float16": 5e-2}
-#: Timed runs of a way before the next one's turn.
+#: Timed runs of each way per turn.
 AT_A_TIME = 10
 
 
@@ -149,7 +149,7 @@ def in_graph(model: Callable[[torch.Tensor], torch.Tensor], data: torch.Tensor) 
 
 
 def by_pytorch(model: Network, image: Array, dtype: str) -> dict[str, tuple[Run, Run]]:
-    """Return PyTorch's ways: on the device, and from and to this machine's memory."""
+    """Return the ways to run PyTorch: on the device, and from and to host memory."""
     number = getattr(torch, dtype)
     half = model.cuda().to(number, memory_format=torch.channels_last)
     data = torch.from_numpy(image).cuda().to(number, memory_format=torch.channels_last)
@@ -173,7 +173,7 @@ def by_pytorch(model: Network, image: Array, dtype: str) -> dict[str, tuple[Run,
 
 
 def by_ours(path: Path, image: Array) -> tuple[Run, Run]:
-    """Return this project's way: on the device, and from and to this machine's memory."""
+    """Return the way to run this project: on the device, and from and to host memory."""
     import tvm_ffi
 
     model = load(path)
@@ -187,7 +187,7 @@ def by_ours(path: Path, image: Array) -> tuple[Run, Run]:
 
 
 def milliseconds(run: Run) -> float:
-    """Return the latency of a run: the mean of some, each waited for."""
+    """Return the mean latency of several runs, synchronised after each."""
     run()
     torch.cuda.synchronize()
     start = time.perf_counter()
@@ -198,7 +198,7 @@ def milliseconds(run: Run) -> float:
 
 
 def peak(dtype: str) -> tuple[float, float]:
-    """Measure operations per second of a matrix product, and bytes per second of a copy."""
+    """Measure the operations per second of a matrix product and the bytes per second of a copy."""
     side = 8192
     matrix = torch.randn(side, side, device="cuda", dtype=getattr(torch, dtype))
     buffer = torch.empty(2**29, device="cuda", dtype=torch.float16)
@@ -211,7 +211,7 @@ def peak(dtype: str) -> tuple[float, float]:
 def measure(
     name: str, batch: int, dtype: str, rounds: int, peaks: tuple[float, float], work: Path
 ) -> dict[str, Any]:
-    """Return each way's least and median time, and the least that the layers take."""
+    """Return the minimum and median time of each way, and the roofline."""
     image = np.random.default_rng(0).standard_normal((batch, 3, 224, 224)).astype(np.float32)
     path = work / f"{name}-{batch}-{dtype}.so"
     artifact = compile_model(name, _target(), path, dtype=dtype, batch=batch)
@@ -285,7 +285,7 @@ def main(
 ) -> None:
     """Compare latencies with PyTorch's on this machine's first NVIDIA GPU."""
     if not torch.cuda.is_available():
-        raise click.ClickException("PyTorch finds no NVIDIA GPU; see that nvidia-smi lists one")
+        raise click.ClickException("PyTorch finds no NVIDIA GPU; check that nvidia-smi lists one")
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:

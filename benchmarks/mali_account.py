@@ -1,4 +1,4 @@
-"""What each Mali kernel of a network does, counted in its OpenCL C: nothing is measured.
+"""Counts the operations of each Mali kernel of a network in its OpenCL C; nothing is measured.
 
 python benchmarks/mali_account.py [--model v2] [--dtype float16]
 """
@@ -26,16 +26,16 @@ from mobilenet_tvm.targets.target import Target
 
 @dataclass(frozen=True)
 class Account:
-    """What one thread of a kernel does.
+    """Operations of one thread of a kernel.
 
     Parameters
     ----------
     loads, stores : int
-        Of 128 bits, in global memory.
+        128-bit loads and stores of global memory.
     small : int
-        Loads and stores of a single value there.
+        Loads and stores of a single value of global memory.
     multiply_adds : int
-        Each of a vector's counts.
+        Multiply-adds; each lane of a vector counts.
     branches : int
         Conditions in the code.
     """
@@ -48,7 +48,7 @@ class Account:
 
 
 def account(source: str, dtype: str) -> Account:
-    """Count what a thread does; each iteration of a loop counts."""
+    """Count the operations of a thread, including all iterations of loops."""
     lanes = lanes_of(dtype)
     signature = re.search(r"__kernel void \w+\(([^)]*)\) \{", source)
     if signature is None:
@@ -71,13 +71,13 @@ def account(source: str, dtype: str) -> Account:
         products = len(re.findall(r" \* (?:weight|taps)_local_ptr\[", text))
         counts["multiply_adds"] += lanes * times[-1] * products
         if "(0, data_ptr" in text and "(0, filter_ptr" in text:
-            # A fused layer's depthwise half is one expression.
+            # The depthwise half of a fused layer is a single expression.
             counts["multiply_adds"] += lanes * times[-1] * text.count("(0, filter_ptr")
     return Account(**{name: counts[name] for name in Account.__dataclass_fields__})
 
 
 def source_of(func: tirx.PrimFunc, target: Target) -> str:
-    """Return a layer's OpenCL C."""
+    """Return the OpenCL C of a layer."""
     with tvm.transform.PassContext(opt_level=3, config=pass_config(target)):
         built = tvm.tirx.build(func, target=tvm_target(target))
     return str(built.imports[0].inspect_source())
@@ -87,7 +87,7 @@ def source_of(func: tirx.PrimFunc, target: Target) -> str:
 @click.option("--model", default="v2", show_default=True)
 @click.option("--dtype", type=click.Choice(DTYPES), default=DTYPES[0], show_default=True)
 def main(model: str, dtype: str) -> None:
-    """Print a line per layer: threads, registers, what a thread does, the model's cycles."""
+    """Print a line per layer: threads, registers, operations per thread, share of peak."""
     target = get_target("mali")
     gpu = target.gpu
     assert gpu is not None  # noqa: S101
@@ -107,13 +107,13 @@ def main(model: str, dtype: str) -> None:
         )
         registers = registry.features(workload, decision, target)["registers_of_thread"]
         cycles = registry.cycles(workload, decision, target)
-        most = fma_per_cycle(dtype, gpu) * gpu.units * cycles
+        max_fma = fma_per_cycle(dtype, gpu) * gpu.units * cycles
         shown = " ".join(f"{name}={value}" for name, value in vars(decision).items())
         click.echo(
             f"{blocks * group:>8} {group:>5} {registers:>4.0f} "
             f"{seen.loads:>5} {seen.small:>5} {seen.stores:>6} {seen.multiply_adds:>6} "
             f"{seen.multiply_adds / max(1, seen.loads + seen.small):>5.1f} {seen.branches:>3} "
-            f"{workload.flops / 2 / most:>7.0%}  {workload}  {shown}"
+            f"{workload.flops / 2 / max_fma:>7.0%}  {workload}  {shown}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Measures decisions of a layer as the tuner does, for the benchmarks beside this file."""
+"""Measures decisions of a layer as the tuner does, for the other benchmarks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BATCH_SIZE = 32
 
 
 def measure_decisions(space: Space, numbers: Sequence[int]) -> dict[int, float]:
-    """Return the seconds of decisions that work, by number; the default's has to be among them."""
+    """Return the seconds of decisions that work, by number; the default must be included."""
     task = Task(space, 1)
 
     def keep(task: Task, number: int, outcome: Outcome) -> None:

@@ -1,13 +1,13 @@
-"""Times this project beside five other runtimes: the same networks, in turns.
+"""Compares this project with five other runtimes: same networks, in turns.
 
     pip install '.[bench]' && pip install --no-deps pnnx
     python benchmarks/peers.py --threads 1 --threads 2
 
-Each runtime has a process of its own, bound to as many cores as threads, and stopped while the
-others run, so that no runtime's idle workers take a core from another's. Its output is first
-compared with ONNX Runtime's. Then, round by round, each one runs the network once untimed and
-a few times timed, so that all see the same weather. ncnn needs pnnx to convert its models; pnnx
-names PyTorch as a dependency but does not need it, hence --no-deps.
+Each runtime has its own process, which is bound to as many cores as threads and stopped while the
+others run, so that its idle workers do not take a core from them. Its output is first compared with
+ONNX Runtime's. Then, in each round, every runtime runs the network once untimed and a few times
+timed, so that all see the same machine load. ncnn needs pnnx to convert its models; pnnx lists
+PyTorch as a dependency but does not need it, hence --no-deps.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ MODELS = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_sm
 PEERS = Path(__file__).resolve().parents[2] / "shared" / "peers"
 OURS = "mobilenet-tvm"
 RUNTIMES = ("ONNX Runtime", OURS, "OpenVINO", "LiteRT", "MNN", "ncnn")
-#: All runtimes compute in float32 but round in other places.
+#: All runtimes compute in float32, but round at different points.
 TOLERANCE = 5e-3
 
 
 def ours(path: Path, image: Array, threads: int, target: str, work: Path) -> Run:
-    """Compile by this project and load the artifact."""
+    """Compile with this project and load the artifact."""
     from mobilenet_tvm.compile import compile_model
     from mobilenet_tvm.runtime import load
 
@@ -61,7 +61,7 @@ def onnxruntime(path: Path, image: Array, threads: int) -> Run:
 
 
 def openvino(path: Path, image: Array, threads: int) -> Run:
-    """Intel's OpenVINO, CPU plug-in, held to float32."""
+    """Intel's OpenVINO, CPU plug-in, restricted to float32."""
     import openvino as ov
 
     settings = {
@@ -92,7 +92,7 @@ def litert(path: Path, image: Array, threads: int) -> Run:
 
 
 def mnn(path: Path, image: Array, threads: int, work: Path) -> Run:
-    """Alibaba's MNN, converted by its own tool, held to float32."""
+    """Alibaba's MNN, converted by its own tool, restricted to float32."""
     import MNN
 
     converted = work / f"{path.stem}.mnn"
@@ -126,7 +126,7 @@ def mnn(path: Path, image: Array, threads: int, work: Path) -> Run:
 
 
 def ncnn(path: Path, image: Array, threads: int, work: Path) -> Run:
-    """Tencent's ncnn, converted by pnnx, held to float32."""
+    """Tencent's ncnn, converted by pnnx, restricted to float32."""
     import ncnn as lib
 
     converted = work / f"{path.stem}.ncnn.param"
@@ -157,7 +157,7 @@ def ncnn(path: Path, image: Array, threads: int, work: Path) -> Run:
 
 
 def make(name: str, path: Path, image: Array, threads: int, target: str, work: Path) -> Run:
-    """Make a runtime ready to run a network."""
+    """Prepare a runtime to run a network."""
     match name:
         case "ONNX Runtime":
             return onnxruntime(path, image, threads)
@@ -174,12 +174,12 @@ def make(name: str, path: Path, image: Array, threads: int, target: str, work: P
 
 
 def serve(name: str, path: Path, threads: int, target: str, work: Path) -> None:
-    """Run one runtime in this process: a line with a number asks for as many timed runs.
+    """Run one runtime in this process: each line on standard input is a number of timed runs.
 
-    The first answer is the file of the output, the others are times in milliseconds.
+    The first answer is the file with the output, the others are times in milliseconds.
     """
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    # The runtimes greet on standard output, which is for the answers.
+    # Some runtimes print to standard output, which is reserved for the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     image = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
@@ -198,7 +198,7 @@ def serve(name: str, path: Path, threads: int, target: str, work: Path) -> None:
 
 
 class Peer:
-    """A runtime in a process that is stopped while it is not asked."""
+    """A runtime in a process that is stopped while it is not timed."""
 
     def __init__(self, name: str, path: Path, threads: int, target: str, work: Path) -> None:
         command = [sys.executable, __file__, "--child", name, "--threads", str(threads)]
@@ -216,7 +216,7 @@ class Peer:
         self._signal(signal.SIGSTOP)
 
     def time(self, repeats: int) -> list[float]:
-        """Return the milliseconds of some runs."""
+        """Return the times of some runs in milliseconds."""
         self._signal(signal.SIGCONT)
         print(repeats, file=self.process.stdin, flush=True)
         times: list[float] = json.loads(self._read())
@@ -224,7 +224,7 @@ class Peer:
         return times
 
     def reason(self) -> str:
-        """Return the last line of what the process said before it died."""
+        """Return the last line that the process wrote before it died."""
         self.log.seek(0)
         return (self.log.read().strip().splitlines() or ["no reason given"])[-1]
 
@@ -245,7 +245,7 @@ class Peer:
 def measure(
     path: Path, threads: int, target: str, rounds: int, repeats: int, work: Path
 ) -> dict[str, Any]:
-    """Return each runtime's least and median latency in milliseconds, and who is missing."""
+    """Return the runtimes' minimum and median latencies in milliseconds, and those missing."""
     peers: dict[str, Peer] = {}
     missing: dict[str, str] = {}
     expected: Array | None = None
@@ -283,7 +283,7 @@ def measure(
 
 
 def table(rows: list[dict[str, Any]], gflops: dict[int, float], flops: dict[str, int]) -> str:
-    """Return the results as a Markdown table: least / median milliseconds, and ratios."""
+    """Return the results as a Markdown table: minimum / median milliseconds, and ratios."""
     names = list(dict.fromkeys(name for row in rows for name in row["milliseconds"]))
     names.sort(key=lambda name: name != OURS)
     head = ["model", "threads", *names, "ratio least", "ratio median", "of FMA peak"]
@@ -306,7 +306,7 @@ def table(rows: list[dict[str, Any]], gflops: dict[int, float], flops: dict[str,
 @click.command()
 @click.option("--threads", type=int, multiple=True, default=(1, 2), show_default=True)
 @click.option("--model", "models", multiple=True, default=MODELS, show_default=True)
-@click.option("--target", default="x86", show_default=True, help="What this project compiles for.")
+@click.option("--target", default="x86", show_default=True, help="Target of this project.")
 @click.option("--rounds", default=20, show_default=True)
 @click.option("--repeats", default=5, show_default=True, help="Timed runs per round.")
 @click.option("--folder", type=click.Path(path_type=Path), default=PEERS, show_default=True)
@@ -351,9 +351,9 @@ def main(
     click.echo(table(rows, peak, flops))
     for row in rows:
         for name, reason in row["missing"].items():
-            click.echo(f"{row['model']}: no {name}: {reason}")
+            click.echo(f"{row['model']}: {name} is missing: {reason}")
     for count, gflops in peak.items():
-        click.echo(f"FMA peak of {count} threads: {gflops:.1f} GFLOP/s")
+        click.echo(f"FMA peak with {count} threads: {gflops:.1f} GFLOP/s")
 
 
 if __name__ == "__main__":

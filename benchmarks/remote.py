@@ -1,7 +1,7 @@
-"""What a board costs over this machine: upload of a model, and a call's way there and back.
+"""Measures the overhead of a board: the upload of a model, and the round trip of a call.
 
-``python benchmarks/remote.py FILE.so [--device rpc://HOST:PORT]`` starts a board on loopback where
-no other is named.
+``python benchmarks/remote.py FILE.so [--device rpc://HOST:PORT]`` starts a board on loopback unless
+another is given.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mobilenet_tvm.runtime.remote.marks import PREFIX
 
 @contextmanager
 def local_board() -> Iterator[str]:
-    """Serve on any free port of the loopback, with no file uploaded before."""
+    """Serve on a free loopback port, with an empty cache of uploads."""
     with tempfile.TemporaryDirectory() as cache:
         command = [sys.executable, "-m", "mobilenet_tvm.runtime.remote.serve", "--port", "0"]
         began = time.perf_counter()
@@ -35,7 +35,7 @@ def local_board() -> Iterator[str]:
             text=True,
         ) as process:
             assert process.stderr is not None  # noqa: S101
-            found = re.search(r"listens at (\S+)", process.stderr.readline())
+            found = re.search(r"listens on (\S+)", process.stderr.readline())
             assert found is not None  # noqa: S101
             print(f"board ready     {time.perf_counter() - began:8.2f} s")
             try:
@@ -54,14 +54,17 @@ def compare(file: Path, device: str) -> None:
             print(f"upload, {attempt}   {time.perf_counter() - began:8.3f} s  ({size:.1f} MB)")
     with connect(device) as session:
         model = session.load(file, threads=1)
-        there, call = model.measure_latency(100).median, model.measure_round_trip(50).median
+        on_board, round_trip = (
+            model.measure_latency(100).median,
+            model.measure_round_trip(50).median,
+        )
         trips = []
         for _ in range(200):
             began = time.perf_counter()
             session.call(f"{PREFIX}has", "nothing")
             trips.append(time.perf_counter() - began)
-    print(f"on the board    {1e3 * there:8.3f} ms")
-    print(f"call from here  {1e3 * call:8.3f} ms")
+    print(f"on the board    {1e3 * on_board:8.3f} ms")
+    print(f"call from here  {1e3 * round_trip:8.3f} ms")
     print(f"empty call      {1e3 * statistics.median(trips):8.3f} ms")
 
 

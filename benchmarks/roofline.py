@@ -1,4 +1,4 @@
-"""Measures this machine's two limits: multiply-adds and memory bandwidth, by number of threads.
+"""Measures the roofline of this machine: peak multiply-adds and memory bandwidth, by threads.
 
 python benchmarks/roofline.py [--threads 1 --threads 2]
 """
@@ -16,7 +16,7 @@ from mobilenet_tvm.targets.presets import native as this_machine
 @click.command()
 @click.option("--threads", type=int, multiple=True, help="Default: 1 and all cores.")
 def main(threads: tuple[int, ...]) -> None:
-    """Print float32 GFLOP/s and GB/s for the instruction sets that this machine has."""
+    """Print float32 GFLOP/s and GB/s for each instruction set of this machine."""
     native = this_machine()
     targets = [t for t in PRESETS.values() if t.architecture == native.architecture and not t.gpu]
     fitting = [t for t in targets if set(t.required_features) <= set(native.required_features)]
@@ -25,7 +25,7 @@ def main(threads: tuple[int, ...]) -> None:
             peak = measure_peak(target, count)
             click.echo(
                 f"{count} threads, {target.name:<11} {peak.gflops:7.1f} GFLOP/s "
-                f"{peak.gbytes:6.1f} GB/s, balanced at {peak.gflops / peak.gbytes:.1f} flops a byte"
+                f"{peak.gbytes:6.1f} GB/s, balance {peak.gflops / peak.gbytes:.1f} flops per byte"
             )
 
 

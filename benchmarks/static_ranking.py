@@ -1,7 +1,7 @@
-"""Shows what static estimates are worth: their order of a layer's decisions against measured times.
+"""Evaluates static estimates: their ranking of a layer's decisions against measured times.
 
 Estimates and measures decisions of some layers of MobileNetV2 on this machine, with its caches: the
-candidates that static tuning would look at, and as many random ones.
+candidates that static tuning would consider, and random ones.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mobilenet_tvm.compile.tuning.static.estimate import estimate
 from mobilenet_tvm.targets.host import cache_bytes
 from mobilenet_tvm.targets.presets import get_target
 
-#: Layers of every kind; parts of their names.
+#: Layers of every kind, by parts of their names.
 LAYERS = (
     "block conv2d 1x224",
     "block conv2d 1x56x56x24->144 k1x1 s1x1 p0,0,0,0 nhwc add_channel clip(0,6) -> "
@@ -42,7 +42,7 @@ LAYERS = (
 
 
 def estimated(space: Space, numbers: Sequence[int]) -> dict[int, dict[str, float]]:
-    """Return the estimates of decisions that have one, by number."""
+    """Return the estimates of decisions, by number, except those that fail."""
     pool = PopenPoolExecutor(timeout=60.0)
     jobs = {
         number: pool.submit(estimate, space.workload, space.decisions[number], space.target)
@@ -59,55 +59,62 @@ def estimated(space: Space, numbers: Sequence[int]) -> dict[int, dict[str, float
 
 
 def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float:
-    """Return Spearman's: the correlation of places; what is equal shares its places."""
+    """Return Spearman's rank correlation; equal values share their mean rank."""
 
-    def places(values: Sequence[float]) -> np.ndarray[Any, Any]:
+    def ranks(values: Sequence[float]) -> np.ndarray[Any, Any]:
         _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
         ends = np.cumsum(counts)
         return np.asarray((ends - (counts - 1) / 2)[inverse])
 
-    return float(np.corrcoef(places(one), places(other))[0, 1])
+    return float(np.corrcoef(ranks(one), ranks(other))[0, 1])
 
 
-def row(space: Space, times: dict[int, float], said: dict[int, dict[str, float]]) -> dict[str, Any]:
-    """Return what the benchmark says of a layer."""
-    numbers = [number for number in times if number in said]
-    first = min(numbers, key=lambda number: said[number]["seconds"])
+def row(
+    space: Space, times: dict[int, float], estimates: dict[int, dict[str, float]]
+) -> dict[str, Any]:
+    """Return the results of a layer."""
+    numbers = [number for number in times if number in estimates]
+    first = min(numbers, key=lambda number: estimates[number]["seconds"])
     best = min(times.values())
     return {
         "layer": str(space.workload),
         "decisions": len(space.decisions),
         "measured": len(numbers),
         "rank_correlation": rank_correlation(
-            [said[number]["seconds"] for number in numbers], [times[number] for number in numbers]
+            [estimates[number]["seconds"] for number in numbers],
+            [times[number] for number in numbers],
         ),
         "first_over_best": times[first] / best,
         "first_over_default": times[first] / times[0],
         "default_over_best": times[0] / best,
         "median_over_best": float(np.median(list(times.values()))) / best,
-        "predicted_first_over_default": said[first]["seconds"] / said[0]["seconds"],
+        "predicted_first_over_default": estimates[first]["seconds"] / estimates[0]["seconds"],
         "estimate_over_measured": float(
-            np.median([said[number]["seconds"] / times[number] for number in numbers])
+            np.median([estimates[number]["seconds"] / times[number] for number in numbers])
         ),
     }
 
 
 @click.command()
 @click.option("--target", "name", default="x86", show_default=True)
-@click.option("--candidates", "most", default=24, show_default=True, help="Of each layer.")
-@click.option("--random", "others", default=24, show_default=True, help="Others of each layer.")
+@click.option("--candidates", "limit", default=24, show_default=True, help="Per layer.")
+@click.option(
+    "--random", "others", default=24, show_default=True, help="Random decisions per layer."
+)
 @click.option("--layers", "patterns", multiple=True, help="Parts of layers' names.")
-@click.option("--times", type=click.Path(path_type=Path), help="Keeps what was measured.")
+@click.option(
+    "--times", type=click.Path(path_type=Path), help="File that keeps the measured times."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(
     name: str,
-    most: int,
+    limit: int,
     others: int,
     patterns: tuple[str, ...],
     times: Path | None,
     as_json: bool,
 ) -> None:
-    """Print how well static estimates order the decisions of MobileNetV2's layers."""
+    """Print how well static estimates rank the decisions of MobileNetV2's layers."""
     preset = get_target(name)
     target = replace(
         preset,
@@ -121,7 +128,7 @@ def main(
     rows = []
     for layer in layers:
         space = Space(layer, target)
-        chosen = [space.decisions.index(d) for d in candidates(layer, target, most)]
+        chosen = [space.decisions.index(d) for d in candidates(layer, target, limit)]
         rest = [n for n in range(len(space.decisions)) if n not in chosen]
         rng = np.random.default_rng(0)
         drawn = rng.choice(rest, min(others, len(rest)), replace=False)
@@ -132,8 +139,8 @@ def main(
                 times.write_text(json.dumps(kept))
         seconds = {int(number): s for number, s in kept[str(layer)].items()}
         print(f"measured {layer}", file=sys.stderr)
-        said = estimated(space, list(seconds))
-        rows.append(row(space, seconds, said) | {"estimates": said, "seconds": seconds})
+        estimates = estimated(space, list(seconds))
+        rows.append(row(space, seconds, estimates) | {"estimates": estimates, "seconds": seconds})
     if as_json:
         print(json.dumps({"target": target.name, "core": target.core, "layers": rows}))
         return

@@ -1,4 +1,4 @@
-"""Say what is in a picture: an app that needs the runtime, numpy and Pillow, and no compiler.
+"""Classify a picture: an app that needs the runtime, NumPy and Pillow, but no compiler.
 
 python examples/classify.py MODEL.so PICTURE [--labels FILE] [--scaling imagenet]
 """
@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from mobilenet_tvm.runtime import load
 from mobilenet_tvm.targets.errors import UserError
 
-# (pixel / 255 - mean) / deviation, per channel: what the network was trained with.
+# (pixel / 255 - mean) / deviation, per channel, as in the training of the network.
 SCALINGS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "tensorflow": ((128 / 255,) * 3, (128 / 255,) * 3),
@@ -24,7 +24,7 @@ SCALINGS = {
 
 
 def prepare(path: Path, shape: tuple[int, ...], dtype: str, scaling: str) -> np.ndarray[Any, Any]:
-    """Return the centre of a picture as a network's input, of shape NCHW or NHWC."""
+    """Return the centre of a picture as the input of a network, in NCHW or NHWC."""
     channels_last = shape[-1] == 3
     height, width = shape[1:3] if channels_last else shape[2:4]
     with Image.open(path) as picture:
@@ -41,7 +41,7 @@ def prepare(path: Path, shape: tuple[int, ...], dtype: str, scaling: str) -> np.
 
 
 def probabilities(output: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return class probabilities from logits; from probabilities, quantised too, themselves."""
+    """Return class probabilities, from logits or from probabilities, possibly quantised."""
     values = output.astype(np.float64)
     if output.dtype.kind in "iu" or (values.min() >= 0 and abs(values.sum() - 1) < 0.01):
         return np.asarray(values / values.sum())
@@ -50,7 +50,7 @@ def probabilities(output: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def main() -> None:
-    """Parse the command line, run the model once, print the five likeliest classes."""
+    """Parse the command line, run the model once, and print the five most likely classes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path, help="a compiled model (.so)")
     parser.add_argument("picture", type=Path)

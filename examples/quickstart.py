@@ -1,4 +1,4 @@
-"""Compile MobileNetV2 for this machine, run it, and say what happened."""
+"""Compile MobileNetV2 for this machine, run it, and print the results."""
 
 import time
 
@@ -19,7 +19,7 @@ print(f"loaded    in {1e3 * (time.perf_counter() - start):.0f} ms, {model.thread
 
 image = np.random.default_rng(0).standard_normal(model.inputs[0].shape).astype(np.float32)
 logits = model(image)
-print(f"ran       {model.inputs[0].shape} -> {logits.shape}, first class {logits.argmax()}")
+print(f"ran       {model.inputs[0].shape} -> {logits.shape}, top class {logits.argmax()}")
 
 latency = measure_latency(model, rounds=50)
-print(f"latency   {1e3 * latency.minimum:.2f} ms at least, {1e3 * latency.median:.2f} ms median")
+print(f"latency   {1e3 * latency.minimum:.2f} ms minimum, {1e3 * latency.median:.2f} ms median")

@@ -143,7 +143,7 @@ def check(result: Array, reference: Path, allowed: float) -> Failure | None:
     return Failure("wrong", f"the result differs by {difference:.1e}, more than {limit:.1e}")
 
 
-def measure(
+def measure_candidate(
     library: Path,
     arguments: Sequence[Array],
     weights: Sequence[int],

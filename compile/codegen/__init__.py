@@ -1,1 +1,1 @@
-"""From a lowered module to one shared library."""
+"""Code generation: from a lowered module to one shared library."""

@@ -1,4 +1,4 @@
-"""Generates machine code for a lowered module and links it, with its metadata, into one `.so`."""
+"""Generates code for a lowered module and links it, with its metadata, into one `.so`."""
 
 from __future__ import annotations
 
@@ -24,33 +24,38 @@ from mobilenet_tvm.runtime.metadata import Metadata
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.target import Target
 
-#: What CPU schedules count on when their loops are lowered.
+#: Options of TVM's lowering on which CPU schedules rely.
 PASS_CONFIG: dict[str, Any] = {
-    # A pointwise layer sees its pictures as matrices; `main` has checked the inputs' shapes.
+    # Pointwise layers take images as matrices, and `main` has checked the shapes of the inputs.
     "tirx.disable_assert": True,
-    # Splits the last, smaller tile off, so that no other tile has a condition.
+    # Peels off the last, smaller tile, so that the others need no bounds checks.
     "s_tir.LoopPartition": {"partition_const_loop": True},
 }
 
 
 def pass_config(target: Target) -> dict[str, Any]:
-    """Return what a target's schedules count on when their loops are lowered."""
+    """Return the options of TVM's lowering on which a target's schedules rely."""
     if target.gpu is None:
         return PASS_CONFIG
-    # Threads are not split off: their tiles are whole. Schedules say what CUDA copies meanwhile.
+    # No loop partition: all tiles of GPU schedules are whole. Schedules mark asynchronous copies.
     return {"tirx.disable_assert": True, "tirx.use_async_copy": target.kind == "cuda"}
 
 
 def prepare_output(path: Path) -> None:
-    """Make sure, before the work starts, that its result can be written.
+    """Check that a file can be written, before the work on it starts.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its folder is made where it is missing.
 
     Raises
     ------
     UserError
-        If the folder cannot be made or written to, or the path is a folder.
+        If the folder cannot be made or written to, or the path is itself a folder.
     """
     if path.is_dir():
-        raise UserError(f"{path}: is a folder; give the file to write, such as {path / 'v2.so'}")
+        raise UserError(f"{path}: is a folder; give the name of a file, such as {path / 'v2.so'}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
@@ -63,21 +68,21 @@ def prepare_output(path: Path) -> None:
 
 @contextmanager
 def source_passes(target: Target) -> Iterator[None]:
-    """Let TVM pass a GPU's source through this project's hands while it builds for a target."""
+    """Have TVM pass a GPU's source to this project inside the context, to shorten or compile it."""
     gpu = target.gpu
     if gpu is None:
         yield
         return
 
-    def changed(source: str, _target: tvm.target.Target) -> str:
+    def process(source: str, _target: tvm.target.Target) -> str:
         if gpu.kind == "opencl":
             return shorten(source)
         return as_source(compile_cuda(source, gpu))
 
     hook = f"tvm_callback_{gpu.kind}_postproc"
-    tvm_ffi.register_global_func(hook, changed, override=True)
+    tvm_ffi.register_global_func(hook, process, override=True)
     if gpu.kind == "cuda":
-        # Where TVM's CUDA runtime is, it wants the code at once.
+        # If TVM's CUDA runtime is loaded, it decodes the code at once.
         decode_on_load()
     try:
         yield
@@ -86,14 +91,14 @@ def source_passes(target: Target) -> Iterator[None]:
 
 
 def write_library(mod: tvm.IRModule, target: Target, path: Path) -> None:
-    """Compile functions without a graph, as those of a network would be.
+    """Compile functions without a graph, as those of a network are compiled.
 
     Parameters
     ----------
     mod : IRModule
         Scheduled functions.
     target : Target
-        The machine that the code is for.
+        The target of the code.
     path : Path
         The library to write.
     """
@@ -106,18 +111,18 @@ def write_library(mod: tvm.IRModule, target: Target, path: Path) -> None:
 
 
 def write_artifact(mod: tvm.IRModule, target: Target, metadata: Metadata, path: Path) -> None:
-    """Compile a lowered module and write the artifact, whole or not at all.
+    """Compile a lowered module and write the artifact in one step.
 
     Parameters
     ----------
     mod : IRModule
         The scheduled network, from `pipeline.lower`.
     target : Target
-        The machine that the code is for.
+        The target of the code.
     metadata : Metadata
         Stored in the artifact's section `.mobilenet_tvm`.
     path : Path
-        The `.so` to write; it is replaced in one step.
+        The `.so` to make or replace.
 
     Raises
     ------
@@ -129,7 +134,7 @@ def write_artifact(mod: tvm.IRModule, target: Target, metadata: Metadata, path: 
         executable = relax.build(mod, target=tvm_target(target), relax_pipeline=None)
     try:
         with replacing(path) as scratch:
-            # Apart from the output's, which may have a suffix that means something to TVM.
+            # Not the output's name, since its suffix may have a meaning for TVM.
             section, linked = scratch.with_name("metadata.o"), scratch.with_name("linked.so")
             write_metadata_object(metadata, target.triple, section)
             executable.export_library(

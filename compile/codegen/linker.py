@@ -12,28 +12,28 @@ from mobilenet_tvm.targets.errors import UserError
 
 
 def linker_command() -> list[str]:
-    """Return the command that starts lld: the system's, else the one in the package ziglang.
+    """Return the command of lld: the system's, or else the one in the package ziglang.
 
     Raises
     ------
     UserError
-        If there is neither.
+        If neither is installed.
     """
     system = shutil.which("ld.lld")
     if system:
         return [system]
     package = importlib.util.find_spec("ziglang")
     if package and package.origin:
-        # Not through Python, whose start takes four times as long as linking.
+        # Not through Python, whose start-up takes four times as long as linking.
         return [str(Path(package.origin).with_name("zig")), "ld.lld"]
-    raise UserError("no linker: install the package ziglang (pip install ziglang) or ld.lld")
+    raise UserError("no linker; run: pip install ziglang, or install ld.lld")
 
 
 def link_shared(output: str | Path, objects: Sequence[str | Path]) -> None:
-    """Link objects into a stripped shared library that needs no other library.
+    """Link objects into a stripped shared library that depends on no other library.
 
-    Symbols of libm and TVM's runtime stay undefined and without a version: they resolve in the
-    process that loads the library, whatever its glibc.
+    Symbols of libm and TVM's runtime stay undefined and unversioned: they resolve in the process
+    that loads the library, whatever its version of glibc.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def link_shared(output: str | Path, objects: Sequence[str | Path]) -> None:
     Raises
     ------
     UserError
-        If the linker fails, with the first line of what it says.
+        If the linker fails, with the first line of its output.
     """
     flags = ["-shared", "--strip-all", "--hash-style=gnu", "-z", "noexecstack", "-z", "relro"]
     command = [*linker_command(), *flags, "-o", str(output), *map(str, objects)]

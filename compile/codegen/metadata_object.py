@@ -1,4 +1,4 @@
-"""Writes an artifact's metadata as an object file, to be linked in."""
+"""Writes an artifact's metadata as an object file for the linker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tvm
 
 from mobilenet_tvm.runtime.metadata import SECTION, Metadata
 
-# `llvm.used` marks the section as retained, so that a linker's garbage collection keeps it.
+# `llvm.used` marks the section as retained, so that linkers do not discard it as unused.
 _IR = """\
 target triple = "{triple}"
 @metadata = internal constant [{size} x i8] c"{text}", section "{section}", align 1
@@ -18,14 +18,14 @@ target triple = "{triple}"
 
 
 def write_metadata_object(metadata: Metadata, triple: str, path: str | Path) -> None:
-    """Write an ELF object file that holds the metadata in its section `.mobilenet_tvm`.
+    """Write an ELF object file with the metadata in its section `.mobilenet_tvm`.
 
     Parameters
     ----------
     metadata : Metadata
-        What the artifact is to say of itself.
+        The artifact's metadata.
     triple : str
-        LLVM target triple of the artifact, such as ``"aarch64-linux-gnu"``.
+        The artifact's LLVM target triple, such as ``"aarch64-linux-gnu"``.
     path : str or Path
         The ``.o`` to write.
     """

@@ -1,4 +1,4 @@
-"""Compiles CUDA C++ without a GPU: by NVRTC, from its pip package or the system, else by nvcc."""
+"""Compiles CUDA C++ without a GPU, by NVRTC (of its pip package or the system) or by nvcc."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from typing import Any
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.gpu import Gpu
 
-#: Of the places where Linux distributions and NVIDIA's installer put it.
+#: NVRTC as installed by Linux distributions and by NVIDIA's installer.
 _SYSTEM = ("libnvrtc.so.13", "libnvrtc.so.12", "/usr/local/cuda/lib64/libnvrtc.so")
 
-#: The parts of CUDA's headers that TVM's source needs; CUDA's own are another 100 MB.
+#: The parts of CUDA's headers that TVM's source needs; CUDA's own headers take another 100 MB.
 _HEADERS = Path(__file__).with_name("cuda_headers")
 
 
@@ -28,19 +28,19 @@ def compile_cuda(source: str, gpu: Gpu) -> bytes:
     Parameters
     ----------
     source : str
-        CUDA C++, as TVM writes it.
+        CUDA C++, as TVM generates it.
     gpu : Gpu
-        Its architecture; and whether later ones are to run the code.
+        The architecture, and whether the code has to run on later ones too.
 
     Returns
     -------
     bytes
-        A cubin for one architecture, or PTX, which a driver finishes for its own.
+        A cubin for one architecture, or PTX, which drivers compile for theirs.
 
     Raises
     ------
     UserError
-        If neither NVRTC nor nvcc is there, or the architecture is one that it does not know.
+        If neither NVRTC nor nvcc is installed, or it does not know the architecture.
     """
     library = _nvrtc()
     if library is not None:
@@ -48,7 +48,7 @@ def compile_cuda(source: str, gpu: Gpu) -> bytes:
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         raise UserError(
-            "no CUDA compiler: run pip install 'mobilenet-tvm[cuda]', or put nvcc on the PATH"
+            "no CUDA compiler; run: pip install 'mobilenet-tvm[cuda]', or add nvcc to PATH"
         )
     return _by_nvcc(nvcc, source, gpu)
 
@@ -119,7 +119,7 @@ def _by_nvcc(nvcc: str, source: str, gpu: Gpu) -> bytes:
 
 @functools.cache
 def _nvrtc() -> Any:
-    """Return NVRTC's library, the pip package's before the system's; None where there is none."""
+    """Return NVRTC's library, preferably the pip package's; None if there is none."""
     for path in (*_packaged(), *_SYSTEM):
         try:
             return ctypes.CDLL(str(path))

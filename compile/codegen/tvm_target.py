@@ -1,4 +1,4 @@
-"""TVM's form of this project's targets."""
+"""Converts targets into TVM's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mobilenet_tvm.targets.target import Target
 
 
 def tvm_target(target: Target) -> tvm.target.Target:
-    """Return TVM's form of a target: a CPU, or a GPU with the CPU as its host."""
+    """Return TVM's target: a CPU, or a GPU with the CPU as its host."""
     if target.gpu is None:
         return llvm_target(target)
     spec: dict[str, object] = {
@@ -22,11 +22,11 @@ def tvm_target(target: Target) -> tvm.target.Target:
 
 
 def llvm_target(target: Target) -> tvm.target.Target:
-    """Return TVM's form of a target's CPU."""
+    """Return TVM's target for the CPU alone."""
     spec: dict[str, object] = {"kind": "llvm", "mtriple": target.triple, "mcpu": target.cpu}
     if target.features:
         spec["mattr"] = list(target.features)
     if target.architecture == "aarch64":
-        # Else LLVM's scheduler gathers the loads of neighbours, and runs out of registers.
+        # Otherwise LLVM's scheduler clusters loads of adjacent addresses, and registers run out.
         spec["cl-opt"] = ["-misched-cluster:bool=false"]
     return tvm.target.Target(spec)

@@ -1,1 +1,1 @@
-"""From an ONNX file to a Relax module."""
+"""The ONNX frontend: from a file to a Relax module."""

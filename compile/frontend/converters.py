@@ -1,7 +1,7 @@
-"""Conversions of ONNX operators that TVM's importer turns into something passes cannot see through.
+"""Converters of ONNX operators for which TVM's importer emits code that passes cannot analyse.
 
-TVM emits Clip, Pad and automatic padding as opaque loop nests, and Min and Max as a
-stack and a reduction. Here each becomes graph operators.
+TVM emits Clip, Pad and automatic padding as opaque loop nests, and Min and Max as a stack and a
+reduction. Here they become graph operators.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Converter = Callable[[Sequence[Any], Attributes, int], Any]
 
 
 def clip(inputs: Sequence[Any], attributes: Attributes, opset: int) -> Any:
-    """Clip: bounds are attributes up to opset 6, inputs from 11; an absent bound is none."""
+    """Convert Clip, whose optional bounds are attributes up to opset 6 and inputs from 11 on."""
     data = inputs[0]
     if opset < 11:
         low, high = attributes.get("min", -np.inf), attributes.get("max", np.inf)
@@ -36,22 +36,22 @@ def clip(inputs: Sequence[Any], attributes: Attributes, opset: int) -> Any:
         default if value is None or np.isnan(value) else float(value.reshape(()))
         for value, default in zip(values, (-np.inf, np.inf), strict=True)
     )
-    # Where the bounds cross, ONNX lets the upper one win.
+    # If the bounds cross, the upper one wins in ONNX.
     return relax.op.clip(data, min(low, high), high)
 
 
 def minimum(inputs: Sequence[Any], _attributes: Attributes, _opset: int) -> Any:
-    """Min of any number of inputs."""
+    """Convert Min of any number of inputs."""
     return reduce(relax.op.minimum, inputs)
 
 
 def maximum(inputs: Sequence[Any], _attributes: Attributes, _opset: int) -> Any:
-    """Max of any number of inputs."""
+    """Convert Max of any number of inputs."""
     return reduce(relax.op.maximum, inputs)
 
 
 def pad(inputs: Sequence[Any], attributes: Attributes, opset: int) -> Any:
-    """Pad with a constant; other modes are not used by MobileNets."""
+    """Convert Pad with a constant; MobileNets use no other mode."""
     mode = attributes.get("mode", b"constant").decode()
     if mode != "constant":
         raise NotImplementedError(f"mode '{mode}'; only constant padding is supported")
@@ -74,10 +74,10 @@ def pad(inputs: Sequence[Any], attributes: Attributes, opset: int) -> Any:
 
 
 def explicit_padding(inputs: Sequence[Any], attributes: Attributes) -> Attributes:
-    """Replace the attribute `auto_pad` of a convolution or pooling by explicit `pads`.
+    """Replace the attribute `auto_pad` of a convolution or pooling with explicit `pads`.
 
-    Source: the ONNX operator specification of Conv: the output of SAME_UPPER and
-    SAME_LOWER is ceil(input / stride); an odd pixel of padding goes to the end or the start.
+    By ONNX's specification of Conv, the output of SAME_UPPER and SAME_LOWER has
+    ceil(input / stride) pixels; an odd pixel of padding goes to the end or to the start.
     """
     mode = attributes.get("auto_pad", b"NOTSET").decode()
     attributes = {name: value for name, value in attributes.items() if name != "auto_pad"}
@@ -99,9 +99,9 @@ def explicit_padding(inputs: Sequence[Any], attributes: Attributes) -> Attribute
 
 #: Operators converted here instead of by TVM.
 CONVERTERS: dict[str, Converter] = {"Clip": clip, "Max": maximum, "Min": minimum, "Pad": pad}
-#: Operators that TVM converts rightly once their padding is explicit.
+#: Operators that TVM converts correctly once their padding is explicit.
 AUTO_PADDED = frozenset({"AveragePool", "Conv", "MaxPool"})
-#: Operators whose result's shape depends on values; TVM would pad some of them.
+#: Operators whose output shape depends on values; TVM would pad some of them.
 DYNAMIC = frozenset({"Compress", "NonMaxSuppression", "NonZero", "Unique"})
 
 

@@ -1,4 +1,4 @@
-"""Evaluates the nodes of an ONNX graph whose values are known before it is imported."""
+"""Folds constants in ONNX graphs before they are imported."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Array = np.ndarray[Any, Any]
 
 
 def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Replace nodes whose values do not depend on the inputs' by initialisers.
+    """Replace nodes whose values do not depend on the inputs with initialisers.
 
-    Exporters compute pads, axes and shapes by chains of nodes on constants and on shapes,
-    keep weights as integers behind DequantizeLinear, and share them through Identity. The
-    importer needs the values.
+    Exporters compute pads, axes and shapes by chains of nodes from constants and shapes, keep
+    weights as integers followed by DequantizeLinear, and share them through Identity. The importer
+    needs their values.
 
     Parameters
     ----------
@@ -27,10 +27,10 @@ def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
     Returns
     -------
     onnx.ModelProto
-        A model without nodes whose value is known, except those that are outputs.
+        A model without nodes of known value, except outputs.
     """
     while True:
-        # A shape that is folded makes others known.
+        # Folding one shape may make others known.
         folded = _fold_once(model)
         shapes_left = any(node.op_type == "Shape" for node in folded.graph.node)
         if not shapes_left or len(folded.graph.node) == len(model.graph.node):
@@ -47,7 +47,7 @@ def _fold_once(model: onnx.ModelProto) -> onnx.ModelProto:
         values = None
         if outputs.isdisjoint(node.output):
             if node.op_type == "Shape" and node.input[0] in shapes:
-                # An array of the right shape, and of no size in memory.
+                # An array of that shape which takes no memory.
                 stand_in = np.broadcast_to(np.float32(0), shapes[node.input[0]])
                 values = _evaluate(node, {node.input[0]: stand_in}, model)
             elif _is_constant(node, constants):
@@ -68,7 +68,7 @@ def _fold_once(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _known_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """Return the static shapes that a Shape node may ask for."""
+    """Return the static shapes of values by name, if a Shape node needs any."""
     if not any(node.op_type == "Shape" for node in model.graph.node):
         return {}
     graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
@@ -89,7 +89,7 @@ def _is_constant(node: onnx.NodeProto, constants: dict[str, Array]) -> bool:
 def _evaluate(
     node: onnx.NodeProto, constants: dict[str, Array], model: onnx.ModelProto
 ) -> dict[str, Array] | None:
-    """Return the values of a node's outputs, or None if ONNX's reference does not know it."""
+    """Return the values of a node's outputs, or None if ONNX's reference does not support it."""
     names = [name for name in dict.fromkeys(node.input) if name]
     outputs = [name for name in node.output if name]
     graph = helper.make_graph(
@@ -106,7 +106,7 @@ def _evaluate(
     try:
         evaluator = ReferenceEvaluator(helper.make_model(graph, opset_imports=model.opset_import))
     except RuntimeError:
-        # Such as DequantizeLinear before opset 19, which a later pass folds.
+        # For example, DequantizeLinear before opset 19, which a later pass folds.
         return None
     results = evaluator.run(None, {name: constants[name] for name in names})
     return {name: np.asarray(value) for name, value in zip(outputs, results, strict=True)}

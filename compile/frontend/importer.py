@@ -1,4 +1,4 @@
-"""Turns a checked ONNX model into a Relax module."""
+"""Converts a checked ONNX model into a Relax module."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mobilenet_tvm.targets.errors import UserError
 
 
 def to_relax(model: onnx.ModelProto) -> tvm.IRModule:
-    """Turn a checked, static model into a Relax module with one function, `main`.
+    """Convert a checked, static model into a Relax module with one function, `main`.
 
     Parameters
     ----------
@@ -41,18 +41,18 @@ def to_relax(model: onnx.ModelProto) -> tvm.IRModule:
     Raises
     ------
     UserError
-        Naming the node, its operator and what to do, if a node cannot be compiled.
+        If a node cannot be compiled; the message names the node, its operator and the fix.
     """
     model = fold_constants(model)
     importer = _Importer(None, None)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        # TVM warns of renamed inputs and prints failed nodes; the error below says it all.
+        # TVM warns of renamed inputs and prints failed nodes; the error below is enough.
         warnings.simplefilter("ignore")
         try:
             mod = importer.from_onnx(model.graph, opset_of(model))
             return mod.with_attr(NODE_NAMES, [node.name for node in model.graph.node])
         except UserError:
-            # A builder that dies with an open block says so on stderr, beside the real error.
+            # A builder that is destroyed with an open block reports that on stderr as well.
             with contextlib.suppress(Exception):
                 importer.bb._end_block()
             raise
@@ -70,16 +70,18 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
             name = node.name or node.output[0]
             if node.op_type in DYNAMIC:
                 raise unsupported(node.op_type, name, "its shape depends on the input's values")
-            # Up to opset 13 it is the number of outputs that tells training from inference.
+            # Up to opset 13, the number of outputs distinguishes training from inference.
             trains = node.op_type == "BatchNormalization" and sum(map(bool, node.output)) > 3
             if trains:
-                raise unsupported(node.op_type, name, "it trains; call model.eval() and export")
+                raise unsupported(
+                    node.op_type, name, "training mode; call model.eval(), export again"
+                )
             if node.op_type not in known:
                 raise unsupported(node.op_type, name)
 
     def _construct_nodes(self, graph: onnx.GraphProto) -> None:
         for node in graph.node:
-            # The base class hands over the name alone, and many exporters leave it empty.
+            # The base class passes on only the name, which many exporters leave empty.
             node.name = node.name or node.output[0]
         self._places = {node.name: place for place, node in enumerate(graph.node)}
         super()._construct_nodes(graph)
@@ -108,7 +110,7 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
 
 
 def _is_static(type_: Any) -> bool:
-    """Tell whether all extents of a tensor's type, or of each in a tuple's, are numbers."""
+    """Return whether all extents of a tensor's type, or of all tensors' in a tuple, are numbers."""
     if isinstance(type_, relax.TupleType):
         return all(map(_is_static, type_.fields))
     if not isinstance(type_, relax.TensorType):

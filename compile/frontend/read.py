@@ -1,4 +1,4 @@
-"""Reads and checks an ONNX file, and gives its inputs static shapes."""
+"""Reads and checks ONNX files, and gives their inputs static shapes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 
 from mobilenet_tvm.targets.errors import UserError
 
-OLDEST_OPSET, NEWEST_OPSET = 9, 21
+MIN_OPSET, MAX_OPSET = 9, 21
 
 
 def read_onnx(path: str | Path) -> onnx.ModelProto:
@@ -20,7 +20,7 @@ def read_onnx(path: str | Path) -> onnx.ModelProto:
     Parameters
     ----------
     path : str or Path
-        The file; weights in external data files are looked for beside it.
+        The file; files with external data are in the same folder.
 
     Returns
     -------
@@ -30,7 +30,7 @@ def read_onnx(path: str | Path) -> onnx.ModelProto:
     Raises
     ------
     UserError
-        If the file is missing, empty, cut off, or no valid ONNX model.
+        If the file is missing, empty, truncated, or not a valid ONNX model.
     """
     path = Path(path)
     try:
@@ -45,16 +45,16 @@ def read_onnx(path: str | Path) -> onnx.ModelProto:
         model = onnx.load_model_from_string(data)
     except DecodeError:
         raise UserError(
-            f"{path}: not an ONNX file, or cut off ({len(data)} bytes); "
+            f"{path}: not an ONNX file, or truncated ({len(data)} bytes); "
             "export or download the model again"
         ) from None
     if not model.graph.node or not model.graph.output:
-        raise UserError(f"{path}: not an ONNX model: it holds no graph")
+        raise UserError(f"{path}: not an ONNX model, since it has no graph; give another file")
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
     except (OSError, onnx.checker.ValidationError) as error:
         raise UserError(
-            f"{path}: its external data is missing or cut off; put the data file beside it "
+            f"{path}: its external data is missing or truncated; put the data file beside it "
             f"({first_line(error)})"
         ) from None
     _sort(model.graph)
@@ -63,25 +63,25 @@ def read_onnx(path: str | Path) -> onnx.ModelProto:
 
 
 def check_model(model: onnx.ModelProto, origin: str) -> None:
-    """Refuse a model that is not valid ONNX or of an unsupported version.
+    """Reject a model that is not valid ONNX, or of an unsupported version.
 
     Parameters
     ----------
     model : onnx.ModelProto
         The model, with its weights.
     origin : str
-        What to call the model in an error, such as its path.
+        The model's name in error messages, such as its path.
 
     Raises
     ------
     UserError
-        With the reason in one line.
+        If the model is rejected, with the reason.
     """
     opset = opset_of(model)
-    if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
+    if not MIN_OPSET <= opset <= MAX_OPSET:
         raise UserError(
             f"{origin}: opset {opset} is not supported; export it with an opset "
-            f"from {OLDEST_OPSET} to {NEWEST_OPSET}"
+            f"from {MIN_OPSET} to {MAX_OPSET}"
         )
     for node in model.graph.node:
         if node.domain not in {"", "ai.onnx"} | {function.domain for function in model.functions}:
@@ -89,7 +89,7 @@ def check_model(model: onnx.ModelProto, origin: str) -> None:
     checked = onnx.ModelProto()
     checked.CopyFrom(model)
     for output in checked.graph.output:
-        # Exporters leave an output's shape out, and runtimes do not mind; the checker does.
+        # The checker demands an output's shape, which exporters omit and runtimes do not need.
         output.type.tensor_type.shape.SetInParent()
     try:
         onnx.checker.check_model(checked)
@@ -103,7 +103,7 @@ def opset_of(model: onnx.ModelProto) -> int:
 
 
 def graph_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """Return the graph's real inputs: those that are not initialisers."""
+    """Return the graph's inputs without those that are initialisers."""
     weights = {initializer.name for initializer in model.graph.initializer}
     return [value for value in model.graph.input if value.name not in weights]
 
@@ -120,9 +120,9 @@ def fix_shapes(
     model : onnx.ModelProto
         The model; it is not changed.
     batch : int, optional
-        The extent of a free first axis. Default 1.
+        The extent of dynamic first axes. Default: 1.
     input_shapes : mapping of str to tuple of int, optional
-        Whole shapes by input name, for inputs with other free axes.
+        Shapes by input name, for inputs with other dynamic axes.
 
     Returns
     -------
@@ -132,8 +132,8 @@ def fix_shapes(
     Raises
     ------
     UserError
-        If a shape is missing, contradicts the file, or names no input, or if the
-        network has no 4-D input.
+        If a shape is missing, contradicts the file, or is for an unknown input, or if the model
+        has no 4-D input.
     """
     shapes = dict(input_shapes or {})
     fixed = onnx.ModelProto()
@@ -176,15 +176,15 @@ def fix_shapes(
             tensor.shape.dim.add().dim_value = given or 0
     if not any(len(value.type.tensor_type.shape.dim) == 4 for value in inputs):
         raise UserError(
-            "the model has no image input (4 axes); this compiler is for MobileNets and their kin"
+            "the model has no image input (4 axes); give a MobileNet or a similar network"
         )
     return fixed
 
 
 def _sort(graph: onnx.GraphProto) -> None:
-    """Put a graph's nodes into an order in which each follows those that it reads.
+    """Sort a graph's nodes topologically.
 
-    The format demands it, but some tools do not keep it, and runtimes do not mind.
+    The format demands it, but some tools ignore that, and runtimes do not need it.
     """
     made = {name for node in graph.node for name in node.output}
     ready = set()
@@ -212,7 +212,7 @@ def _extent(dim: onnx.TensorShapeProto.Dimension) -> int | None:
 
 
 def unsupported(operator: str, node: str, reason: str = "") -> UserError:
-    """Return the error that names a node which cannot be compiled."""
+    """Return the error for a node that cannot be compiled."""
     why = f" ({reason})" if reason else ""
     return UserError(
         f"node '{node}': operator {operator} cannot be compiled{why}; "
@@ -221,5 +221,5 @@ def unsupported(operator: str, node: str, reason: str = "") -> UserError:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error's message that says something."""
+    """Return the first line of an error's message that is not empty."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))

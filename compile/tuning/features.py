@@ -1,4 +1,4 @@
-"""What the cost model sees of a candidate: numbers that compare layers and targets."""
+"""Features of candidates for the cost model, comparable across layers and targets."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Table = np.ndarray[Any, np.dtype[np.float32]]
 
 @dataclass(frozen=True)
 class Features:
-    """Candidates in numbers.
+    """The feature table of some candidates.
 
     Parameters
     ----------
     names : tuple of str
-        Of the columns.
+        Names of the columns.
     values : ndarray
-        [candidates, columns]; NaN for what does not apply.
+        [candidates, columns]; NaN for features that do not apply.
     """
 
     names: tuple[str, ...]
@@ -34,17 +34,17 @@ class Features:
 
     @staticmethod
     def of(rows: Sequence[Mapping[str, float]]) -> Features:
-        """Collect candidates, each by name."""
+        """Build the table from one mapping per candidate."""
         names = all_names(rows)
         table = [[row.get(name, np.nan) for name in names] for row in rows]
         return Features(names, np.array(table, np.float32).reshape(len(rows), len(names)))
 
     def rows(self, numbers: Sequence[int]) -> Features:
-        """Return some of the candidates."""
+        """Return the rows of some candidates."""
         return Features(self.names, self.values[list(numbers)])
 
     def columns(self, names: Sequence[str]) -> Table:
-        """Return the columns of these names, [candidates, names]; NaN for those it lacks."""
+        """Return the named columns, [candidates, names]; NaN for missing ones."""
         found = np.full((len(self.values), len(names)), np.nan, np.float32)
         places = {name: place for place, name in enumerate(names)}
         for column, name in enumerate(self.names):
@@ -58,12 +58,12 @@ class Features:
 
 
 def all_names(parts: Iterable[Iterable[str]]) -> tuple[str, ...]:
-    """Return the names that any of some parts has, sorted."""
+    """Return the sorted union of names."""
     return tuple(sorted({name for part in parts for name in part}))
 
 
 def features(workload: Workload, decision: Decision, target: Target) -> dict[str, float]:
-    """Describe a candidate; what does not apply is absent.
+    """Return a candidate's features; those that do not apply are absent.
 
     Parameters
     ----------
@@ -89,8 +89,8 @@ def features(workload: Workload, decision: Decision, target: Target) -> dict[str
     }
 
 
-# TVM's PerStoreFeature looks at the loops of the scheduled function, which here exist only once a
-# candidate is built: 5 ms each, where a whole space takes as long this way.
+# TVM's PerStoreFeature needs the loops of the scheduled function, which exist only after a
+# candidate is built: 5 ms each, as long as a whole space takes this way.
 def features_of(space: Space) -> Features:
     """Return the features of a space's decisions, in their order."""
     return Features.of([features(space.workload, d, space.target) for d in space.decisions])

@@ -1,4 +1,4 @@
-"""Which layers to tune: those of some models, counted, and those of them that are asked for."""
+"""Collects and selects the layers to tune."""
 
 from __future__ import annotations
 
@@ -17,46 +17,46 @@ from mobilenet_tvm.targets.target import Target
 def find_layers(
     models: Iterable[str | Path], target: Target, options: ModelOptions, dtype: str = "float32"
 ) -> Counter[Workload]:
-    """Return the layers of some models, and how often they are called together.
+    """Return the layers of models, and how often they are called in total.
 
     Parameters
     ----------
     models : iterable of str or Path
         Names or ONNX files.
     target : Target
-        The machine: it decides which layers are fused.
+        The machine, which determines the layers that are fused.
     options : ModelOptions
-        For each of the models.
+        Options of all models.
     dtype : str
-        What the layers keep their values in.
+        Type of the values in layers.
 
     Raises
     ------
     UserError
-        If a model cannot be read, or none has a layer with a schedule of its own.
+        If a model cannot be read, or no layer has a schedule of its own.
     """
     counts: Counter[Workload] = Counter()
     for model in models:
         counts.update(layers(resolve(model, options).model, target, dtype))
     if not counts:
-        raise UserError("nothing to tune: no layer of the model has a schedule of its own")
+        raise UserError("nothing to tune: no layer of the models has a schedule of its own")
     return counts
 
 
 def select(counts: Counter[Workload], patterns: Sequence[str]) -> Counter[Workload]:
-    """Return the layers whose names contain one of some patterns; all without any.
+    """Return the layers whose names contain one of the patterns; all if there are none.
 
     Parameters
     ----------
     counts : Counter of Workload
         How often each layer is called.
     patterns : sequence of str
-        As in file names: `*` stands for anything.
+        Patterns as for file names: `*` matches anything.
 
     Raises
     ------
     WrongUseError
-        If there is no such layer.
+        If no layer matches.
     """
     chosen = Counter(
         {

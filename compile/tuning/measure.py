@@ -1,4 +1,4 @@
-"""Makes arguments for one candidate, and measures it on this machine."""
+"""Creates the arguments of a candidate, and measures it on this machine."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from tvm import tirx
 
-from mobilenet_tvm.runtime import measure as protocol
 from mobilenet_tvm.runtime.measure import (
     Array,
     Failure,
     Measurement,
     Place,
     check,
+    measure_candidate,
     time_until_stable,
 )
 from mobilenet_tvm.schedules import registry
@@ -37,40 +37,40 @@ __all__ = [
     "tolerance",
 ]
 
-#: Names, shapes and types of a function's parameters; the first is the data, the last the output.
+#: Names, shapes and types of a function's parameters: first the data, last the output.
 Parameters = Sequence[tuple[str, tuple[int, ...], str]]
 
-#: A GPU's second-level cache of this size keeps a network's weights from one inference to the next:
-#: MobileNetV2 has 14 MB.
-_KEEPS_WEIGHTS = 16 << 20
+#: A second-level cache of at least this size keeps a network's weights from one inference to the
+#: next: MobileNetV2 has 14 MB.
+_MIN_BYTES_FOR_WEIGHTS = 16 << 20
 
 
 def parameters_of(func: tirx.PrimFunc) -> Parameters:
-    """Return a function's parameters, as the others here take them."""
+    """Return the parameters of a function."""
     return [(p.name, tuple(map(int, p.ty.shape)), str(p.ty.dtype)) for p in func.params]
 
 
 def random_arguments(
     workload: Workload, decision: Decision, parameters: Parameters
 ) -> tuple[list[Array], list[int]]:
-    """Return arguments for a candidate, equal for all decisions apart from the packing.
+    """Return arguments for a candidate, the same for all decisions except for the packing.
 
     Parameters
     ----------
     workload : Workload
         The layer.
     decision : Decision
-        Says how weights are packed.
+        Determines how weights are packed.
     parameters : sequence of (str, tuple of int, str)
-        The function's.
+        Parameters of the function.
 
     Returns
     -------
     arrays : list of ndarray
-        One per parameter; what the workload's type can hold. Sums of weighted inputs have variance
-        1; the output is NaN.
+        One per parameter, rounded to the workload's type. Sums of weighted inputs have variance 1;
+        the output is NaN.
     weights : list of int
-        Which arrays stay the same from one inference to the next.
+        Indices of the arrays that stay the same from one inference to the next.
     """
     rng = np.random.default_rng(0)
 
@@ -98,15 +98,15 @@ def random_arguments(
 
 
 def random_gates(shape: tuple[int, ...], dtype: str) -> Array:
-    """Return gates [pictures, inputs], drawn apart: all else is as in a layer without gates."""
+    """Return gates [images, inputs] from their own generator, so other arguments do not change."""
     return np.random.default_rng(1).random(shape, np.float32).astype(dtype)
 
 
 def tolerance(workload: Workload, outputs: int) -> float:
-    """Return how far apart two right results may be, as a share of the largest.
+    """Return how much two correct results may differ, as a share of the largest value.
 
-    Rounding errors of a sum grow like the root of the number of its terms. In float16 no more than
-    a few terms are added up before they come to float32 ones.
+    The rounding error of a sum grows with the square root of the number of terms. In float16, only
+    a few terms are accumulated before they are added to float32 sums.
     """
     terms = max(1.0, workload.flops / (2 * outputs))
     factor = 1 if workload.dtype == "float16" else 16
@@ -114,11 +114,11 @@ def tolerance(workload: Workload, outputs: int) -> float:
 
 
 def place_of(target: Target) -> Place:
-    """Return where a target's candidates run."""
+    """Return where the candidates of a target run."""
     if target.gpu is None:
         return Place()
     cache = target.gpu.l2_bytes
-    return Place(target.kind, 0 if cache >= _KEEPS_WEIGHTS else 2 * cache)
+    return Place(target.kind, 0 if cache >= _MIN_BYTES_FOR_WEIGHTS else 2 * cache)
 
 
 def measure(
@@ -134,19 +134,19 @@ def measure(
     Parameters
     ----------
     path : str
-        The library; its function is called `main`.
+        The library, with one function named `main`.
     workload : Workload
         What it computes.
     decision : Decision
-        How.
+        How it is computed.
     parameters : sequence of (str, tuple of int, str)
-        The function's.
+        Parameters of the function.
     reference : Path
-        See `check`.
+        As for `check`.
     target : Target
-        What it is compiled for.
+        The target that it is compiled for.
     """
     arguments, weights = random_arguments(workload, decision, parameters)
     allowed = tolerance(workload, arguments[-1].size)
     place = place_of(target)
-    return protocol.measure(Path(path), arguments, weights, reference, allowed, place)
+    return measure_candidate(Path(path), arguments, weights, reference, allowed, place)

@@ -1,4 +1,4 @@
-"""What earlier trials say of a candidate: learnt once, and then a feature of the cost model."""
+"""A model of earlier trials: trained once, its prediction is a feature of the cost model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mobilenet_tvm.schedules.base import Decision
 from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.target import Target
 
-#: Earlier measurements of layers: decisions and their seconds.
+#: Earlier measurements by layer: decisions and their times in seconds.
 Known = Mapping[Workload, Sequence[tuple[Decision, float]]]
 
 _ROUNDS = 100
@@ -20,18 +20,18 @@ _SETTINGS = {"max_depth": 6, "eta": 0.1, "nthread": 1}
 
 
 class Prior:
-    """Predicts throughputs, relative to the fastest decision of a layer, from earlier trials.
+    """Predicts throughput relative to the fastest decision of a layer, from earlier trials.
 
-    They come from other layers, machines or targets: the cost model learns how far to trust them.
-    As samples of that model, thousands of them would outweigh a layer's few, and would be learnt
-    again in each round.
+    The trials come from other layers, machines or targets, and the cost model learns how much to
+    trust the prediction. As samples of the cost model itself, thousands of them would outweigh the
+    few of a layer, and the model would be retrained on them in every round.
 
     Parameters
     ----------
     earlier : mapping of Target to mapping
         Trials by target and layer.
     seed : int
-        Of XGBoost.
+        Seed of XGBoost.
     """
 
     def __init__(self, earlier: Mapping[Target, Known], seed: int = 0) -> None:
@@ -51,11 +51,11 @@ class Prior:
 
     @property
     def known(self) -> bool:
-        """Whether there were any trials."""
+        """Whether there were any earlier trials."""
         return self._booster is not None
 
     def predict(self, candidates: Features) -> Table:
-        """Predict candidates, [candidates]; NaN without trials."""
+        """Return the predictions, [candidates]; NaN without earlier trials."""
         if self._booster is None:
             return np.full(len(candidates.values), np.nan, np.float32)
         rows = xgboost.DMatrix(candidates.columns(self._names))

@@ -1,4 +1,4 @@
-"""Reports the progress of tuning: an event for each candidate, and a plain printer of them."""
+"""Progress of tuning: an event per candidate, and a printer of events."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ class Event:
     decision : Decision
         The candidate.
     outcome : Measurement or Failure
-        What came of it.
+        The result of the trial.
     best : float or None
         The layer's shortest time so far, in seconds.
     layer, layers : int
-        The layer's place, from 1, and how many there are.
+        Index of the layer, from 1, and number of layers.
     trials, max_trials : int
-        How many candidates were tried, and how many may be.
+        Number of candidates tried so far, and the maximum.
     seconds : float
-        Since the start.
+        Time since the start.
     seconds_left : float
-        At this rate, at most.
+        Upper bound on the remaining time, at the current rate.
     total : float or None
-        The best times of all layers, each as often as it is called, in seconds; None before all
-        have one.
+        The best times of all layers, weighted by how often each is called, in seconds; None until
+        all have one.
     """
 
     workload: Workload
@@ -53,7 +53,7 @@ class Event:
     total: float | None
 
 
-#: Longer names of layers are cut, so that a line fits a terminal.
+#: Longer names of layers are truncated, so that a line fits a terminal.
 _MAX_NAME = 44
 
 
@@ -64,16 +64,16 @@ def _short(name: str) -> str:
 def line_printer(
     stream: TextIO, peak_gflops: float | None = None, every: float = 2.0
 ) -> Callable[[Event], None]:
-    """Return a function that prints each failure, and other events from time to time.
+    """Return a function that prints every failure, and other events at intervals.
 
     Parameters
     ----------
     stream : file
         A terminal or a log.
     peak_gflops : float, optional
-        The machine's peak, to print the share of it that is reached.
+        Peak of the machine, to print the share of it that is reached.
     every : float
-        Seconds between lines.
+        Seconds between lines of successful trials.
     """
     last = float("-inf")
 

@@ -1,4 +1,4 @@
-"""Keeps what tuning finds: every trial in a file of its own, each layer's best in the log."""
+"""Stores the results of tuning: each layer's best in the log, all trials in a file beside it."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _TRIALS = ".trials.jsonl"
 
 
 class Records:
-    """The records of one run of the tuner, and of those before it.
+    """The records of a tuning run and of earlier ones.
 
-    Every trial is written as soon as it is measured, and a layer's best when it is beaten. So a
-    killed run loses nothing, and the next one goes on where it stopped.
+    Each trial is written as soon as it is measured, and each new best of a layer to the log. So an
+    interrupted run loses nothing, and the next one continues where it stopped.
 
     Parameters
     ----------
     path : Path
-        The log, which need not exist; the trials are in `<name>.trials.jsonl` beside it.
+        The log, which need not exist; the trials are in `<name>.trials.jsonl` next to it.
     target : Target
-        What is tuned for.
+        The target to tune for.
     threads : int
-        How many share a layer.
+        Number of threads that compute a layer.
     device : str
-        Where it is measured, unless a measurement says itself.
+        Name of the device, unless a measurement names another.
     """
 
     def __init__(self, path: Path, target: Target, threads: int, device: str) -> None:
@@ -46,14 +46,14 @@ class Records:
 
     @property
     def known(self) -> Known:
-        """Earlier trials on this device with as many threads: not to be repeated."""
+        """Earlier trials on this device with this number of threads, which are not repeated."""
         return known_trials(
             [r for r in self.trials.records if (r.device, r.threads) == self._here], self._target
         )
 
     @property
     def earlier(self) -> dict[Target, Known]:
-        """Trials elsewhere, for other targets, or shipped: what the cost model starts from."""
+        """Trials on other devices or targets, and shipped ones; the cost model starts from them."""
         found: dict[Target, list[Record]] = defaultdict(list)
         found[self._target] = [
             r for r in self.trials.records if (r.device, r.threads) != self._here
@@ -63,7 +63,7 @@ class Records:
             other = PRESETS.get(path.name.removesuffix(_TRIALS))
             if other is None or path == self.trials.path:
                 continue
-            # The machine's own description is nearer to what was measured than the preset's.
+            # The description of this machine is closer to the measured one than the preset's.
             other = self._target if other.preset == self._target.preset else other
             found[other] += _read(path, other).records
         return {target: known_trials(records, target) for target, records in found.items()}
@@ -73,7 +73,7 @@ class Records:
         return self._device, self._threads
 
     def add(self, workload: Workload, decision: Decision, measurement: Measurement) -> None:
-        """Write a trial, and the log if it is the layer's best of this run."""
+        """Append a trial, also to the log if it is the layer's best of this run."""
         record = self._record(workload, decision, measurement)
         self.trials.append(record)
         best = self._best.get(workload)
@@ -81,16 +81,15 @@ class Records:
             self._best[workload] = record
             self.log.append(record)
 
-    def settle(self, last_word: dict[Workload, tuple[Decision, Measurement]] | None = None) -> None:
-        """Leave one record per layer in the log: the best of this run.
+    def settle(self, confirmed: dict[Workload, tuple[Decision, Measurement]] | None = None) -> None:
+        """Reduce the log to one record per layer: the best of this run.
 
         Parameters
         ----------
-        last_word : dict, optional
-            Best decisions as they were measured again at the end; the shortest of many times
-            is partly luck.
+        confirmed : dict, optional
+            Best decisions, remeasured at the end, since the shortest of many times is partly luck.
         """
-        for workload, (decision, measurement) in (last_word or {}).items():
+        for workload, (decision, measurement) in (confirmed or {}).items():
             self._best[workload] = self._record(workload, decision, measurement)
         if self._best:
             self.log.settle(self._best.values())
@@ -109,14 +108,14 @@ class Records:
 
 
 def read_trials(path: Path, target: Target | None = None) -> TuningLog:
-    """Read the trials beside a log, in the order of measuring; none where there is no file.
+    """Read the trials of a log in the order measured; none if there is no file.
 
     Parameters
     ----------
     path : Path
         The log.
     target : Target, optional
-        Whose trials to use. Without it, those of any preset.
+        The target whose trials to read. Default: those of any preset.
 
     Raises
     ------
@@ -131,7 +130,7 @@ def _read(path: Path, target: Target | None) -> TuningLog:
 
 
 def known_trials(records: Sequence[Record], target: Target) -> Known:
-    """Return what records of a target say, by layer."""
+    """Return the decisions and times in records of a target, by layer."""
     found: dict[Workload, list[tuple[Decision, float]]] = defaultdict(list)
     for record in records:
         workload = parse(record.workload)

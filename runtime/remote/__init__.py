@@ -1,1 +1,1 @@
-"""Boards that are somewhere else, over TVM's RPC: to serve as one, and to use one."""
+"""Boards over TVM's RPC: serving as one, and using one."""

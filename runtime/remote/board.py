@@ -1,7 +1,7 @@
-"""A session on a board: what a client may call, in a process of the session's own.
+"""The board's side of a session: the functions that a client may call, in a process of its own.
 
-TVM's runtime library speaks the protocol and calls the functions that are registered here. Those
-named as TVM's own server names them let TVM's clients use the board too.
+TVM's runtime library speaks the protocol and calls the functions that are registered here. Some
+have the names of those in TVM's own server, so that TVM's clients can use the board too.
 """
 
 from __future__ import annotations
@@ -32,25 +32,26 @@ from mobilenet_tvm.runtime.remote.marks import PREFIX, USER_ERROR
 from mobilenet_tvm.runtime.threads import Threads
 from mobilenet_tvm.targets.errors import UserError
 
-_LONGEST_MESSAGE = 500
+#: Maximum length of an error message that a client gets.
+_MAX_MESSAGE = 500
 
 
 def serve_session(connection: int, info: BoardInfo, folder: Path) -> None:
-    """Do what a client asks for until it closes the connection.
+    """Serve a client until it closes the connection.
 
     Parameters
     ----------
     connection : int
-        File descriptor of the socket, behind the handshake; it is closed.
+        File descriptor of the socket, after the handshake; it is closed in the end.
     info : BoardInfo
-        What this board is.
+        The board's description.
     folder : Path
-        For files of this session only.
+        Folder for files of this session only.
     """
     for name, function in _functions(info, folder).items():
         tvm_ffi.register_global_func(name, _marking_user_errors(function), override=True)
     loop = tvm_ffi.get_global_func("rpc.ServerLoop")
-    # In another thread, as `threads` lets a forked process's first thread have no workers.
+    # In another thread: in a forked process, `threads` allows the first one no workers.
     with ThreadPoolExecutor(1) as executor:
         executor.submit(loop, connection).result()
 
@@ -90,9 +91,9 @@ def _functions(info: BoardInfo, folder: Path) -> dict[str, Callable[..., Any]]:
 
 
 def uploads() -> Path:
-    """Return the folder of uploaded files, which all boards of a user on a machine share.
+    """Return the folder of uploaded files, which all of a user's boards on a machine share.
 
-    Each is named by the SHA-256 of its contents, with the suffix that the client gave it.
+    A file's name is the SHA-256 of its contents, with the suffix that the client gave it.
     """
     folder = cache_folder() / "uploads"
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +101,7 @@ def uploads() -> Path:
 
 
 def has_upload(name: str) -> bool:
-    """Tell whether a file was uploaded, and remember that it is still in use."""
+    """Return whether a file was uploaded, and mark it as recently used."""
     try:
         os.utime(uploads() / Path(name).name)
     except OSError:
@@ -109,12 +110,19 @@ def has_upload(name: str) -> bool:
 
 
 def store_upload(name: str, contents: bytes) -> None:
-    """Keep an uploaded file.
+    """Store an uploaded file.
+
+    Parameters
+    ----------
+    name : str
+        The SHA-256 of its contents, and a suffix.
+    contents : bytes
+        As they arrived.
 
     Raises
     ------
     UserError
-        If it is damaged, or there is no room.
+        If it is damaged, or cannot be written.
     """
     path = uploads() / Path(name).name
     if hashlib.sha256(contents).hexdigest() != path.stem:
@@ -127,7 +135,7 @@ def store_upload(name: str, contents: bytes) -> None:
 
 
 def _callable(model: Model) -> Any:
-    """Return a function from the bytes of a model's inputs to those of its outputs, in order."""
+    """Return a function that maps the bytes of a model's inputs to those of its outputs."""
 
     def call(*inputs: bytes) -> bytes:
         arrays = [
@@ -148,8 +156,8 @@ def _marking_user_errors(function: Callable[..., Any]) -> Callable[..., Any]:
         except UserError as error:
             raise RuntimeError(f"{USER_ERROR}{error}") from None
         except Exception as error:
-            # A client shows one line, and TVM's own errors have many.
+            # Clients show one line; TVM's errors have many.
             message = " ".join(f"{type(error).__name__}: {error}".split())
-            raise RuntimeError(message[:_LONGEST_MESSAGE]) from None
+            raise RuntimeError(message[:_MAX_MESSAGE]) from None
 
     return marked

@@ -345,7 +345,7 @@ def _connection_error(error: Exception, where: str) -> NoBoard:
         return NoBoard(
             f"the board at {where} has another version of TVM ({message.splitlines()[-1]})"
         )
-    return NoBoard(f"what listens at {where} is no board")
+    return NoBoard(f"what listens at {where} is not a board")
 
 
 def _sockets(host: str, port: int) -> dict[int, int]:

@@ -1,4 +1,4 @@
-"""What boards a tracker knows."""
+"""Lists the boards that a tracker knows."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class ListedBoard:
     Parameters
     ----------
     key : str
-        What kind of board it is.
+        The key for its kind of board.
     address : str
         Where it listens, as ``HOST:PORT``.
     busy : bool, optional
-        Whether a client has it; None where a server of TVM's own does not tell.
+        Whether a client uses it; None for TVM's own servers, which do not report it.
     info : BoardInfo
-        What it says of itself.
+        Its description of itself.
     """
 
     key: str
@@ -43,12 +43,12 @@ def list_boards(tracker: str) -> list[ListedBoard]:
     Returns
     -------
     list of ListedBoard
-        By key, then by name.
+        Sorted by key, then by name.
 
     Raises
     ------
     NoBoard
-        If there is no tracker.
+        If no tracker answers.
     """
     host, port = split_host_port(tracker)
     try:

@@ -1,4 +1,4 @@
-"""What can go wrong with a board; the messages are for the user."""
+"""Errors of boards, with messages for the user."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from mobilenet_tvm.targets.errors import UserError
 
 
 class BoardError(UserError):
-    """A board reports an error of what it was asked to do; its session goes on."""
+    """What a board was asked to do failed there; the session goes on."""
 
 
 class BoardCrashed(UserError):  # noqa: N818
-    """The code that a board ran ended its session; the board takes others."""
+    """The code that a board ran ended its session; the board accepts new ones."""
 
 
 class BoardTimeout(UserError):  # noqa: N818
@@ -22,4 +22,4 @@ class BoardLost(UserError):  # noqa: N818
 
 
 class NoBoard(UserError):  # noqa: N818
-    """There is no free board at an address."""
+    """No board is free at an address, or none answers there."""

@@ -1,4 +1,4 @@
-"""What a board is, as it tells of itself."""
+"""A board's description of itself."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from mobilenet_tvm.targets.presets import native
 
 @dataclass(frozen=True)
 class BoardInfo:
-    """What is known of a board.
+    """The description of a board.
 
     Parameters
     ----------
     name : str
-        Its own, such as the machine's host name.
+        Its name; by default the machine's host name.
     machine : str
-        What people call such a machine.
+        The machine's name, such as ``"Raspberry Pi 4 Model B Rev 1.4"``.
     architecture : str
-        As `uname -m` prints it; empty where a server of TVM's own does not tell.
+        As `uname -m` prints it; empty if one of TVM's own servers does not report it.
     features : frozenset of str, optional
-        Of its CPU, spelled as Linux spells them; None where a server of TVM's own does not tell.
+        CPU features, as Linux spells them; None for TVM's own servers, which do not report them.
     target : str
-        The preset that fits it best; empty where none does.
+        The preset that fits it best; empty if none does.
     cores : int
-        Logical CPUs that it may use.
+        Number of logical CPUs that it may use.
     threads : int
         How many threads suit a MobileNet there.
     memory_bytes : int
-        Installed memory.
+        Size of its memory, in bytes.
     versions : mapping
-        Package to version, of those that serve.
+        Versions of the packages that serve, by name.
     """
 
     name: str
@@ -57,7 +57,7 @@ class BoardInfo:
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """Return the name, and the machine where it is known."""
+        """Return the name, and the machine if it is known."""
         return f"{self.name} ({self.machine})" if self.machine else self.name
 
     @classmethod
@@ -67,7 +67,7 @@ class BoardInfo:
         Parameters
         ----------
         name : str, optional
-            The host name by default.
+            Its name. Default: the host name.
         """
         import numpy
         import tvm_ffi
@@ -93,34 +93,34 @@ class BoardInfo:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the facts as JSON's types."""
+        """Return the description as JSON's types."""
         features = None if self.features is None else sorted(self.features)
         return vars(self) | {"features": features, "versions": dict(self.versions)}
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> BoardInfo:
-        """Read what `to_dict` gave, perhaps of another version."""
+        """Read what `to_dict` returned, possibly in another version."""
         known = {name: facts[name] for name in cls.__dataclass_fields__ if name in facts}
         if known.get("features") is not None:
             known["features"] = frozenset(known["features"])
         return cls(**{"name": "?", **known})
 
     def require(self, machine: str, features: Collection[str], what: str) -> None:
-        """Make sure that the board can run some code.
+        """Check that the board can run some code, as far as it describes itself.
 
         Parameters
         ----------
         machine : str
-            The architecture that the code is for.
+            The code's architecture.
         features : collection of str
-            Those that it uses.
+            The CPU features that it uses.
         what : str
-            What it is, for the message.
+            What it is, for the error message.
 
         Raises
         ------
         UserError
-            If it is known that the board cannot.
+            If the board cannot run it.
         """
         if self.architecture and machine != self.architecture:
             raise UserError(

@@ -1,4 +1,4 @@
-"""Listens for connections; where others than this machine can make them, with a warning."""
+"""Listens for connections, and warns if other machines can make them."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ LOOPBACK = "127.0.0.1"
 
 
 def listen(host: str, ports: Iterable[int]) -> socket.socket:
-    """Listen for connections, and warn where others than this machine can make them.
+    """Listen for connections, and warn if other machines can make them.
 
     Parameters
     ----------
     host : str
-        The address.
+        The address to listen on.
     ports : iterable of int
-        They are tried in turn; 0 is any free one.
+        Ports to try in turn; 0 is any free one.
 
     Returns
     -------
     socket
-        Listening at the first port that is free.
+        Listening on the first free port.
 
     Raises
     ------
     UserError
-        If that is not possible.
+        If the address cannot be used, or no port is free.
     """
     ports = list(ports)
     for port in ports:
@@ -44,13 +44,13 @@ def listen(host: str, ports: Iterable[int]) -> socket.socket:
             if error.errno == errno.EADDRINUSE and port != ports[-1]:
                 continue
             raise UserError(
-                f"{join_host_port(host, port)}: cannot be listened at ({error.strerror}); "
+                f"cannot listen on {join_host_port(host, port)} ({error.strerror}); "
                 "give another --host or --port"
             ) from None
         where = join_host_port(host, listener.getsockname()[1])
         if not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
             _LOGGER.warning(
-                "warning: TVM's RPC has no authentication: whoever reaches %s can run code here as "
+                "warning: TVM's RPC has no authentication: anyone who can reach %s can run code as "
                 "this user; an SSH tunnel to loopback is safe (see the README)",
                 where,
             )

@@ -1,10 +1,10 @@
-"""Names and marks by which a board and its client understand each other over TVM's RPC."""
+"""Names and prefixes that a board and its clients agree on."""
 
-#: Begins the name of each function that only this project's boards have.
+#: Prefix of the names of functions that only this project's boards have.
 PREFIX = "mobilenet_tvm.board."
 
-#: Before the message of a `UserError`. TVM sends an error's message, and not its type.
+#: Prefix of a `UserError`'s message, since TVM does not transmit the type of an error.
 USER_ERROR = "UserError: "
 
-#: Before the reason, where a session's process was ended by the code that it ran.
+#: Prefix of the reason why the code that a session ran ended its process.
 CRASHED = "SessionCrashed: "

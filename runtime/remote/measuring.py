@@ -1,4 +1,4 @@
-"""What a host and a board say to each other about measuring one candidate."""
+"""Requests to measure a candidate on a board, and the board's answers."""
 
 from __future__ import annotations
 
@@ -10,34 +10,40 @@ from typing import Any
 
 import numpy as np
 
-from mobilenet_tvm.runtime.measure import Failure, Measurement, Place, measure, pinned_threads
+from mobilenet_tvm.runtime.measure import (
+    Failure,
+    Measurement,
+    Place,
+    measure_candidate,
+    pinned_threads,
+)
 from mobilenet_tvm.runtime.remote.marks import PREFIX
 from mobilenet_tvm.runtime.threads import Threads
 
-#: By this name a board has `answer`.
+#: The name of the function on the board that answers requests.
 FUNCTION = f"{PREFIX}measure"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a board is to measure; files are named as they were uploaded.
+    """A request to measure a candidate. Files are named as they were uploaded.
 
     Parameters
     ----------
     library : str
         The candidate.
     arguments : sequence of str
-        Its arguments but the output, as numpy stores arrays.
+        Its arguments except the output, as `.npy` files.
     weights : sequence of int
-        Which of them stay the same from one inference to the next.
+        Indices of the arguments that stay the same from one inference to the next.
     reference : str
-        The right result.
+        The correct result, as a `.npy` file.
     allowed : float
-        How far apart two right results may be, as a share of the largest value.
+        Maximum difference from it, as a fraction of the largest value.
     threads : int
-        How many share the layer.
+        How many threads share the layer.
     place : Place
-        Where on the board it runs.
+        The board's CPU, or one of its GPUs.
     """
 
     library: str
@@ -50,22 +56,22 @@ class Request:
 
     @classmethod
     def from_json(cls, text: str) -> Request:
-        """Read what `to_json` gave."""
+        """Read what `to_json` returned."""
         facts = json.loads(text)
         return cls(**facts | {"place": Place(**facts["place"])})
 
     def to_json(self) -> str:
-        """Return it as a board takes it."""
+        """Return the request as the text that is sent."""
         return json.dumps(asdict(self))
 
 
 def answerer(locate: Callable[[str], Path]) -> Callable[[str], str]:
-    """Return the function that a board offers as `FUNCTION`.
+    """Return the function that a board registers as `FUNCTION`.
 
     Parameters
     ----------
     locate : callable
-        Returns where an uploaded file lies.
+        Returns the path of an uploaded file.
     """
     pinned: Threads | None = None
 
@@ -73,13 +79,13 @@ def answerer(locate: Callable[[str], Path]) -> Callable[[str], str]:
         nonlocal pinned
         asked = Request.from_json(request)
         if pinned is None:
-            # Once: one session has one number of threads.
+            # Once, since a session keeps its number of threads.
             pinned = pinned_threads(asked.threads, asked.place.kind)
         reference = locate(asked.reference)
         output = np.full_like(np.load(reference), np.nan)
         arguments = [*(np.load(locate(name)) for name in asked.arguments), output]
         outcome = pinned.call(
-            measure,
+            measure_candidate,
             locate(asked.library),
             arguments,
             asked.weights,
@@ -93,17 +99,22 @@ def answerer(locate: Callable[[str], Path]) -> Callable[[str], str]:
 
 
 def read_answer(text: Any) -> Measurement | Failure:
-    """Read what a board has answered.
+    """Read a board's answer.
 
     Parameters
     ----------
     text : str
-        Nothing in it is trusted.
+        The answer, which is not trusted.
+
+    Returns
+    -------
+    Measurement or Failure
+        What the board found.
 
     Raises
     ------
     ValueError
-        If it is no answer to a request.
+        If the text is not an answer, or its times are impossible.
     """
     row = json.loads(str(text))
     if isinstance(row, dict) and row.keys() == {"kind", "reason"}:
@@ -113,7 +124,7 @@ def read_answer(text: Any) -> Measurement | Failure:
         found = Measurement(seconds, minimum, spread, int(row["repeats"]))
     except (KeyError, OverflowError, TypeError):
         raise ValueError("no times") from None
-    # In a form that refuses NaN.
+    # Written so that NaN fails.
     if not (0 < found.minimum <= found.seconds < 1e6 and found.spread >= 0 < found.repeats):
         raise ValueError("impossible times")
     return found

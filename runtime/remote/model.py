@@ -1,4 +1,4 @@
-"""A model on a board: the same call as for one in this process."""
+"""Models on boards, which are called like models in this process."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from mobilenet_tvm.runtime.remote.marks import PREFIX
 
 
 class RemoteModel(BaseModel):
-    """A compiled model on a board; `Session.load` makes it.
+    """A compiled model on a board; get it by `Session.load`.
 
-    The board loads the artifact as this machine would. A call is one message there, with the
-    inputs, and one back, with the outputs.
-
-    Attributes
-    ----------
-    session : Connection
-        The board's.
+    The board loads the artifact as this machine would. A call sends one message with the inputs,
+    and receives one with the outputs.
 
     Parameters
     ----------
     session : Connection
-        The board's.
+        The session with the board.
     path : Path
-        The artifact here.
+        The artifact, on this machine.
     threads : int, optional
-        See `load`.
+        See `runtime.load`.
+
+    Attributes
+    ----------
+    session : Connection
+        The session with the board.
 
     Raises
     ------
     UserError
-        If the file is no artifact, or the board cannot run it.
+        If the file is not an artifact, or the board cannot run it.
     """
 
     def __init__(self, session: Connection, path: Path, threads: int | None) -> None:
@@ -77,12 +77,12 @@ class RemoteModel(BaseModel):
         return f"{device} board {self.session.board}"
 
     def measure_latency(self, rounds: int = 100) -> Latency:
-        """Time calls on the board itself; the network has no part in them.
+        """Time calls on the board itself, without the network.
 
         Parameters
         ----------
         rounds : int
-            How many calls are timed.
+            Number of timed calls.
 
         Returns
         -------
@@ -92,12 +92,17 @@ class RemoteModel(BaseModel):
         return Latency(np.array(self._ask("bench", rounds)))
 
     def measure_round_trip(self, rounds: int = 20) -> Latency:
-        """Time calls from here: inputs to the board, the model, and outputs back.
+        """Time calls from this machine, including the transfer of inputs and outputs.
 
         Parameters
         ----------
         rounds : int
-            How many calls are timed, after one that is not.
+            Number of timed calls, after one that is not timed.
+
+        Returns
+        -------
+        Latency
+            See `bench.measure_latency`.
         """
         inputs = list(random_inputs(self).values())
         self(*inputs)
@@ -109,7 +114,7 @@ class RemoteModel(BaseModel):
         return Latency(np.array(seconds))
 
     def profile(self, rounds: int = 30) -> list[CallTime]:
-        """Time each call of the network on the board itself; see `profile.profile`."""
+        """Time each call of a function in the network, on the board; see `profile.profile`."""
         return [
             CallTime(function, np.array(seconds))
             for function, seconds in self._ask("profile", rounds)

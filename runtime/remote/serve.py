@@ -1,7 +1,7 @@
-"""Makes this machine a board: waits for clients, runs each one's session in a process of its own.
+"""Makes this machine a board: waits for clients, and runs each session in a process of its own.
 
-This file also lies in the folder for boards that ``mobilenet-tvm bundle`` makes. It needs NumPy,
-tvm-ffi and TVM's runtime library. The process that waits never runs a client's code, so that no
+This file is also in the folder for boards that ``mobilenet-tvm bundle --board`` makes. It needs
+NumPy, tvm-ffi and TVM's runtime library. The process that waits never runs a client's code, so no
 such code can end it.
 """
 
@@ -49,24 +49,24 @@ from mobilenet_tvm.targets.errors import UserError, WrongUseError
 
 _LOGGER = logging.getLogger(__name__)
 
-#: Where boards listen by default: at the first of these ports that is free.
+#: Boards listen by default on the first of these ports that is free.
 PORTS = range(9090, 9190)
 
-#: The most seconds that a session may last, where its client asks for no limit or a later one.
+#: Maximum seconds of a session, unless its client asks for less.
 SESSION_LIMIT = 3600.0
 
 #: Seconds to wait for a client's handshake, and for a tracker's answer.
-_HANDSHAKE, _ANSWER = 3.0, 5.0
-#: Seconds between two looks at the tracker, and between two attempts to reach it.
-_LOOK, _RETRY = 2.0, 1.0
-#: Seconds after which an offer that was taken, but not used, is made anew.
-_UNUSED = 6.0
-#: Seconds that a session's process may go on when its client is gone.
-_GRACE = 1.0
-#: Seconds between two looks at a session's process, whose end is noticed at once all the same.
-_WATCH = 1.0
+_HANDSHAKE_TIMEOUT, _TRACKER_TIMEOUT = 3.0, 5.0
+#: Seconds between two polls of the tracker, and between two attempts to reach it.
+_POLL_INTERVAL, _RETRY_INTERVAL = 2.0, 1.0
+#: Seconds after which an offer that was taken but not used is renewed.
+_OFFER_TIMEOUT = 6.0
+#: Seconds that a session's process may go on after its client is gone.
+_GRACE_PERIOD = 1.0
+#: Seconds between two checks of a session's process; its end is noticed at once in any case.
+_WATCH_INTERVAL = 1.0
 
-# From Linux' include/uapi/linux/prctl.h.
+# From Linux's include/uapi/linux/prctl.h.
 _PR_SET_PDEATHSIG = 1
 
 
@@ -77,17 +77,17 @@ class ServeOptions:
     Parameters
     ----------
     host : str
-        The address to listen at. Whoever reaches it can run code here.
+        The address to listen on. Anyone who can reach it can run code here.
     port : int, optional
-        0 for any free one; by default the first of `PORTS` that is free.
+        The port; 0 for any free one. Default: the first of `PORTS` that is free.
     tracker : (str, int), optional
-        Host and port of the tracker to register at; sessions then come through it only.
+        Host and port of the tracker to register at; then only its clients get sessions.
     key : str
-        What kind of board this is, for the tracker.
+        The tracker's key for this kind of board.
     name : str, optional
-        The board's own name; the host name by default.
+        The board's name. Default: the host name.
     session_limit : float
-        The most seconds that a session may last.
+        Maximum seconds of a session.
     """
 
     host: str = LOOPBACK
@@ -98,7 +98,7 @@ class ServeOptions:
     session_limit: float = SESSION_LIMIT
 
     def __post_init__(self) -> None:
-        """Check what does not fit together.
+        """Check that the options fit together.
 
         Raises
         ------
@@ -117,16 +117,16 @@ def serve(options: ServeOptions) -> None:
     Parameters
     ----------
     options : ServeOptions
-        How.
+        How to serve.
 
     Raises
     ------
     UserError
-        If the address cannot be listened at, or TVM's runtime is missing.
+        If it cannot listen on the address, or TVM's runtime is missing.
     """
-    # Before any session, so that each one's process has it as soon as it is forked.
+    # Before any session, so that forked processes already have it.
     load_runtime()
-    # NumPy's BLAS has threads, and is made for forks; nothing else here has any.
+    # The only threads here are those of NumPy's BLAS, which is made for forks.
     warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
     ports = PORTS if options.port is None else [options.port]
     server = _Server(listen(options.host, ports), options)
@@ -148,18 +148,18 @@ class _Server:
         self._port = int(listener.getsockname()[1])
         self._link: TrackerLink | None = None
         self._next_attempt = 0.0
-        self._away = False
-        # What a client must know; None while no session is offered.
+        self._tracker_lost = False
+        # What a client has to present; None while no session is offered.
         self._match_key: str | None = None if options.tracker else ""
         self._taken_since: float | None = None
         self._session: int | None = None
 
     def run(self) -> NoReturn:
-        """Run one session after the other."""
+        """Run sessions, one after the other."""
         options = self._options
         where = join_host_port(options.host, self._port)
         through = f", key {options.key}" if options.key else ""
-        _LOGGER.info("board %s listens at %s%s", self.info, where, through)
+        _LOGGER.info("board %s listens on %s%s", self.info, where, through)
         while True:
             connection, client, limit = self._accept()
             with connection:
@@ -168,14 +168,14 @@ class _Server:
                 try:
                     end = self._run_session(connection, limit)
                 except OSError as error:
-                    end = f"not possible ({error})"
+                    end = f"failed ({error})"
                 _LOGGER.info("session of %s, %.1f s: %s", client, time.monotonic() - began, end)
             with suppress(OSError):
                 prune(uploads())
             self._announce(busy=False)
 
     def close(self) -> None:
-        """End what runs."""
+        """End the current session, and stop listening."""
         self._kill_session()
         self._listener.close()
         if self._link is not None:
@@ -185,7 +185,7 @@ class _Server:
         """Wait for a client; return its connection, its address and its session's limit."""
         while True:
             self._offer()
-            period = _LOOK if self._link else _RETRY
+            period = _POLL_INTERVAL if self._link else _RETRY_INTERVAL
             wait = period if self._options.tracker else None
             if not select.select([self._listener], [], [], wait)[0]:
                 continue
@@ -201,9 +201,9 @@ class _Server:
             connection.close()
 
     def _shake_hands(self, connection: socket.socket) -> float | None:
-        """Return the limit of the client's session; None where it is no client of this board."""
+        """Return the limit of the client's session; None if it is not a client of this board."""
         try:
-            connection.settimeout(_HANDSHAKE)
+            connection.settimeout(_HANDSHAKE_TIMEOUT)
             if receive_int(connection) != SESSION_MAGIC:
                 raise WrongPeerError("not TVM's RPC")
             name, *given = receive_text(connection).split() or [""]
@@ -213,7 +213,7 @@ class _Server:
             send_int(connection, SESSION_MAGIC)
             send_text(connection, f"server:{self._options.key}")
         except OSError as error:
-            _LOGGER.info("turned a connection away (%s)", error)
+            _LOGGER.info("rejected a connection (%s)", error)
             return None
         limit = self._options.session_limit
         for option in given:
@@ -224,25 +224,25 @@ class _Server:
         return limit
 
     def _offer(self) -> None:
-        """See to it that the tracker knows this board and can give it away."""
+        """Make sure that the tracker knows this board, and can assign it to a client."""
         now = time.monotonic()
         tracker = self._options.tracker
         if tracker is None or (self._link is None and now < self._next_attempt):
             return
         try:
             if self._link is None:
-                self._link = TrackerLink(*tracker, timeout=_ANSWER)
+                self._link = TrackerLink(*tracker, timeout=_TRACKER_TIMEOUT)
                 self._match_key = None
                 self._describe(self._link, busy=False)
-                if self._away:
+                if self._tracker_lost:
                     _LOGGER.info("the tracker is back")
-                self._away = False
+                self._tracker_lost = False
             if self._match_key is not None:
                 if self._match_key in self._link.offered():
                     self._taken_since = None
                 elif self._taken_since is None:
                     self._taken_since = now
-                elif now - self._taken_since > _UNUSED:
+                elif now - self._taken_since > _OFFER_TIMEOUT:
                     self._match_key = None
             if self._match_key is None:
                 match_key = f"{self._options.key}:{random.random()}"  # noqa: S311
@@ -252,7 +252,7 @@ class _Server:
             self._lose_tracker(error)
 
     def _announce(self, busy: bool) -> None:
-        """Tell the tracker, where there is one, what this board does."""
+        """Tell the tracker, if there is one, whether this board is busy."""
         if self._link is None:
             return
         try:
@@ -265,26 +265,26 @@ class _Server:
         link.describe({**facts, "busy": busy, "board": self.info.to_dict()})
 
     def _address(self) -> str | None:
-        """Return the address that clients are told; None for the one that the tracker sees."""
+        """Return the address for clients; None for the one that the tracker sees."""
         return None if self._options.host in ("0.0.0.0", "::") else self._options.host  # noqa: S104
 
     def _lose_tracker(self, error: OSError) -> None:
         if self._link is not None:
             self._link.close()
         self._link = None
-        self._next_attempt = time.monotonic() + _RETRY
-        if not self._away:
+        self._next_attempt = time.monotonic() + _RETRY_INTERVAL
+        if not self._tracker_lost:
             assert self._options.tracker is not None  # noqa: S101
             where = join_host_port(*self._options.tracker)
-            _LOGGER.info("no tracker at %s (%s); trying again and again", where, error)
-        self._away = True
+            _LOGGER.info("no tracker answers at %s (%s); trying again", where, error)
+        self._tracker_lost = True
 
     def _run_session(self, connection: socket.socket, limit: float) -> str:
-        """Run a session in a process of its own; return how it ended."""
+        """Run a session in a process of its own, and return how it ended."""
         connection.settimeout(None)
         _notice_vanished_clients(connection)
         with tempfile.TemporaryDirectory(prefix="mobilenet-tvm-session-") as folder:
-            # The process's end closes its end of the pipe.
+            # When the process ends, its end of the pipe is closed.
             ended, alive = os.pipe()
             try:
                 try:
@@ -319,7 +319,7 @@ class _Server:
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             with suppress(OSError):
-                # Where memory runs out, the kernel ends this process and no other.
+                # If memory runs out, the kernel ends this process and no other.
                 Path("/proc/self/oom_score_adj").write_text("1000")
             self._listener.close()
             if self._link is not None:
@@ -334,14 +334,14 @@ class _Server:
             os._exit(status)
 
     def _watch(self, connection: socket.socket, ended: int, limit: float) -> int | str:
-        """Wait for the end of a session's process; return its status, or why it must be killed."""
+        """Wait until a session's process ends; return its status, or why it has to be killed."""
         assert self._session is not None  # noqa: S101
         deadline, reason = time.monotonic() + limit, f"it reached its limit of {limit:g} s"
         poller = select.poll()
         poller.register(ended, select.POLLIN)
         poller.register(connection, select.POLLRDHUP)
         while True:
-            wait = min(_WATCH, deadline - time.monotonic())
+            wait = min(_WATCH_INTERVAL, deadline - time.monotonic())
             events = dict(poller.poll(max(0, 1000 * wait)))
             process, status = os.waitpid(self._session, os.WNOHANG)
             if process:
@@ -350,8 +350,8 @@ class _Server:
             now = time.monotonic()
             if connection.fileno() in events:
                 poller.unregister(connection)
-                if now + _GRACE < deadline:
-                    deadline, reason = now + _GRACE, "its client is gone"
+                if now + _GRACE_PERIOD < deadline:
+                    deadline, reason = now + _GRACE_PERIOD, "its client is gone"
             if now >= deadline:
                 return reason
 
@@ -366,7 +366,7 @@ class _Server:
 
 
 def _notice_vanished_clients(connection: socket.socket) -> None:
-    """Let the kernel end a connection whose other end was switched off, within half a minute."""
+    """Make the kernel end the connection of a client that was switched off, within 30 seconds."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
@@ -375,7 +375,7 @@ def _notice_vanished_clients(connection: socket.socket) -> None:
 
 
 def _tell(connection: socket.socket, message: str) -> None:
-    """Answer a client in the place of its session's process."""
+    """Answer a client in place of its session's process."""
     connection.setblocking(False)
     with suppress(Exception):
         tvm_ffi.get_global_func("rpc.ReturnException")(connection.fileno(), message)
@@ -388,11 +388,11 @@ def _interrupt(*_: Any) -> None:
 def main() -> None:
     """Parse the command line and serve; exit with status 1 on an error."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tracker", metavar="HOST:PORT", help="the tracker to register at")
-    parser.add_argument("--key", default="", help="what kind of board this is, for the tracker")
-    parser.add_argument("--host", default=LOOPBACK, help="the address to listen at")
-    parser.add_argument("--port", type=int, help="0 for any free one")
-    parser.add_argument("--name", help="the board's name; the host name by default")
+    parser.add_argument("--tracker", metavar="HOST:PORT", help="tracker to register at")
+    parser.add_argument("--key", default="", help="the tracker's key for this board")
+    parser.add_argument("--host", default=LOOPBACK, help="address to listen on")
+    parser.add_argument("--port", type=int, help="port; 0 for any free one")
+    parser.add_argument("--name", help="the board's name (default: the host name)")
     parser.add_argument("--session-limit", type=float, default=SESSION_LIMIT, metavar="SECONDS")
     given = vars(parser.parse_args())
     for number in (signal.SIGINT, signal.SIGTERM):

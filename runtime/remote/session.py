@@ -88,8 +88,8 @@ class Session(Connection):
         Raises
         ------
         UserError
-            If the file is no artifact, or damaged, or compiled for another architecture or a
-            CPU with features that the board's lacks. Nothing of the file has run then.
+            If the file is not an artifact, is damaged, or was compiled for another architecture or
+            for CPU features that the board's CPU lacks; none of its code has run then.
         """
         if threads is not None and threads < 1:
             raise UserError(f"threads={threads}; give 1 or more")
@@ -124,7 +124,7 @@ class Session(Connection):
 def connect(
     address: Address | str, priority: int = 1, timeout: float = 3600.0, wait: float = WAIT
 ) -> Session:
-    """Take a board to load models on it; see `Session.open`."""
+    """Take a board to load models on it; for the parameters see `Session.open`."""
     return Session.open(address, priority, timeout, wait)
 
 

@@ -1,4 +1,4 @@
-"""Reaches a board's loopback through the system's ssh."""
+"""Opens tunnels to boards through the system's ssh."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from contextlib import contextmanager
 from mobilenet_tvm.runtime.address import Address
 from mobilenet_tvm.runtime.remote.errors import NoBoard
 
-#: The port of the board's loopback at which it serves.
+#: The port on the board's loopback where it serves.
 PORT = 9090
 
-_TIMEOUT = 30.0
+#: Seconds in which ssh has to set the tunnel up, and between two checks whether it has.
+_TIMEOUT, _POLL_INTERVAL = 30.0, 0.05
 
 
 @contextmanager
 def tunnel(place: Address) -> Iterator[int]:
-    """Keep a tunnel open to the board's loopback.
+    """Keep a tunnel open to a board's loopback.
 
     Parameters
     ----------
     place : Address
-        Whom to log in as, where.
+        The board's SSH server, and the user to log in as.
 
     Yields
     ------
     int
-        The port of this machine's loopback that leads there.
+        The port on this machine's loopback that leads to the board's.
 
     Raises
     ------
     NoBoard
-        If ssh cannot log in without a question, or set the tunnel up.
+        If ssh cannot log in without asking, or cannot set the tunnel up.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -54,7 +55,7 @@ def tunnel(place: Address) -> Iterator[int]:
                 stderr=complaints,
             )
         except OSError:
-            raise NoBoard("there is no ssh here; install OpenSSH's client") from None
+            raise NoBoard("ssh is not installed; install OpenSSH's client") from None
         try:
             deadline = time.monotonic() + _TIMEOUT
             while not _listens(port):
@@ -63,9 +64,9 @@ def tunnel(place: Address) -> Iterator[int]:
                     said = complaints.read().decode(errors="replace").strip().splitlines()
                     raise NoBoard(
                         f"ssh does not reach {place} ({said[-1] if said else 'no answer'}); "
-                        f"'ssh {' '.join(login)}' has to work without a question"
+                        f"'ssh {' '.join(login)}' has to work without asking anything"
                     )
-                time.sleep(0.05)
+                time.sleep(_POLL_INTERVAL)
             yield port
         finally:
             process.terminate()
@@ -73,7 +74,7 @@ def tunnel(place: Address) -> Iterator[int]:
 
 
 def _listens(port: int) -> bool:
-    """Tell whether something listens at a port of the loopback, without connecting to it."""
+    """Return whether something listens on a loopback port, without connecting to it."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,4 +1,4 @@
-"""Runs TVM's tracker: it knows which boards there are, and gives free ones to those who wait."""
+"""Runs TVM's tracker, which knows the boards and assigns free ones to waiting clients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mobilenet_tvm.targets.errors import UserError
 
 _LOGGER = logging.getLogger(__name__)
 
-#: Where trackers listen by default; TVM's own default too.
+#: Where trackers listen by default, as TVM's own do.
 PORT = 9190
 
 
@@ -24,16 +24,16 @@ def run_tracker(
     Parameters
     ----------
     host : str
-        The address to listen at. Whoever reaches it can take boards, and so run code on them.
+        The address to listen on. Anyone who can reach it can take boards, and run code on them.
     port : int
-        0 for any free one.
+        The port; 0 for any free one.
     on_ready : callable, optional
-        Gets host and port as soon as boards and clients can come.
+        Called with host and port when boards and clients can connect.
 
     Raises
     ------
     UserError
-        If the address cannot be listened at, or TVM or tornado is not installed.
+        If it cannot listen on the address, or TVM or tornado is not installed.
     """
     try:
         from tvm.rpc.tracker import TrackerServerHandler
@@ -41,14 +41,15 @@ def run_tracker(
         raise UserError(
             f"the tracker needs TVM and tornado ({error}); run: pip install mobilenet-tvm"
         ) from None
-    # After its own line on a connection that is no client's, an exception is logged once more.
+    # The tracker logs a line about a connection that is not a client's; asyncio would log the
+    # exception again.
     logging.getLogger("asyncio").addFilter(lambda record: record.exc_info is None)
     asyncio.set_event_loop(asyncio.new_event_loop())
     with listen(host, [port]) as listener:
         where = listener.getsockname()[1]
-        # Nobody can stop it by its protocol: the key for that is never told.
+        # The protocol's way to stop a tracker needs a key, which nobody is given.
         tracker = TrackerServerHandler(listener, object())
-        _LOGGER.info("tracker listens at %s", join_host_port(host, where))
+        _LOGGER.info("tracker listens on %s", join_host_port(host, where))
         if on_ready is not None:
             on_ready(host, where)
         try:

@@ -1,7 +1,7 @@
-"""TVM's RPC as far as Python speaks it here: the handshake of a session, a tracker's messages.
+"""The parts of TVM's RPC in Python: the handshake of a session, and the messages of trackers.
 
-The sessions themselves are spoken by TVM's runtime library on both ends, and trackers are TVM's
-own. Numbers are little-endian int32 throughout.
+TVM's runtime library speaks the rest of a session's protocol at both ends, and trackers are TVM's
+own. Numbers are little-endian int32.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ SESSION_MAGIC, MISMATCH = 0xFF271, 0xFF271 + 2
 _TRACKER_MAGIC = 0x2F271
 _SUCCESS, _PUT, _REQUEST, _UPDATE_INFO, _SUMMARY, _PENDING = 0, 3, 4, 5, 6, 7
 
-#: A tracker's messages and a session's keys are short; what is longer is something else's.
-_LONGEST_MESSAGE, _LONGEST_KEY = 1 << 24, 1 << 12
+#: Maximum sizes in bytes of a tracker's messages and of keys: longer ones are of another protocol.
+_MAX_MESSAGE, _MAX_KEY = 1 << 24, 1 << 12
 
 _INT = struct.Struct("<i")
 
 
 class WrongPeerError(OSError):
-    """What is at the other end speaks another protocol."""
+    """The other end speaks another protocol."""
 
 
 def receive(connection: socket.socket, size: int) -> bytes:
-    """Read so many bytes.
+    """Read a number of bytes.
 
     Raises
     ------
     OSError
-        If the connection ends before, or its time is up.
+        If the connection ends before, or times out.
     """
     parts = []
     while size:
@@ -56,19 +56,19 @@ def send_int(connection: socket.socket, value: int) -> None:
     connection.sendall(_INT.pack(value))
 
 
-def receive_text(connection: socket.socket, longest: int = _LONGEST_KEY) -> str:
-    """Read a text behind its length in bytes."""
+def receive_text(connection: socket.socket, max_size: int = _MAX_KEY) -> str:
+    """Read a text, preceded by its length in bytes."""
     size = receive_int(connection)
-    if not 0 <= size <= longest:
+    if not 0 <= size <= max_size:
         raise WrongPeerError(f"a message of {size} bytes")
     try:
         return receive(connection, size).decode()
     except UnicodeDecodeError:
-        raise WrongPeerError("a message that is no text") from None
+        raise WrongPeerError("a message that is not text") from None
 
 
 def send_text(connection: socket.socket, text: str) -> None:
-    """Write a text behind its length in bytes."""
+    """Write a text, preceded by its length in bytes."""
     encoded = text.encode()
     connection.sendall(_INT.pack(len(encoded)) + encoded)
 
@@ -81,13 +81,13 @@ class TrackerLink:
     host, port : str, int
         Where it listens.
     timeout : float
-        Seconds after which it counts as gone.
+        Seconds in which it has to answer.
 
     Raises
     ------
     OSError
         From here and from every method: if the tracker cannot be reached, does not answer in
-        time, or is none (`WrongPeerError`).
+        time, or is not a tracker (`WrongPeerError`).
     """
 
     def __init__(self, host: str, port: int, timeout: float = 10.0) -> None:
@@ -115,7 +115,7 @@ class TrackerLink:
         self.close()
 
     def describe(self, facts: dict[str, Any]) -> None:
-        """Announce facts about the board at this end; later ones replace earlier ones."""
+        """Describe the board at this end; replaces the earlier description."""
         self._expect_success(self._ask(_UPDATE_INFO, facts))
 
     def offer(self, key: str, port: int, match_key: str, host: str | None) -> None:
@@ -124,18 +124,18 @@ class TrackerLink:
         Parameters
         ----------
         key : str
-            What kind of board it is.
+            The key for its kind of board.
         port : int
             Where it listens.
         match_key : str
-            What the session's client has to know.
+            What the session's client has to present.
         host : str, optional
-            Its address; the one that the tracker sees by default.
+            Its address. Default: the one that the tracker sees.
         """
         self._expect_success(self._ask(_PUT, key, [port, match_key], host))
 
     def offered(self) -> set[str]:
-        """Return the match keys of this end's offers that nobody took yet."""
+        """Return the match keys of this end's offers that nobody has taken."""
         return set(map(str, self._ask(_PENDING)))
 
     def request(self, key: str, priority: int, timeout: float) -> tuple[str, int, str]:
@@ -144,9 +144,9 @@ class TrackerLink:
         Parameters
         ----------
         key : str
-            What kind of board.
+            The key for the kind of board.
         priority : int
-            Of several requests the one with the largest is served first.
+            Of several requests, the one with the highest is served first.
         timeout : float
             Seconds to wait.
 
@@ -164,7 +164,7 @@ class TrackerLink:
             raise WrongPeerError(f"unexpected answer {answer!r}") from None
 
     def summary(self) -> tuple[dict[str, dict[str, int]], list[dict[str, Any]]]:
-        """Return the number of free boards and of waiting requests of each key, and all facts."""
+        """Return the numbers of free boards and waiting requests by key, and the descriptions."""
         answer = self._ask(_SUMMARY)
         try:
             code, facts = answer
@@ -174,7 +174,7 @@ class TrackerLink:
             raise WrongPeerError(f"unexpected answer {answer!r}") from None
 
     def close(self) -> None:
-        """End the connection; the tracker forgets what was announced and offered on it."""
+        """End the connection; the tracker forgets its descriptions and offers."""
         with suppress(OSError):
             self._socket.close()
 
@@ -182,9 +182,9 @@ class TrackerLink:
         self._socket.settimeout(timeout if timeout is not None else self._timeout)
         send_text(self._socket, json.dumps([code, *arguments]))
         try:
-            return json.loads(receive_text(self._socket, _LONGEST_MESSAGE))
+            return json.loads(receive_text(self._socket, _MAX_MESSAGE))
         except ValueError:
-            raise WrongPeerError("an answer that is no JSON") from None
+            raise WrongPeerError("an answer that is not JSON") from None
 
     @staticmethod
     def _expect_success(code: Any) -> None:

@@ -83,7 +83,7 @@ from mobilenet_tvm.runtime import measure
 from mobilenet_tvm.runtime.remote import measuring
 def wrong(*arguments):
     return measure.Failure("wrong", "two and two are five")
-measuring.measure = wrong
+measuring.measure_candidate = wrong
 """
 #: Registers as a board, shakes hands, and then talks nonsense.
 NONSENSE = """

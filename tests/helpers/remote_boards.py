@@ -67,7 +67,7 @@ def running(
     command: Sequence[str | Path],
     log: Path,
     env: Mapping[str, str] | None = None,
-    ready: str = r"listens at 127.0.0.1:(\d+)",
+    ready: str = r"listens on 127.0.0.1:(\d+)",
 ) -> Iterator[Server]:
     """Run a server as long as the context lasts; it is there from the start."""
     with log.open("wb") as file:

@@ -299,7 +299,7 @@ def test_targets_have_aliases(capfd: pytest.CaptureFixture[str]) -> None:
         ("compile --target x86 --model {onnx} --alpha 1", 2, "--alpha is for named models"),
         ("compile --target x86 --model {onnx} --input-shape z=1", 1, "the model has no input 'z'"),
         ("compile --target x86 --model v2 --weights no.pth", 1, "no.pth"),
-        ("compile --target x86 --model v2 -o {here}", 1, "is a folder; give the file to write"),
+        ("compile --target x86 --model v2 -o {here}", 1, "is a folder; give the name of a file"),
         ("compile --target x86 --model v2 -o {file}/x.so", 1, "cannot be written"),
         ("compile --target x86 {small} -o z.so --dump m.onnx/x", 1, "cannot be written"),
         ("compile --target x86 {small} --tuning-log no", 1, "no: no such file; give a tuning log"),

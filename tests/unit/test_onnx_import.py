@@ -158,7 +158,7 @@ def test_an_operator_that_cannot_be_compiled_is_named(
         (None, "no such file; give a model's name or an ONNX file"),
         (b"", "the file is empty"),
         (b"not a protocol buffer", "not an ONNX"),
-        ("truncated", "not an ONNX file, or cut off"),
+        ("truncated", "not an ONNX file, or truncated"),
         ("opset 8", "opset 8 is not supported; export it with an opset from 9 to 21"),
         ("opset 99", "opset 99 is not supported"),
         ("folder", "cannot be read"),

@@ -20,7 +20,7 @@ from mobilenet_tvm.compile.logs.log import Record, TuningLog
 from mobilenet_tvm.compile.tuning.static.caches import Caches
 from mobilenet_tvm.compile.tuning.static.candidates import candidates
 from mobilenet_tvm.compile.tuning.static.estimate import assembly, estimate
-from mobilenet_tvm.compile.tuning.static.rank import LEAST_GAIN, rank, records, require_model
+from mobilenet_tvm.compile.tuning.static.rank import MIN_GAIN, rank, records, require_model
 from mobilenet_tvm.compile.tuning.static.statements import LINE_BYTES, UnknownInstructionError
 from mobilenet_tvm.compile.tuning.static.trace import address_of, trace
 from mobilenet_tvm.schedules import registry
@@ -98,9 +98,9 @@ def test_an_unknown_instruction_is_named() -> None:
 
 
 def test_a_loop_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mobilenet_tvm.compile.tuning.static.trace._MOST_BLOCKS", 100)
+    monkeypatch.setattr("mobilenet_tvm.compile.tuning.static.trace._MAX_BLOCKS", 100)
     text = "\t.type\tmain_compute_,@function\nmain_compute_:\n.LBB0_1:\n\tb\t.LBB0_1\n"
-    with pytest.raises(UnknownInstructionError, match="does not end"):
+    with pytest.raises(UnknownInstructionError, match="does not terminate"):
         trace(text, "aarch64")
 
 
@@ -195,7 +195,7 @@ def test_only_what_is_clearly_better_takes_the_defaults_place(tmp_path: Path) ->
     ranked = rank({LAYER: 1, DEPTHWISE: 2}, A72, trials=12)
     for task in ranked.tasks:
         best = task.times[task.best].seconds
-        assert task.best == 0 or best <= (1 - LEAST_GAIN) * task.default.seconds
+        assert task.best == 0 or best <= (1 - MIN_GAIN) * task.default.seconds
     by_layer = {task.workload: task for task in ranked.tasks}
     assert len(by_layer[LAYER].outcomes) == 11
     assert len(by_layer[DEPTHWISE].outcomes) == 1
@@ -235,7 +235,7 @@ def test_without_llvm_mca_it_says_what_to_install(tmp_path: Path) -> None:
 
 
 def test_a_target_that_is_no_one_core_is_refused() -> None:
-    with pytest.raises(UserError, match="static tuning takes x86, cortex-a53"):
+    with pytest.raises(UserError, match="static tuning supports x86, cortex-a53"):
         require_model(get_target("arm64"))
 
 

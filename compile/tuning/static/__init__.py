@@ -1,1 +1,1 @@
-"""Static tuning: decisions ranked by their machine code and a cache model, without a device."""
+"""Static tuning: ranks decisions by machine code and a cache model, without a device."""

@@ -1,4 +1,4 @@
-"""The integer instructions of 64-bit ARM, as statements of Python for `trace`."""
+"""Translates integer instructions of 64-bit ARM to Python statements for `trace`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mobilenet_tvm.compile.tuning.static.statements import (
     touch,
 )
 
-#: A function's first arguments, its result, and where its stack is; as `r`'s keys.
+#: Registers of the first arguments, the result and the stack pointer, as keys of `r`.
 ARGUMENTS = tuple(f"x{number}" for number in range(8))
 RESULT, STACK = "x0", "sp"
 
-#: Which of two compared numbers stand in which relation.
+#: The relation of the compared numbers that each condition code tests.
 _CONDITIONS = {
     "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
     "lo": "u<", "cc": "u<", "ls": "u<=", "hi": "u>", "hs": "u>=", "cs": "u>=",
@@ -27,7 +27,7 @@ _OPPOSITE = {
     "==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">",
     "u<": "u>=", "u>=": "u<", "u>": "u<=", "u<=": "u>",
 }  # fmt: skip
-#: Two numbers that compare as a condition's flags say; of the carry alone, of none, and so on.
+#: Pairs of numbers whose comparison sets the flags of an NZCV immediate.
 _FLAGS = {0: (1, -1), 2: (1, 0), 4: (0, 0), 6: (0, 0), 8: (0, 1)}
 _INTEGER = re.compile(r"([xw])(\d+|zr)$|w?sp$")
 _BINARY = {
@@ -44,12 +44,12 @@ _FLAGGED = {"adds": "add", "subs": "sub", "ands": "and"}
 
 
 def statements(instruction: Instruction) -> list[str]:
-    """Return what an instruction does to integer registers, memory and flags.
+    """Return the effect of an instruction on integer registers, memory and flags.
 
     Raises
     ------
     UnknownInstructionError
-        If it is none of those that LLVM makes of loops.
+        If it is not one of those that LLVM generates for loops.
     """
     name, operands = instruction.name, list(instruction.operands)
     if name == "nop":
@@ -96,19 +96,19 @@ def branch(instruction: Instruction) -> tuple[str, str] | None:
 
 
 def jump(instruction: Instruction) -> str | None:
-    """Return where an unconditional jump goes."""
+    """Return the target of an unconditional jump."""
     return instruction.operands[0] if instruction.name == "b" else None
 
 
 def call(instruction: Instruction) -> str | None:
-    """Return the expression of the address that is called."""
+    """Return the expression of the address that an instruction calls."""
     if instruction.name == "blr":
         return _read(instruction.operands[0])
     return f"symbol({instruction.operands[0]!r})" if instruction.name == "bl" else None
 
 
 def is_return(instruction: Instruction) -> bool:
-    """Return whether an instruction leaves the function."""
+    """Return whether an instruction returns from the function."""
     return instruction.name == "ret"
 
 
@@ -137,10 +137,10 @@ def _number(text: str) -> str:
 
 
 def _right(operands: list[str], like: str) -> str:
-    """Return a last operand: a number or a register, shifted or extended."""
+    """Return the last operand: a number or a register, optionally shifted or extended."""
     text = operands[0]
     if text.startswith(":"):
-        # The low part of a symbol's address, which `adrp` has given whole.
+        # The low part of a symbol's address; `adrp` has already given the full address.
         return "0"
     value = _number(text) if text[0] == "#" else _read(text)
     if len(operands) == 1:

@@ -1,4 +1,4 @@
-"""What a core's caches bring when a layer runs: two levels, the least recently used line goes."""
+"""Simulates the data caches of a core: two levels with least-recently-used replacement."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from mobilenet_tvm.targets.target import Target
 class Caches:
     """The data caches of one core.
 
-    Writes fetch their line as reads do. What comes ahead of time by the core's own guess counts
-    like everything else: bandwidth limits it all the same.
+    Writes fetch their line, as reads do. Lines that a hardware prefetcher would fetch count like
+    all others, since bandwidth limits them too.
 
     Parameters
     ----------
     target : Target
-        Sizes and ways.
+        Determines the sizes and associativity.
 
     Attributes
     ----------
     from_l2, from_memory : int
-        Lines that the first-level cache had not, and of these the ones that the second had not.
+        Misses of the first-level cache, and those of them that also missed the second-level one.
     """
 
     def __init__(self, target: Target) -> None:
@@ -33,7 +33,7 @@ class Caches:
         self.from_memory = 0
 
     def touch(self, lines: Sequence[int]) -> None:
-        """Read or write cache lines, by number, in their order."""
+        """Access cache lines, given by number, in order."""
         l1, l1_ways, l1_count = self._l1, self._l1_ways, len(self._l1)
         l2, l2_ways, l2_count = self._l2, self._l2_ways, len(self._l2)
         last = -1
@@ -61,7 +61,7 @@ class Caches:
             found.append(line)
 
     def reset(self) -> None:
-        """Count from 0, with the caches as they are."""
+        """Reset the counters, but not the contents of the caches."""
         self.from_l2 = self.from_memory = 0
 
 

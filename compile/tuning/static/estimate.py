@@ -1,9 +1,9 @@
-"""How long a layer takes with a decision, by its machine code alone.
+"""Estimates the time of a layer from its machine code.
 
-The core's cycles are those of the real code: each path through it that `trace` finds, as long as
-llvm-mca says when it is run again and again, as often as it runs. Beside that goes what the caches
-bring, by simulation of every line that the code touches. It starts as a layer in a network does:
-weights in memory, data in the second-level cache as far as they fit.
+The cycles of the core are those of the generated code: for each path that `trace` finds, the cycles
+that llvm-mca reports when it is repeated, times the number of times it runs. Memory traffic comes
+from a simulation of the caches with every line that the code touches, which starts as for a layer
+in a network: weights in memory, data in the second-level cache as far as they fit.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from mobilenet_tvm.schedules.base import Decision
 from mobilenet_tvm.schedules.workloads import TENSOR_STEPS, Workload
 from mobilenet_tvm.targets.target import Target
 
-#: Paths are judged until they make up this share of all instructions; the rest takes as long per
-#: instruction.
-_SHARE = 0.98
+#: llvm-mca analyses the most frequent paths up to this share of all instructions; the others are
+#: assumed to take the same time per instruction.
+_COVERAGE = 0.98
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a layer takes.
+    """The estimated time of a layer.
 
     Parameters
     ----------
     cycles : float
-        Of the core, if all that it loads were in the first-level cache.
+        Cycles of the core if all loads hit the first-level cache.
     l2_cycles : float
-        Until all that comes from the second-level cache is there.
+        Cycles to transfer all lines from the second-level cache.
     memory_cycles : float
-        The same for what comes from behind it.
+        Cycles to transfer all lines from memory.
     seconds : float
-        In all.
+        Total time.
     """
 
     cycles: float
@@ -52,7 +52,7 @@ class Estimate:
 
 
 def estimate(workload: Workload, decision: Decision, target: Target) -> Estimate:
-    """Estimate how long a layer takes on one core.
+    """Estimate the time of a layer on one core.
 
     Parameters
     ----------
@@ -61,12 +61,12 @@ def estimate(workload: Workload, decision: Decision, target: Target) -> Estimate
     decision : Decision
         How it is computed.
     target : Target
-        With a `core`.
+        The machine, which must have a `core`.
 
     Raises
     ------
     UnknownInstructionError
-        If the code holds what `trace` does not know; the layer cannot be estimated then.
+        If the code contains an instruction that `trace` does not know.
     UserError
         If llvm-mca is missing.
     """
@@ -75,7 +75,7 @@ def estimate(workload: Workload, decision: Decision, target: Target) -> Estimate
     sizes = [math.prod(int(extent) for extent in p.ty.shape) for p in func.params]
     steps = [p.name.rpartition("_")[0] for p in func.params]
     warm = [number for number, step in enumerate(steps) if step in TENSOR_STEPS]
-    # What was written last was touched last.
+    # The tensors, with the most recently written one last.
     for number in (len(sizes) - 1, *warm, 0):
         first = address_of(number) // LINE_BYTES
         caches.touch(range(first, first + -(-4 * sizes[number] // LINE_BYTES)))
@@ -85,13 +85,13 @@ def estimate(workload: Workload, decision: Decision, target: Target) -> Estimate
     clock = 1e9 * target.clock_ghz
     l2 = LINE_BYTES * caches.from_l2 / target.l2_bytes_per_cycle
     memory = LINE_BYTES * caches.from_memory * target.clock_ghz / target.memory_gb_per_s
-    # An in-order core waits for what is not there; another one computes meanwhile.
+    # An in-order core stalls on cache misses; others compute meanwhile.
     total = core + l2 + memory if target.in_order else max(core, l2, memory)
     return Estimate(core, l2, memory, total / clock)
 
 
 def assembly(func: tvm.tirx.PrimFunc, target: Target) -> str:
-    """Return a function's machine code as the network would have it, as text."""
+    """Return a function's assembly, compiled as for a network."""
     with tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG):
         built = tvm.tirx.build(func, target=llvm_target(target))
     return str(built.inspect_source("asm"))
@@ -101,7 +101,7 @@ def _cycles(paths: dict[Path, int], target: Target) -> float:
     total = sum(count * len(path) for path, count in paths.items())
     chosen, seen = [], 0
     for path, count in sorted(paths.items(), key=lambda item: -item[1] * len(item[0])):
-        if seen >= _SHARE * total:
+        if seen >= _COVERAGE * total:
             break
         chosen.append(path)
         seen += count * len(path)

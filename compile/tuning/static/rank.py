@@ -1,4 +1,4 @@
-"""Ranks layers' decisions by their estimates: what `tune` does where nothing can be measured."""
+"""Ranks decisions of layers by estimates: `tune --static`, for targets that cannot be measured."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ from mobilenet_tvm.targets.host import core_count
 from mobilenet_tvm.targets.presets import PRESETS
 from mobilenet_tvm.targets.target import Target
 
-#: A candidate takes the default's place when its estimate is shorter by this share. Of four
-#: pointwise layers and two blocks, measured on a Zen 4 server by benchmarks/static_ranking.py,
-#: three promised more, about 8 % each, and kept 6.5, 4.2 and 3.9. One promised 3 % and lost 0.3.
-LEAST_GAIN = 0.05
+#: A candidate replaces the default if its estimate is shorter by this share. Of four pointwise
+#: layers and two blocks measured on a Zen 4 server by benchmarks/static_ranking.py, three were
+#: estimated to gain more, about 8 % each, and gained 6.5, 4.2 and 3.9 %; one was estimated to gain
+#: 3 % and lost 0.3 %.
+MIN_GAIN = 0.05
 
-#: Layers whose estimates say nothing of which decision is better: the depthwise layers' there
-#: correlated with their times by -0.03 and -0.11, and pooling was not looked at.
+#: Layers whose estimates do not predict which decision is better: those of depthwise layers
+#: correlated with measured times by -0.03 and -0.11; those of pooling were not evaluated.
 SKIPPED = (Depthwise, GlobalPool)
 
-#: A candidate that takes longer to compile and estimate is given up, in seconds.
+#: Time limit for compiling and estimating a candidate, in seconds.
 _TIMEOUT = 60.0
 
 
 def require_model(target: Target) -> None:
-    """Make sure that cycles can be counted for a target.
+    """Check that cycles can be estimated for a target.
 
     Raises
     ------
@@ -46,9 +47,7 @@ def require_model(target: Target) -> None:
     """
     if not target.core:
         known = ", ".join(preset.name for preset in PRESETS.values() if preset.core)
-        raise UserError(
-            f"no model of one core stands for '{target.name}'; static tuning takes {known}"
-        )
+        raise UserError(f"no core model represents '{target.name}'; static tuning supports {known}")
     find_llvm_mca()
 
 
@@ -59,24 +58,25 @@ def rank(
     trials: int = 500,
     on_estimate: Callable[[Task, int, int], None] | None = None,
 ) -> Tuned:
-    """Find a good decision for each layer without running any.
+    """Find a good decision for each layer without running it.
 
     Parameters
     ----------
     layers : mapping of Workload to int
-        The layers, and how often each is called.
+        The layers and how often each is called.
     target : Target
-        The machine; its `core` is what llvm-mca models.
+        The machine; llvm-mca models its `core`.
     trials : int
-        How many candidates are estimated, evenly shared by the layers; the default of each always.
+        Number of candidates to estimate, shared evenly by the layers; each default is included.
     on_estimate : callable, optional
-        Gets a layer with a new outcome, how many candidates are done, and how many there are.
+        Called with a layer that has a new outcome, the number of finished candidates, and the
+        number of all candidates.
 
     Returns
     -------
     Tuned
         Its measurements are estimates. The best decision of a layer is the default unless another
-        is shorter by `LEAST_GAIN`; a layer whose default cannot be estimated has none.
+        is faster by `MIN_GAIN`; a layer whose default cannot be estimated has none.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def rank(
     start = time.perf_counter()
     order = sorted(layers, key=lambda workload: -layers[workload] * workload.flops)
     tasks = [Task(Space(workload, target), layers[workload]) for workload in order]
-    # Of a layer that is skipped, the default alone, so that sums are of whole networks.
+    # The default of skipped layers is estimated too, so that totals cover whole networks.
     single = sum(isinstance(task.workload, SKIPPED) for task in tasks)
     share = (trials - single) // max(1, len(tasks) - single)
     pool = PopenPoolExecutor(
@@ -95,8 +95,8 @@ def rank(
     )
     jobs = []
     for task in tasks:
-        most = 1 if isinstance(task.workload, SKIPPED) else max(1, share)
-        for decision in candidates(task.workload, target, most):
+        limit = 1 if isinstance(task.workload, SKIPPED) else max(1, share)
+        for decision in candidates(task.workload, target, limit):
             job = pool.submit(estimate, task.workload, decision, target)
             jobs.append((task, task.space.decisions.index(decision), job))
     try:
@@ -114,10 +114,10 @@ def rank(
 
 
 def records(tuned: Tuned, log: TuningLog, target: Target) -> list[Record]:
-    """Return what a log should say: a record of each layer whose default is replaced.
+    """Return the records for a log: one for each layer whose default is replaced.
 
-    Where the log holds an earlier estimate of a layer whose default now stays, the default takes
-    its place.
+    If the log has an earlier estimate for a layer whose default is now kept, the default is
+    recorded too, to replace it.
     """
     stated = {record.workload for record in log.records if record.source == "static"}
     return [
@@ -142,17 +142,17 @@ def _outcome(job: Any) -> Measurement | Failure:
     except UserError:
         raise
     except TimeoutError:
-        return Failure("hung", "the estimate did not end in time")
+        return Failure("hung", "the estimate timed out")
     except Exception as error:
         return Failure("error", one_line(error))
     return Measurement(seconds, seconds, 0.0, 0)
 
 
 def _settle(task: Task) -> None:
-    """Let the default stay unless something is clearly better."""
+    """Keep the default unless another decision is clearly better."""
     if task.default is None:
         task.ended = "the default decision cannot be estimated"
         return
     best = task.times[task.best].seconds
-    if task.best != 0 and best > (1 - LEAST_GAIN) * task.default.seconds:
+    if task.best != 0 and best > (1 - MIN_GAIN) * task.default.seconds:
         task.confirmed = {0: task.default}

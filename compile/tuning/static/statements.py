@@ -1,31 +1,32 @@
-"""Pieces of the Python statements that `trace` makes of instructions.
+"""Helpers to compose the Python statements that `trace` executes.
 
-Registers are in the dict `r`, memory is in `m`. Flags are the two numbers that were compared and
-their width in bits, in the list `f`. `t` gets the cache lines that are touched, the stack's not.
+Registers are in the dict `r`, memory in the dict `m`. The list `f` represents the flags by the two
+compared numbers and their width in bits. `t` is called with each cache line that is touched, except
+for the stack.
 """
 
 from __future__ import annotations
 
-#: Of all machines that are targets.
+#: Bytes of a cache line, on all targets.
 LINE_BYTES = 64
 
 
 class UnknownInstructionError(Exception):
-    """An instruction that is not translated."""
+    """An instruction that `trace` cannot translate."""
 
 
 def mask(value: str, bits: int) -> str:
-    """Return the expression of a value's low bits."""
+    """Return the expression of the low bits of a value."""
     return f"({value} & {(1 << bits) - 1})"
 
 
 def signed(value: str, bits: int) -> str:
-    """Return the expression of what an unsigned value of so many bits means if it is signed."""
+    """Return the expression of an unsigned value of `bits` bits reinterpreted as signed."""
     return f"(({value} ^ {1 << bits - 1}) - {1 << bits - 1})"
 
 
 def condition(relation: str) -> str:
-    """Return the expression of how the compared numbers relate: `<` signed, `u<` unsigned."""
+    """Return the expression that tests the compared numbers: `<` is signed, `u<` unsigned."""
     if relation in ("==", "!="):
         return f"f[0] {relation} f[1]"
     if relation[0] == "u":
@@ -34,5 +35,5 @@ def condition(relation: str) -> str:
 
 
 def touch(address: str) -> str:
-    """Return the statement that tells a cache line."""
+    """Return the statement that records an accessed cache line."""
     return f"t(({address}) // {LINE_BYTES})"

@@ -1,7 +1,7 @@
-"""Runs only the integers of machine code: which way it goes how often, and what it touches.
+"""Traces machine code by executing its integer instructions: paths, counts and touched cache lines.
 
-Shapes are static, so a layer's way through its loops depends on no data: registers of integers,
-the stack and the flags decide it. Nothing is loaded from tensors, and no vector is computed.
+Shapes are static, so the control flow of a layer does not depend on data: integer registers, the
+stack and the flags determine it. No tensor is loaded and no vector is computed.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from mobilenet_tvm.compile.analysis.assembly import Block, Instruction, function
 from mobilenet_tvm.compile.tuning.static import arm64, x86
 from mobilenet_tvm.compile.tuning.static.statements import LINE_BYTES, UnknownInstructionError
 
-#: Instructions that run one after the other, from one jump backwards to the next.
+#: Consecutively executed instructions, from one backward jump to the next.
 Path = tuple[Instruction, ...]
 
 _ARCHITECTURES: dict[str, ModuleType] = {"aarch64": arm64, "x86_64": x86}
 _ENTRY = "main_compute_"
 _LAUNCH, _ALLOCATE = "__TVMBackendParallelLaunch", "__TVMBackendAllocWorkspace"
-#: Addresses: no two regions meet.
+#: Base addresses of regions that do not overlap.
 _STACK, _ENVIRONMENT, _WORKSPACE, _SYMBOLS, _POINTERS = (1 << n for n in (60, 59, 58, 56, 40))
-#: Touched lines are handed over by so many.
-_MOST_LINES = 100_000
-#: A candidate that runs longer is given up, in blocks: half a minute.
-_MOST_BLOCKS = 30_000_000
+#: Touched lines are passed on in batches of about this size.
+_MAX_LINES = 100_000
+#: Limit on executed blocks, after which a candidate is abandoned: half a minute.
+_MAX_BLOCKS = 30_000_000
 
 
 def trace(
@@ -35,30 +35,30 @@ def trace(
     arguments: int = 0,
     touched: Callable[[Sequence[int]], None] | None = None,
 ) -> Counter[Path]:
-    """Run a function on one thread, and return how often each path runs.
+    """Execute a function on one thread, and return how often each path runs.
 
-    A loop's body that is run again and again is a path; what comes before it runs with its first
-    iteration, and what comes after it with its last.
+    A repeated loop body is a path; code before the loop belongs to the path of its first iteration,
+    code after it to that of its last.
 
     Parameters
     ----------
     text : str
-        Assembly of a module with one function of TVM's, `main`.
+        Assembly of a module with one TVM function, `main`.
     architecture : str
-        As a target names it.
+        As named by a target.
     arguments : int
-        How many tensors it takes; they are at `address_of` their numbers.
+        Number of tensors that it takes, at the addresses that `address_of` gives.
     touched : callable, optional
-        Gets the cache lines that are touched, in their order, some thousands at a time.
+        Called with the touched cache lines in order, thousands at a time.
 
     Raises
     ------
     UnknownInstructionError
-        If an instruction is not translated, or the code does not end.
+        If an instruction cannot be translated, or the code does not terminate.
     """
     machine = _Machine(functions(text), _ARCHITECTURES[architecture], arguments, touched)
     machine.run(_ENTRY)
-    machine.tell()
+    machine.flush()
     paths: Counter[Path] = Counter()
     for (name, *numbers), count in machine.counts.items():
         blocks = machine.blocks[name]
@@ -67,13 +67,13 @@ def trace(
 
 
 def address_of(number: int) -> int:
-    """Return the address of an argument, a whole number of cache lines."""
-    # Not all in the same sets of a cache.
+    """Return the address of an argument, aligned to a cache line."""
+    # Spread over the sets of a cache.
     return (number + 1) * (_POINTERS + 37 * LINE_BYTES)
 
 
 class _Machine:
-    """Registers, memory and translated code."""
+    """A machine: registers, memory and translated code."""
 
     def __init__(
         self,
@@ -91,17 +91,17 @@ class _Machine:
         self._registers: dict[str, int] = _Registers()
         self._registers[architecture.STACK] = _STACK
         self._memory: dict[int, int] = {}
-        self._left = _MOST_BLOCKS
+        self._blocks_left = _MAX_BLOCKS
         self._code: dict[str, list[Callable[[], int]]] = {}
         for number in range(arguments):
-            # The last ones are on the stack; x86 keeps the address of the caller before them.
+            # The remaining ones are on the stack; on x86 the return address precedes them.
             if number < len(architecture.ARGUMENTS):
                 self._registers[architecture.ARGUMENTS[number]] = address_of(number)
             else:
                 place = number - len(architecture.ARGUMENTS) + (architecture is x86)
                 self._memory[_STACK + 8 * place] = address_of(number)
         self._pointers = arguments
-        # Of a task's environment, TVM's code reads how many tasks there are.
+        # TVM's code reads the number of tasks from the environment.
         self._memory[_ENVIRONMENT + 8] = 1
 
     def run(self, name: str) -> None:
@@ -112,19 +112,19 @@ class _Machine:
         while here < len(code):
             path.append(here)
             following = code[here]()
-            self._left -= 1
-            if self._left < 0:
-                raise UnknownInstructionError("the code does not end")
+            self._blocks_left -= 1
+            if self._blocks_left < 0:
+                raise UnknownInstructionError("the code does not terminate")
             if following <= here:
                 self.counts[tuple(path)] += 1
                 path = [name]
-                if len(self._lines) > _MOST_LINES:
-                    self.tell()
+                if len(self._lines) > _MAX_LINES:
+                    self.flush()
             here = following
         self.counts[tuple(path)] += 1
 
-    def tell(self) -> None:
-        """Hand over what was touched since the last time."""
+    def flush(self) -> None:
+        """Pass on the lines touched since the last call."""
         if self._touched is not None:
             self._touched(self._lines)
         self._lines.clear()
@@ -149,32 +149,32 @@ class _Machine:
                 "divide": lambda left, right: _divide(left, right)[0],
                 "divide_with_rest": _divide,
             }
-            # Python of one's own making: an interpreter would take ten times as long.
+            # Generated Python only; interpreting the instructions would take ten times as long.
             exec(source, scope)  # noqa: S102
             self._code[name] = [scope[f"block_{i}"] for i in range(len(blocks))]  # type: ignore[misc]
         return self._code[name]
 
     def _source(self, number: int, block: Block, labels: dict[str, int], end: int) -> str:
-        """Return a function of Python that runs a block and returns the next one's number."""
-        machine, lines, follower = self._architecture, [], str(number + 1)
+        """Return a Python function that executes a block and returns the number of the next."""
+        machine, lines, next_block = self._architecture, [], str(number + 1)
         for instruction in block.body:
             if not instruction.ends_block:
                 lines += machine.statements(instruction)
-            elif way := machine.branch(instruction):
-                follower = f"{labels[way[1]]} if {way[0]} else {number + 1}"
+            elif conditional := machine.branch(instruction):
+                next_block = f"{labels[conditional[1]]} if {conditional[0]} else {number + 1}"
             elif (target := machine.jump(instruction)) is not None:
                 if target in labels:
-                    follower = str(labels[target])
+                    next_block = str(labels[target])
                 else:
                     lines.append(f"call(symbol({target!r}))")
-                    follower = str(end)
+                    next_block = str(end)
             elif (address := machine.call(instruction)) is not None:
                 lines.append(f"call({address})")
             elif machine.is_return(instruction):
-                follower = str(end)
+                next_block = str(end)
             else:
                 raise UnknownInstructionError(str(instruction))
-        return "\n    ".join([f"def block_{number}():", *lines, f"return {follower}"])
+        return "\n    ".join([f"def block_{number}():", *lines, f"return {next_block}"])
 
     def _symbol(self, name: str) -> int:
         return self._symbols.setdefault(name, _SYMBOLS + (len(self._symbols) << 40))
@@ -182,7 +182,7 @@ class _Machine:
     def _load(self, address: int) -> int:
         if address not in self._memory:
             known = address in self._symbols.values()
-            # Another's address is in a table of addresses.
+            # Any other value must be a pointer, loaded from a table of addresses.
             self._memory[address] = address if known else self._new_pointer()
         return self._memory[address]
 
@@ -201,12 +201,12 @@ class _Machine:
             self.run(names[function])
         elif name in self.blocks:
             self.run(name)
-        # No workspace at 0; whoever asks for an `int` finds the 0 of success in its low half.
+        # The workspace's address is not 0, but its low half is: an `int` result means success.
         registers[machine.RESULT] = _WORKSPACE if name == _ALLOCATE else 0
 
 
 class _Registers(dict[str, int]):
-    """Registers; a function saves those of its caller, whatever is in them."""
+    """Registers, initially 0: a function saves those of its caller before they are written."""
 
     def __missing__(self, name: str) -> int:
         return 0
@@ -217,7 +217,7 @@ def _as_signed(value: int, bits: int) -> int:
 
 
 def _divide(left: int, right: int) -> tuple[int, int]:
-    """Divide towards zero, as machines do; by zero it gives 0, as on ARM."""
+    """Divide, rounding towards zero; division by zero gives 0, as on ARM."""
     quotient = abs(left) // abs(right) if right else 0
     quotient = -quotient if (left < 0) != (right < 0) else quotient
     return quotient, left - quotient * right

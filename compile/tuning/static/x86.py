@@ -1,4 +1,4 @@
-"""The integer instructions of x86-64, as statements of Python for `trace`."""
+"""Translates integer instructions of x86-64 to Python statements for `trace`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mobilenet_tvm.compile.tuning.static.statements import (
     touch,
 )
 
-#: A function's first arguments, its result, and where its stack is; as `r`'s keys.
+#: Registers of the first arguments, the result and the stack pointer, as keys of `r`.
 ARGUMENTS = ("di", "si", "dx", "cx", "r8", "r9")
 RESULT, STACK = "ax", "sp"
 
@@ -28,12 +28,12 @@ _SHIFTS = ("shl", "sal", "shr", "sar")
 
 
 def statements(instruction: Instruction) -> list[str]:
-    """Return what an instruction does to integer registers, memory and flags.
+    """Return the effect of an instruction on integer registers, memory and flags.
 
     Raises
     ------
     UnknownInstructionError
-        If it is none of those that LLVM makes of loops.
+        If it is not one of those that LLVM generates for loops.
     """
     name, operands = instruction.name, list(instruction.operands)
     places = [text for text in operands if text[-1] == ")" and "%rsp" not in text]
@@ -75,12 +75,12 @@ def branch(instruction: Instruction) -> tuple[str, str] | None:
 
 
 def jump(instruction: Instruction) -> str | None:
-    """Return where an unconditional jump goes."""
+    """Return the target of an unconditional jump."""
     return instruction.operands[0] if instruction.name == "jmp" else None
 
 
 def call(instruction: Instruction) -> str | None:
-    """Return the expression of the address that is called."""
+    """Return the expression of the address that an instruction calls."""
     if instruction.name not in ("call", "callq"):
         return None
     (target,) = instruction.operands
@@ -88,7 +88,7 @@ def call(instruction: Instruction) -> str | None:
 
 
 def is_return(instruction: Instruction) -> bool:
-    """Return whether an instruction leaves the function."""
+    """Return whether an instruction returns from the function."""
     return instruction.name in ("ret", "retq")
 
 
@@ -197,7 +197,7 @@ def _write(operand: str, value: str, bits: int) -> str:
         return f"m[{_address(operand)}] = {mask(f'({value})', bits)}"
     key = f"r['{_register(operand)[0]}']"
     if bits < 32:
-        # The rest of the register stays.
+        # The rest of the register is unchanged.
         return f"{key} = {key} & {(1 << 64) - (1 << bits)} | {mask(f'({value})', bits)}"
     return f"{key} = {mask(f'({value})', bits)}"
 
@@ -207,6 +207,6 @@ def _flags(left: str, right: str, bits: int) -> str:
 
 
 def _result(operand: str, value: str, bits: int, flags: bool = True) -> list[str]:
-    """Write a result, which is then compared with zero."""
+    """Return statements that write a result and compare it with zero."""
     made = [f"value = {value}", _write(operand, "value", bits)]
     return [*made, _flags("value", "0", bits)] if flags else made
