@@ -163,6 +163,7 @@ def test_an_unknown_cpu_is_refused_by_name(board: Board) -> None:
     assert "cortex-a1" in finished.stderr
 
 
+@pytest.mark.alone
 def test_a_second_set_up_fetches_nothing_and_clears_what_a_killed_one_left(board: Board) -> None:
     leftover = board.folder / "unfinished-by-a-test"
     leftover.mkdir()

@@ -87,6 +87,7 @@ def test_other_source_is_refused_on_load(text: str) -> None:
         from_source(text)
 
 
+@pytest.mark.full
 @needs_nvrtc
 def test_a_network_holds_one_cubin(tmp_path: Path) -> None:
     options: dict[str, Any] = {"alpha": 0.25, "resolution": 32}

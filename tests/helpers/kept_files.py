@@ -44,7 +44,6 @@ def kept(sources: Iterable[str], suffix: str, make: Callable[[Path], None]) -> P
     return path
 
 
-@functools.cache
 def _folder() -> Path:
     folder = cache_folder() / "tests"
     with suppress(OSError):

@@ -190,6 +190,7 @@ def test_compile_says_which_decisions_are_estimates(
     assert re.search(r"^tuned    (\d+) of \d+ layers, \1 of them by estimates$", output, re.M)
 
 
+@pytest.mark.full
 def test_ones_own_log_is_used_unless_told_otherwise(
     log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -380,6 +381,7 @@ def test_what_the_commands_call_can_be_imported() -> None:
         _ = api.tune_model
 
 
+@pytest.mark.full
 def test_compile_py_is_the_compile_command(tmp_path: Path) -> None:
     script = Path(__file__).parents[2] / "compile.py"
     command = [sys.executable, script, "--target", "arm64", *SMALL, "-o", tmp_path / "m.so"]

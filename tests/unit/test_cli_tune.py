@@ -124,9 +124,8 @@ def test_wrong_use_is_one_line(arguments: list[str], status: int, message: str) 
     assert len(result.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.full)]
-)
+@pytest.mark.full
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_says_so_and_leaves_no_process(number: int, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [*COMMAND, *SMALL, "--trials", "10000"],

@@ -28,6 +28,9 @@ SHARED = Path(__file__).parents[3] / "shared"
 
 Array = NDArray[np.float32]
 
+#: A network in its full size: beside smaller ones, for the full tier.
+LARGE = pytest.param(1.0, 224, marks=pytest.mark.full)
+
 
 @functools.cache
 def content(spec: ModelSpec, seed: int) -> bytes:
@@ -197,7 +200,7 @@ def test_title_tells_models_apart(options: dict[str, float], title: str) -> None
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("alpha", "resolution"), [(1.0, 224), (1.0, 32), (0.25, 96), (0.25, 32)])
+@pytest.mark.parametrize(("alpha", "resolution"), [LARGE, (1.0, 32), (0.25, 96), (0.25, 32)])
 def test_logits_depend_on_the_input(name: str, alpha: float, resolution: int) -> None:
     spec = ModelSpec(name, alpha, resolution, batch=2)
     (logits,) = run(random_model(spec), images(spec))
@@ -208,7 +211,7 @@ def test_logits_depend_on_the_input(name: str, alpha: float, resolution: int) ->
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("alpha", "resolution"), [(1.0, 224), (0.25, 96), (0.25, 32)])
+@pytest.mark.parametrize(("alpha", "resolution"), [LARGE, (0.25, 96), (0.25, 32)])
 def test_no_activation_fades_or_grows(name: str, alpha: float, resolution: int) -> None:
     spec = ModelSpec(name, alpha, resolution, batch=2)
     model = random_model(spec)
