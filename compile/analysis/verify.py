@@ -43,8 +43,9 @@ class Comparison:
         The output's name.
     error : float
         Largest absolute difference, as a share of the reference output's range, or of `MIN_RANGE`
-        times its largest magnitude where that is more; the difference itself where the reference
-        is all zeros. Infinite where a value of either is not finite.
+        times its largest magnitude where that is more. Where the reference has no range, as a
+        single value has none, a share of its magnitude, or of 1 where that is more. Infinite where
+        a value of either is not finite.
     same_top : bool
         Whether the largest value of each row is at the same place.
     """
@@ -225,8 +226,10 @@ def _error(ours: Array, theirs: Array) -> float:
     if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
         return float("inf")
     difference = float(np.abs(ours - theirs).max())
-    scale = max(float(np.ptp(theirs)), MIN_RANGE * float(np.abs(theirs).max()))
-    return difference / scale if scale else difference
+    spread, magnitude = float(np.ptp(theirs)), float(np.abs(theirs).max())
+    # A single value has no range. What it was added up from may be much larger than it is.
+    scale = max(spread, MIN_RANGE * magnitude) if spread else max(1.0, magnitude)
+    return difference / scale
 
 
 def _check_same(what: str, ours: Any, theirs: Any) -> None:

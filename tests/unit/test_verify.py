@@ -82,6 +82,15 @@ def test_a_wrong_output_differs_where_it_is_nearly_constant(shift: float, factor
     assert not agrees(compared(lambda x: x * unit + factor * shift, unit, shift))
 
 
+@pytest.mark.parametrize(("difference", "right"), [(8.5e-6, True), (5e-4, False)])
+def test_a_single_value_may_be_small_beside_what_it_is_a_sum_of(
+    difference: float, right: bool
+) -> None:
+    # As the one class of V1 is 0.132: a bias of 2.027, and the products that are added to it.
+    result = compared(lambda x: np.full_like(x, 0.13239324 + difference), 0.0, 0.13239324)
+    assert agrees(result) is right
+
+
 def test_zeros_have_to_be_zeros() -> None:
     assert agrees(compared(np.zeros_like, 0.0, 0.0))
     assert not agrees(compared(lambda x: np.full_like(x, 0.001), 0.0, 0.0))
