@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
@@ -25,6 +26,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("board")
         if fixtures & PARTS or item.get_closest_marker("alone"):
             item.add_marker("full")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interrupts_are_raised() -> None:
+    """Let SIGINT interrupt, which a shell has ignored by what it starts in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
