@@ -82,20 +82,10 @@ def _schedule(workload: Workload, target: Target) -> Schedule[Any, Any]:
     return schedule
 
 
-def supports(workload: Workload, target: Target) -> bool:
-    """Return whether a target has a schedule for a layer."""
-    return find(workload, target) is not None
-
-
 def default(workload: Workload, target: Target) -> Decision:
     """Return the decision derived from the target's description alone."""
     found: Decision = default_decision(_schedule(workload, target), workload, target)
     return found
-
-
-def space(workload: Workload, target: Target) -> dict[str, list[Any]]:
-    """Return the candidate values of each part of a decision."""
-    return _schedule(workload, target).space(workload, target)
 
 
 def decisions(workload: Workload, target: Target) -> list[Decision]:

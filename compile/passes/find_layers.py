@@ -22,11 +22,11 @@ from mobilenet_tvm.compile.passes.recognize_hard import HARD_SIGMOID, HARD_SWISH
 from mobilenet_tvm.compile.passes.to_nhwc import TO_NHWC
 from mobilenet_tvm.compile.passes.values import (
     Array,
+    bindings_of,
     constant_value,
     count_uses,
     op_name,
     shape_of,
-    straight_line,
 )
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import (
@@ -81,6 +81,8 @@ class _Chain:
     result: str = ""
     #: The preceding layer fused into this one, which may itself have one.
     before: _Chain | None = None
+    #: The workload of this layer with those fused into it.
+    fused: Workload | None = None
 
 
 class FindLayers:
@@ -103,7 +105,7 @@ class FindLayers:
 
     def __init__(self, mod: tvm.IRModule, target: Target) -> None:
         self._target = target
-        bindings = [b for block in straight_line(mod["main"]).blocks for b in block.bindings]
+        bindings = bindings_of(mod["main"])
         self._uses = count_uses(mod["main"])
         self._values = {binding.var: binding.value for binding in bindings}
         self._consumers: dict[relax.Var, list[relax.Var]] = defaultdict(list)
@@ -176,7 +178,9 @@ class FindLayers:
                 break
             chains.insert(0, before)
         while len(chains) > 1:
-            if registry.fuse([self._workload(link) for link in chains], self._target):
+            parts = [self._workload(link) for link in chains]
+            chain.fused = registry.fuse(parts, self._target)
+            if chain.fused is not None:
                 self._merge(chains)
                 return
             chains.pop(0)
@@ -197,13 +201,11 @@ class FindLayers:
         chains = [chain]
         while (before := chains[0].before) is not None:
             chains.insert(0, before)
-        parts = [self._workload(link) for link in chains]
-        fused = parts[0] if len(parts) == 1 else registry.fuse(parts, self._target)
-        assert fused is not None  # noqa: S101
+        workload = chain.fused or self._workload(chain)
         weights = [link.kind.weights(self._values[link.head]) for link in chains]
         return FoundLayer(
-            tuple(registry.stages(fused, self._target)),
-            self._data(chains[0], fused),
+            tuple(registry.stages(workload, self._target)),
+            self._data(chains[0], workload),
             tuple(itertools.chain.from_iterable(weights)),
             tuple(tuple(link.operands) for link in chains),
             node_index(chains[0].head),

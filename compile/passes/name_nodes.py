@@ -7,7 +7,7 @@ from tvm import relax
 
 from mobilenet_tvm.compile.passes.names import node_index
 from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
-from mobilenet_tvm.compile.passes.values import straight_line
+from mobilenet_tvm.compile.passes.values import bindings_of
 
 
 class NameNodes(GraphRewriter):
@@ -20,7 +20,7 @@ class NameNodes(GraphRewriter):
         super().__init__(mod)
         self._names: dict[relax.Var, str] = {}
         name = ""
-        bindings = [b for block in straight_line(mod["main"]).blocks for b in block.bindings]
+        bindings = bindings_of(mod["main"])
         for binding in reversed(bindings):
             if node_index(binding.var) is not None:
                 name = binding.var.name

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import tvm
 from tvm import relax, tirx
 from tvm.s_tir.analysis import estimate_tir_flops
 
 from mobilenet_tvm.compile.passes.lower_layers import Layer, LowerLayers
-from mobilenet_tvm.compile.passes.values import straight_line
+from mobilenet_tvm.compile.passes.values import bindings_of
+from mobilenet_tvm.schedules.workloads import size_of
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,8 @@ def network_calls(
     """
     layers = iter(zip(lowering.calls, lowering.nodes, strict=True))
     found = []
-    calls = [
-        binding.value
-        for block in straight_line(mod["main"]).blocks
-        for binding in block.bindings
-        if isinstance(binding.value, relax.Call)
-    ]
+    values = (binding.value for binding in bindings_of(mod["main"]))
+    calls = [value for value in values if isinstance(value, relax.Call)]
     for call, origin in zip(calls, origins, strict=True):
         callee = call.args[0] if call.args else None
         if isinstance(callee, relax.ExternFunc):
@@ -90,10 +87,5 @@ def _flops(func: tirx.PrimFunc) -> int:
 
 
 def _bytes(func: tirx.PrimFunc) -> int:
-    sizes = (
-        np.prod([int(extent) for extent in param.ty.shape], dtype=np.int64)
-        * np.dtype(str(param.ty.dtype)).itemsize
-        for param in func.params
-        if hasattr(param.ty, "shape")
-    )
-    return int(sum(sizes))
+    tensors = (param.ty for param in func.params if hasattr(param.ty, "shape"))
+    return sum(math.prod(map(int, type_.shape)) * size_of(str(type_.dtype)) for type_ in tensors)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 
 import tvm
 from tvm import relax
 
 from mobilenet_tvm.compile.passes.names import node_index
-from mobilenet_tvm.compile.passes.values import straight_line
+from mobilenet_tvm.compile.passes.values import bindings_of
 
 _CALL_TIR = tvm.ir.Op.get("relax.call_tir")
 _CALL_PACKED = tvm.ir.Op.get("relax.call_dps_packed")
@@ -30,13 +29,13 @@ def origins_of_calls(unfused: tvm.IRModule, fused: tvm.IRModule) -> list[int | N
     """
     # An operator is identified by its function and the values that it reads.
     waiting: dict[tuple[object, ...], list[relax.Var]] = defaultdict(list)
-    for binding in _bindings(unfused["main"]):
+    for binding in bindings_of(unfused["main"]):
         if isinstance(binding.value, relax.Call):
             waiting[_key(binding.value, {})].append(binding.var)
     parameters = zip(fused["main"].params, unfused["main"].params, strict=True)
     same: dict[relax.Var, relax.Var] = dict(parameters)
     found = []
-    for binding in _bindings(fused["main"]):
+    for binding in bindings_of(fused["main"]):
         call = binding.value
         if not isinstance(call, relax.Call):
             if isinstance(call, relax.Var):
@@ -51,7 +50,9 @@ def origins_of_calls(unfused: tvm.IRModule, fused: tvm.IRModule) -> list[int | N
                 for argument in call.args
             ]
             same |= dict(zip(group.params, arguments, strict=True))
-            inner = [(b.var, b.value) for b in _bindings(group) if isinstance(b.value, relax.Call)]
+            inner = [
+                (b.var, b.value) for b in bindings_of(group) if isinstance(b.value, relax.Call)
+            ]
         members = []
         for var, value in inner:
             candidates = waiting.get(_key(value, same))
@@ -63,10 +64,6 @@ def origins_of_calls(unfused: tvm.IRModule, fused: tvm.IRModule) -> list[int | N
         nodes = (node_index(member) for member in members)
         found.append(next((node for node in nodes if node is not None), None))
     return found
-
-
-def _bindings(func: relax.Function) -> Sequence[relax.VarBinding]:
-    return [binding for block in straight_line(func).blocks for binding in block.bindings]
 
 
 def _key(call: relax.Call, same: dict[relax.Var, relax.Var]) -> tuple[object, ...]:

@@ -11,7 +11,7 @@ from tvm import relax
 from mobilenet_tvm.compile.passes.heads import DTYPES, head_of
 from mobilenet_tvm.compile.passes.recognize_hard import HARD_SIGMOID, HARD_SWISH
 from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
-from mobilenet_tvm.compile.passes.values import constant, constant_value, op_name, straight_line
+from mobilenet_tvm.compile.passes.values import bindings_of, constant, constant_value, op_name
 from mobilenet_tvm.targets.errors import UserError
 
 #: Operators that neither accumulate many values nor grow fast, so they are safe in float16.
@@ -42,7 +42,7 @@ class SetDtype(GraphRewriter):
     def __init__(self, mod: tvm.IRModule, dtype: str) -> None:
         super().__init__(mod)
         self._dtype = dtype
-        bindings = [b for block in straight_line(mod["main"]).blocks for b in block.bindings]
+        bindings = bindings_of(mod["main"])
         self._layers = {binding.var for binding in bindings if head_of(binding.value)}
         self._casts: dict[tuple[relax.Expr, str], relax.Expr] = {}
 

@@ -27,6 +27,11 @@ def straight_line(func: relax.Function) -> relax.SeqExpr:
     return body
 
 
+def bindings_of(func: relax.Function) -> list[relax.VarBinding]:
+    """Return the bindings of a function, which must be a single block of them, in order."""
+    return [binding for block in straight_line(func).blocks for binding in block.bindings]
+
+
 def op_name(call: relax.Call) -> str:
     """Return the operator's name without the `relax.` prefix, or '' for other callees."""
     return call.op.name.removeprefix("relax.") if isinstance(call.op, tvm.ir.Op) else ""

@@ -27,6 +27,11 @@ class GpuSchedule(Schedule[W, D]):
         """Return whether this schedule computes a layer."""
         return workload.dtype in DTYPES and super().takes(workload, target)
 
+    def default(self, workload: W, target: Target) -> D:
+        """Choose the decision with the fewest cycles according to the GPU model."""
+        candidates = self.decisions(workload, target)
+        return min(candidates, key=lambda d: (self.cycles(workload, d, target), *vars(d).values()))
+
     @abstractmethod
     def registers(self, workload: W, decision: D, gpu: Gpu) -> int:
         """Return how many 32-bit registers a thread uses."""

@@ -54,11 +54,6 @@ class Fused(GpuSchedule[DepthwisePointwise, D]):
         """Return the schedule of the pointwise half when it is not fused."""
         return self.half
 
-    def default(self, workload: DepthwisePointwise, target: Target) -> D:
-        """Choose the decision with the fewest cycles according to the GPU model."""
-        candidates = self.decisions(workload, target)
-        return min(candidates, key=lambda d: (self.cycles(workload, d, target), *vars(d).values()))
-
     def space(self, workload: DepthwisePointwise, target: Target) -> dict[str, list[Any]]:
         """Return the candidate values of each part of a decision."""
         return self.half.space(workload.pointwise, target)

@@ -128,17 +128,7 @@ class TiledPointwise(GpuPointwise[Decision]):
     def product(
         self, workload: Pointwise, decision: Decision, element: Callable[[Any, Any], Any]
     ) -> tuple[te.Tensor, list[te.Tensor], te.Tensor]:
-        """Return the packed weights, the epilogue's operands, and the result.
-
-        Parameters
-        ----------
-        workload : Pointwise
-            The layer.
-        decision : Decision
-            How it is computed.
-        element : callable
-            Maps a pixel and a channel to the input; also defined for pixels beyond the last.
-        """
+        """Return the packed weights, the epilogue's operands, and the result."""
         pixels, inputs, outputs = workload.pixels, workload.inputs, workload.outputs
         tile_n, lanes = decision.tile_n, lanes_of(workload.types.data)
         rows, panels = self.padded_pixels(workload, decision), -(-outputs // tile_n)

@@ -21,6 +21,7 @@ from mobilenet_tvm.schedules.base import Array
 from mobilenet_tvm.schedules.base import Decision as BaseDecision
 from mobilenet_tvm.schedules.gpu.base import GpuPointwise
 from mobilenet_tvm.schedules.gpu.gates import unscheduled
+from mobilenet_tvm.schedules.gpu.split_k import split_product
 from mobilenet_tvm.schedules.gpu.threads import (
     ADDRESS_REGISTERS,
     WORD_BYTES,
@@ -33,7 +34,6 @@ from mobilenet_tvm.schedules.gpu.threads import (
     words,
 )
 from mobilenet_tvm.schedules.loops import extent
-from mobilenet_tvm.schedules.stages import epilogue_stage
 from mobilenet_tvm.schedules.workloads import Pointwise, size_of
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
@@ -73,13 +73,6 @@ class SharedPointwise(GpuPointwise[Decision]):
     """Computes a tile per work-group, with operands in shared memory."""
 
     decision_type = Decision
-
-    def default(self, workload: Pointwise, target: Target) -> Decision:
-        """Choose the decision with the fewest cycles according to the GPU model."""
-        candidates = self.decisions(workload, target)
-        return min(
-            candidates, key=lambda d: (self.cycles(workload, d, target), tuple(vars(d).values()))
-        )
 
     def space(self, workload: Pointwise, target: Target) -> dict[str, list[Any]]:  # noqa: ARG002
         """Return the candidate values of each part of a decision."""
@@ -141,45 +134,14 @@ class SharedPointwise(GpuPointwise[Decision]):
     def product(
         self, workload: Pointwise, decision: Decision, element: Callable[[Any, Any], Any]
     ) -> tuple[te.Tensor, list[te.Tensor], te.Tensor]:
-        """Return the packed weights, the epilogue's operands, and the result.
-
-        Parameters
-        ----------
-        workload : Pointwise
-            The layer.
-        decision : Decision
-            How it is computed.
-        element : callable
-            Maps a pixel and a channel to the input; also defined for pixels beyond the last.
-        """
-        pixels, inputs, outputs = workload.pixels, workload.inputs, workload.outputs
+        """Return the packed weights, the epilogue's operands, and the result."""
         wide = decision.tile_n * decision.threads_n
-        rows, columns = self.padded_pixels(workload, decision), -(-outputs // wide) * wide
-        steps = inputs // (decision.split_k * decision.step_k)
-        weight = te.placeholder((inputs, columns), workload.types.weights, name="weight")
+        rows, columns = self.padded_pixels(workload, decision), -(-workload.outputs // wide) * wide
+        weight = te.placeholder((workload.inputs, columns), workload.types.weights, name="weight")
         # A partial last tile reads its last pixel several times and stores it once.
-        staged = te.compute(
-            (rows, inputs),
-            element,
-            name="rows",
-        )
-        step = te.reduce_axis((0, steps), name="step")
-        k = te.reduce_axis((0, decision.step_k), name="k")
-
-        def products(s: Any, m: Any, n: Any) -> Any:
-            # The parts are interleaved, so that the inputs they need at the same time are adjacent.
-            place = (step * decision.split_k + s) * decision.step_k + k
-            operands = (staged[m, place], weight[place, n])
-            left, right = (operand.astype(workload.types.sums) for operand in operands)
-            return te.sum(left * right, axis=[step, k])
-
-        partial = te.compute((decision.split_k, rows, columns), products, name="partial")
-        s = te.reduce_axis((0, decision.split_k), name="s")
-        product = te.compute(
-            (rows, columns), lambda m, n: te.sum(partial[s, m, n], axis=s), name="pointwise"
-        )
-        operands, result = epilogue_stage(workload, (pixels, outputs), lambda m, n: product[m, n])
-        return weight, operands, result
+        staged = te.compute((rows, workload.inputs), element, name="rows")
+        parts = (decision.split_k, decision.step_k)
+        return weight, *split_product(workload, staged, weight, *parts)
 
     def registers(self, workload: Pointwise, decision: Decision, gpu: Gpu) -> int:  # noqa: ARG002
         """Return a thread's registers: sums, operands of its pixels and outputs, addresses."""

@@ -23,6 +23,7 @@ from mobilenet_tvm.schedules.base import Decision as BaseDecision
 from mobilenet_tvm.schedules.gpu import tensor_cores
 from mobilenet_tvm.schedules.gpu.base import GpuPointwise
 from mobilenet_tvm.schedules.gpu.gates import unscheduled
+from mobilenet_tvm.schedules.gpu.split_k import split_product
 from mobilenet_tvm.schedules.gpu.tensor_cores import SIZE
 from mobilenet_tvm.schedules.gpu.threads import (
     ADDRESS_REGISTERS,
@@ -32,7 +33,6 @@ from mobilenet_tvm.schedules.gpu.threads import (
     store,
     unroll,
 )
-from mobilenet_tvm.schedules.stages import epilogue_stage
 from mobilenet_tvm.schedules.workloads import Pointwise, Workload, size_of
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
@@ -104,13 +104,6 @@ class TensorCorePointwise(GpuPointwise[Decision]):
             and workload.pixels >= SIZE
         )
 
-    def default(self, workload: Pointwise, target: Target) -> Decision:
-        """Choose the decision with the fewest cycles according to the GPU model."""
-        candidates = self.decisions(workload, target)
-        return min(
-            candidates, key=lambda d: (self.cycles(workload, d, target), tuple(vars(d).values()))
-        )
-
     def space(self, workload: Pointwise, target: Target) -> dict[str, list[Any]]:  # noqa: ARG002
         """Return the candidate values of each part of a decision."""
         return {
@@ -175,20 +168,10 @@ class TensorCorePointwise(GpuPointwise[Decision]):
     def product(
         self, workload: Pointwise, decision: Decision, element: Callable[[Any, Any], Any]
     ) -> tuple[te.Tensor, list[te.Tensor], te.Tensor]:
-        """Return the packed weights, the epilogue's operands, and the result.
-
-        Parameters
-        ----------
-        workload : Pointwise
-            The layer.
-        decision : Decision
-            How it is computed.
-        element : callable
-            Maps a pixel and a channel to the input; also defined for pixels beyond the last.
-        """
-        pixels, inputs, outputs = workload.pixels, workload.inputs, workload.outputs
+        """Return the packed weights, the epilogue's operands, and the result."""
+        inputs = workload.inputs
         rows, deep = self.padded_pixels(workload, decision), padded_inputs(workload, decision)
-        columns = -(-outputs // decision.wide) * decision.wide
+        columns = -(-workload.outputs // decision.wide) * decision.wide
         weight = te.placeholder((deep, columns), workload.types.weights, name="weight")
         lanes = math.gcd(inputs, HALVES)
 
@@ -200,24 +183,8 @@ class TensorCorePointwise(GpuPointwise[Decision]):
             return tirx.if_then_else(inside, element(m, k), tirx.const(0, workload.types.data))
 
         staged = te.compute((rows, deep), filled, name="rows")
-        step = te.reduce_axis((0, deep // (decision.split_k * decision.step_k)), name="step")
-        k = te.reduce_axis((0, decision.step_k), name="k")
-
-        sums = workload.types.sums
-
-        def products(s: Any, m: Any, n: Any) -> Any:
-            # The parts are interleaved, so that the inputs they need at the same time are adjacent.
-            place = (step * decision.split_k + s) * decision.step_k + k
-            left, right = staged[m, place].astype(sums), weight[place, n].astype(sums)
-            return te.sum(left * right, axis=[step, k])
-
-        partial = te.compute((decision.split_k, rows, columns), products, name="partial")
-        s = te.reduce_axis((0, decision.split_k), name="s")
-        product = te.compute(
-            (rows, columns), lambda m, n: te.sum(partial[s, m, n], axis=s), name="pointwise"
-        )
-        operands, result = epilogue_stage(workload, (pixels, outputs), lambda m, n: product[m, n])
-        return weight, operands, result
+        parts = (decision.split_k, decision.step_k)
+        return weight, *split_product(workload, staged, weight, *parts)
 
     def registers(self, workload: Pointwise, decision: Decision, gpu: Gpu) -> int:  # noqa: ARG002
         """Return a thread's registers: its share of the sums and operands, and addresses."""

@@ -40,7 +40,9 @@ QUICK = (
 
 def other_decision(workload: Workload, target: Target) -> Any:
     """Return a valid decision that is not the default one, where there is one."""
-    parts = itertools.product(*registry.space(workload, target).values())
+    schedule = registry.find(workload, target)
+    assert schedule is not None
+    parts = itertools.product(*schedule.space(workload, target).values())
     default = registry.default(workload, target)
     for choice in parts:
         values = [v for part in choice for v in (part if isinstance(part, tuple) else (part,))]
