@@ -17,6 +17,7 @@ from mobilenet_tvm.compile.passes.find_layers import FindLayers
 from mobilenet_tvm.compile.passes.fold_constants import FoldConstants
 from mobilenet_tvm.compile.passes.fold_pad import FoldPad
 from mobilenet_tvm.compile.passes.fold_scale import FoldScale
+from mobilenet_tvm.compile.passes.integer_layers import IntegerLayers
 from mobilenet_tvm.compile.passes.lower_layers import Decide, Layer, LowerLayers
 from mobilenet_tvm.compile.passes.name_nodes import NameNodes
 from mobilenet_tvm.compile.passes.names import NODE_NAMES
@@ -36,10 +37,11 @@ from mobilenet_tvm.targets.target import Target
 Pass = Callable[[tvm.IRModule], tvm.IRModule]
 
 
-def graph_passes(dtype: str) -> list[Pass]:
+def graph_passes(dtype: str, target: Target) -> list[Pass]:
     """Return the rewrites of the imported graph: folding, NHWC, and the type of values."""
-    rewriters: list[type[GraphRewriter]] = [
+    rewriters: list[Callable[[tvm.IRModule], GraphRewriter]] = [
         NameNodes,
+        *([lambda mod: IntegerLayers(mod, target.bytes_type)] if target.dot else []),
         FoldConstants,
         RecoverClip,
         RecognizeHard,
@@ -152,7 +154,7 @@ def lower(
     """
     write = _Dump(dump)
     with tvm_target(target), tvm.transform.PassContext(opt_level=3):
-        lowering = LowerLayers(_graph(model, dtype, write), target, decide)
+        lowering = LowerLayers(_graph(model, dtype, target, write), target, decide)
         mod = write.after("3-layers", lowering.run())
         # Other operators are grouped and fused by TVM, and scheduled by fallback rules.
         names = mod.attrs[NODE_NAMES]
@@ -183,13 +185,13 @@ def layers(model: onnx.ModelProto, target: Target, dtype: str = "float32") -> li
         As for `lower`.
     """
     with tvm_target(target), tvm.transform.PassContext(opt_level=3):
-        return FindLayers(_graph(model, dtype, _Dump(None)), target).calls()
+        return FindLayers(_graph(model, dtype, target, _Dump(None)), target).calls()
 
 
-def _graph(model: onnx.ModelProto, dtype: str, write: _Dump) -> tvm.IRModule:
+def _graph(model: onnx.ModelProto, dtype: str, target: Target, write: _Dump) -> tvm.IRModule:
     """Return a model after the graph passes."""
     mod = write.after("1-imported", to_relax(model))
-    return write.after("2-graph", _run(graph_passes(dtype), mod))
+    return write.after("2-graph", _run(graph_passes(dtype, target), mod))
 
 
 def _run(passes: list[Pass], mod: tvm.IRModule) -> tvm.IRModule:

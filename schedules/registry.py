@@ -20,6 +20,9 @@ from mobilenet_tvm.schedules.cpu import (
     pooling,
     stem,
 )
+from mobilenet_tvm.schedules.cpu.integer import depthwise as integer_depthwise
+from mobilenet_tvm.schedules.cpu.integer import pointwise as integer_pointwise
+from mobilenet_tvm.schedules.cpu.integer import stem as integer_stem
 from mobilenet_tvm.schedules.gpu import depthwise as gpu_depthwise
 from mobilenet_tvm.schedules.gpu import depthwise_pointwise as gpu_depthwise_pointwise
 from mobilenet_tvm.schedules.gpu import pointwise as gpu_pointwise
@@ -41,6 +44,9 @@ _CPU: tuple[Schedule[Any, Any], ...] = (
     depthwise.SCHEDULE,
     pointwise.SCHEDULE,
     pooling.SCHEDULE,
+    integer_stem.SCHEDULE,
+    integer_depthwise.SCHEDULE,
+    integer_pointwise.SCHEDULE,
 )
 _OPENCL: tuple[Schedule[Any, Any], ...] = (
     gpu_depthwise_pointwise.SCHEDULE,

@@ -8,7 +8,7 @@ from typing import Any
 from tvm import te, tirx
 from tvm.te.tensor import TensorSlice
 
-from mobilenet_tvm.schedules.workloads import CHANNEL_STEPS, TENSOR_STEPS, Workload
+from mobilenet_tvm.schedules.workloads import OPERANDS, Operand, Step, Workload
 
 
 def epilogue_stage(
@@ -30,30 +30,42 @@ def epilogue_stage(
     name : str
         Name of the stage's block.
     """
-    epilogue, types = workload.epilogue, workload.types
-    shapes = {
-        **dict.fromkeys(CHANNEL_STEPS, (shape[-1],)),
-        **dict.fromkeys(TENSOR_STEPS, tuple(shape)),
-    }
-    operands = [
-        te.placeholder(shapes[step.op], types.weights, name=f"{step.op}_{index}")
-        for index, step in enumerate(epilogue)
-        if step.op in shapes
-    ]
+    types = workload.types
+    steps = []
+    for index, step in enumerate(workload.epilogue):
+        tensors = [
+            te.placeholder(
+                operand.shape(shape), operand.dtype(types), name=operand_name(step, operand, index)
+            )
+            for operand in OPERANDS[step.op]
+        ]
+        steps.append((step, tensors))
 
     def stored(*indices: Any) -> Any:
         value = element(*indices)
-        type_ = str(value.dtype if isinstance(value, TensorSlice) else value.ty)
-        tensors = iter(operands)
-        for step in epilogue:
-            operand = None
-            if step.op in shapes:
-                place = indices[-1] if step.op in CHANNEL_STEPS else indices
-                operand = next(tensors)[place].astype(type_)
-            value = step.apply(value, operand, type_)
+        for step, tensors in steps:
+            type_ = str(value.dtype if isinstance(value, TensorSlice) else value.ty)
+            elements = []
+            for operand, tensor in zip(OPERANDS[step.op], tensors, strict=True):
+                if operand.extent == "tensor":
+                    elements.append(tensor[indices])
+                elif operand.extent == "channel":
+                    elements.append(tensor[indices[-1]])
+                else:
+                    elements.append(tensor)
+            if not types.integer:
+                elements = [element.astype(type_) for element in elements]
+            value = step.apply(value, elements, type_)
         return value.astype(types.result)
 
+    operands = [tensor for _, tensors in steps for tensor in tensors]
     return operands, te.compute(tuple(shape), stored, name=name)
+
+
+def operand_name(step: Step, operand: Operand, index: int) -> str:
+    """Return the name of the parameter for an operand of the step at some index."""
+    numbers = "" if isinstance(operand.extent, str) else "_numbers"
+    return f"{step.op}{numbers}_{index}"
 
 
 def padded(data: te.Tensor, padding: Sequence[int], nchw: bool = False) -> te.Tensor:

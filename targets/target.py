@@ -53,6 +53,8 @@ class Target:
         LLVM's scheduling model by which static tuning counts cycles; empty where none fits.
     preset : str
         The preset that this is a variant of, which names its tuning log. Default: `name`.
+    dot : str
+        The instruction set that multiplies integers, by its name in `schedules.cpu.dot`.
     gpu : Gpu, optional
         The GPU that computes the layers, where the CPU only starts its kernels.
     """
@@ -77,6 +79,7 @@ class Target:
     memory_gb_per_s: float = 4.0
     core: str = ""
     preset: str = ""
+    dot: str = ""
     gpu: Gpu | None = None
 
     def __post_init__(self) -> None:
@@ -88,6 +91,11 @@ class Target:
     def kind(self) -> str:
         """TVM's name for the kind of the layers' code: `llvm`, `opencl` or `cuda`."""
         return "llvm" if self.gpu is None else self.gpu.kind
+
+    @property
+    def bytes_type(self) -> str:
+        """The type in which quantised networks keep their values: what multiplications take."""
+        return "int8" if self.architecture == "aarch64" else "uint8"
 
     @property
     def triple(self) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from mobilenet_tvm.compile.passes import quantized_ops as ops
 from mobilenet_tvm.compile.passes.heads import DTYPES, Head, head_of
 from mobilenet_tvm.compile.passes.names import node_index
 from mobilenet_tvm.compile.passes.recognize_hard import HARD_SIGMOID, HARD_SWISH
@@ -31,6 +32,7 @@ from mobilenet_tvm.compile.passes.values import (
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import (
     Convolution,
+    Depthwise,
     Pointwise,
     Step,
     Workload,
@@ -77,7 +79,7 @@ class _Chain:
     gates: int = 0
     steps: list[Step] = field(default_factory=list)
     operands: list[relax.Expr | Array] = field(default_factory=list)
-    #: The type of the result, if it differs from that of the head.
+    #: The type of the result, if it differs from that of the head's sums.
     result: str = ""
     #: The preceding layer fused into this one, which may itself have one.
     before: _Chain | None = None
@@ -118,9 +120,14 @@ class FindLayers:
         self._chains: dict[relax.Var, _Chain] = {}
         for binding in bindings:
             kind = head_of(binding.value)
-            if kind is not None:
+            if kind is not None and registry.find(kind.describe(binding.value), target):
                 self._grow(_Chain(binding.var, kind))
         for chain in list(self._chains.values()):
+            data, pad = self._values[chain.head].args[0], self._zero_point_pad(chain)
+            if self._quantized_image(chain) is not None:
+                self.inside.add(data if pad is None else pad.args[0])
+            if pad is not None:
+                self.inside.add(data)
             self._gate(chain)
             self._fuse(chain)
 
@@ -136,23 +143,48 @@ class FindLayers:
     def _grow(self, chain: _Chain) -> None:
         """Extend a chain from its head while the only consumer is an element-wise operator."""
         last = chain.head
-        while self._uses[last] == 1 and len(self._consumers[last]) == 1 and not chain.result:
-            reader = self._consumers[last][0]
-            if reader in self.inside or reader in self._chains:
-                break
+        while (reader := self._only_reader(last)) is not None and not _is_done(chain):
             call = self._values[reader]
             if _widens(call, last):
+                chain.result = "float32"
+            elif (scaled := self._dequantized(last, reader)) is not None:
+                self.inside.add(reader)
+                reader, scale = scaled
+                chain.steps.append(Step("dequantize"))
+                chain.operands.append(scale)
                 chain.result = "float32"
             else:
                 step = _step(call, last)
                 if step is None:
                     break
                 chain.steps.append(step[0])
-                if step[1] is not None:
-                    chain.operands.append(step[1])
+                chain.operands += step[1]
+                if str(last.ty.dtype) == "int32":
+                    chain.result = str(reader.ty.dtype)
             self.inside.add(last)
             last = reader
         self._chains[last] = chain
+
+    def _only_reader(self, var: relax.Var) -> relax.Var | None:
+        """Return the variable whose value is the only one that reads another, and is in no layer."""
+        if self._uses[var] != 1 or len(self._consumers[var]) != 1:
+            return None
+        reader = self._consumers[var][0]
+        return None if reader in self.inside or reader in self._chains else reader
+
+    def _dequantized(self, sums: relax.Var, reader: relax.Var) -> tuple[relax.Var, Array] | None:
+        """Return the float value of sums, which are converted and then scaled, and the scale."""
+        call = self._values[reader]
+        if not isinstance(call, relax.Call) or op_name(call) != "astype":
+            return None
+        if (str(sums.ty.dtype), str(call.ty.dtype)) != ("int32", "float32"):
+            return None
+        product = self._only_reader(reader)
+        step = None if product is None else _step(self._values[product], reader)
+        if product is None or step is None or step[0].op != "mul_channel":
+            return None
+        scale = step[1][0]
+        return (product, scale) if isinstance(scale, np.ndarray) else None
 
     def _gate(self, chain: _Chain) -> None:
         """Fuse a multiplication of a pointwise layer's input by gates, if it pays."""
@@ -203,34 +235,68 @@ class FindLayers:
             chains.insert(0, before)
         workload = chain.fused or self._workload(chain)
         weights = [link.kind.weights(self._values[link.head]) for link in chains]
+        operands: list[tuple[relax.Expr | Array, ...]] = []
+        for link in chains:
+            pad = self._zero_point_pad(link)
+            image = self._quantized_image(link)
+            numbers = [] if image is None else [ops.numbers_of(image)]
+            zero = [] if pad is None else [_zero_point(pad)]
+            operands.append((*numbers, *zero, *link.operands))
         return FoundLayer(
             tuple(registry.stages(workload, self._target)),
             self._data(chains[0], workload),
             tuple(itertools.chain.from_iterable(weights)),
-            tuple(tuple(link.operands) for link in chains),
+            tuple(operands),
             node_index(chains[0].head),
         )
 
     def _data(self, chain: _Chain, workload: Workload) -> relax.Expr:
         """Return the input of a layer; a stem reads float32 and NCHW images without conversion."""
         head = self._values[chain.head]
-        image = self._nchw_image(head)
+        image = self._nchw_image(chain)
         if image is not None:
             return image
         if chain.gates:
             factors = _images_and_gates(self._values[head.args[0]])
             assert factors is not None  # noqa: S101
             return factors[0]
+        image, pad = self._quantized_image(chain), self._zero_point_pad(chain)
+        if image is not None:
+            return image.args[0]
+        if pad is not None:
+            return pad.args[0]
         data = head.args[0]
         return data if workload.reads == str(data.ty.dtype) else self._uncast(data)
+
+    def _zero_point_pad(self, chain: _Chain) -> relax.Call | None:
+        """Return the padding of an integer convolution's data, which is part of the layer."""
+        head = self._values[chain.head]
+        pad = self._producer(head.args[0], "nn.pad")
+        if pad is None or str(head.ty.dtype) != "int32" or self._uses[head.args[0]] > 1:
+            return None
+        widths = [int(width) for width in pad.attrs.pad_width]
+        return pad if len(widths) == 8 and not any(widths[:2] + widths[6:]) else None
+
+    def _quantized_image(self, chain: _Chain) -> relax.Call | None:
+        """Return the quantisation of an integer stem's image, which is part of the layer."""
+        head = self._values[chain.head]
+        if op_name(head) != "nn.conv2d" or not isinstance(chain.kind.describe(head), Convolution):
+            return None
+        pad = self._zero_point_pad(chain)
+        data = head.args[0] if pad is None else pad.args[0]
+        return self._producer(data, ops.QUANTIZE) if self._uses[data] == 1 else None
 
     def _uncast(self, data: relax.Expr) -> relax.Expr:
         """Return the float32 value that float16 data were converted from, or the data."""
         call = self._producer(data, "astype")
         return data if call is None or str(data.ty.dtype) != "float16" else call.args[0]
 
-    def _nchw_image(self, head: relax.Call) -> relax.Expr | None:
-        call = self._producer(self._uncast(head.args[0]), "permute_dims")
+    def _nchw_image(self, chain: _Chain) -> relax.Expr | None:
+        """Return the float32 image in NCHW that a stem can read without conversion."""
+        head = self._values[chain.head]
+        quantized = self._quantized_image(chain)
+        data = self._uncast(head.args[0]) if quantized is None else quantized.args[0]
+        call = self._producer(data, "permute_dims")
         if call is None or tuple(map(int, call.attrs.axes or ())) != TO_NHWC:
             return None
         full = op_name(head) == "nn.conv2d" and int(head.attrs.groups) == 1
@@ -247,13 +313,26 @@ class FindLayers:
         """Return the workload of a layer."""
         head = self._values[chain.head]
         workload = chain.kind.describe(head)
-        if isinstance(workload, Convolution) and self._nchw_image(head) is not None:
+        if isinstance(workload, Convolution) and self._nchw_image(chain) is not None:
             workload = replace(workload, reads_nchw=True)
         if isinstance(workload, Pointwise):
             workload = replace(workload, gates=chain.gates)
+        pad = self._zero_point_pad(chain)
+        if pad is not None and isinstance(workload, Convolution | Depthwise):
+            top, bottom, left, right = (int(width) for width in pad.attrs.pad_width[2:6])
+            _, height, width, _ = shape_of(pad.args[0])
+            window = replace(workload.window, padding=(top, left, bottom, right))
+            workload = replace(workload, height=height, width=width, window=window)
+        data = workload.types.data if self._quantized_image(chain) is None else "float32"
         result = chain.result or workload.types.result
-        types = replace(workload.types, result=result)
+        types = replace(workload.types, data=data, result=result)
         return workload.followed_by(tuple(chain.steps), types)
+
+
+def _is_done(chain: _Chain) -> bool:
+    """Return whether nothing can follow in a layer: its type has changed, or a table was read."""
+    looked_up = bool(chain.steps) and chain.steps[-1].op == "lookup"
+    return chain.result == "float32" or looked_up
 
 
 def _widens(call: relax.Expr, data: relax.Var) -> bool:
@@ -263,15 +342,17 @@ def _widens(call: relax.Expr, data: relax.Var) -> bool:
     return (str(data.ty.dtype), str(call.ty.dtype)) == ("float16", "float32")
 
 
-def _step(call: relax.Expr, data: relax.Var) -> tuple[Step, relax.Expr | Array | None] | None:
-    """Return an element-wise call as a step on `data` with its operand, or None."""
+def _step(call: relax.Expr, data: relax.Var) -> tuple[Step, list[relax.Expr | Array]] | None:
+    """Return an element-wise call as a step on `data` with its operands, or None."""
     if not isinstance(call, relax.Call):
         return None
     name = op_name(call)
     if name in ("nn.relu", HARD_SIGMOID, HARD_SWISH, "sigmoid"):
-        return Step(name.rpartition(".")[2]), None
+        return Step(name.rpartition(".")[2]), []
     if name == "clip":
-        return Step("clip", (float(call.args[1].value), float(call.args[2].value))), None
+        return Step("clip", (float(call.args[1].value), float(call.args[2].value))), []
+    if name in (ops.REQUANTIZE, ops.ADD, ops.LOOKUP):
+        return _quantized_step(call, data)
     if name not in ("add", "subtract", "multiply", "divide"):
         return None
     left, right = call.args
@@ -283,12 +364,38 @@ def _step(call: relax.Expr, data: relax.Var) -> tuple[Step, relax.Expr | Array |
         if name in ("subtract", "divide") and not left.same_as(data):
             return None
         vector = {"subtract": np.negative, "divide": np.reciprocal}.get(name, np.asarray)(vector)
-        return Step("add_channel" if name in ("add", "subtract") else "mul_channel"), vector
+        return Step("add_channel" if name in ("add", "subtract") else "mul_channel"), [vector]
     same = shape_of(other) == shape_of(data) == shape_of(call)
     floats = str(other.ty.dtype) == str(data.ty.dtype) in DTYPES
     if same and floats and name in ("add", "multiply"):
-        return Step("add" if name == "add" else "mul"), other
+        return Step("add" if name == "add" else "mul"), [other]
     return None
+
+
+def _quantized_step(
+    call: relax.Call, data: relax.Var
+) -> tuple[Step, list[relax.Expr | Array]] | None:
+    """Return a call on quantised values as a step, or None."""
+    name, shape = op_name(call), shape_of(call)
+    if shape != shape_of(data):
+        return None
+    if name == ops.LOOKUP:
+        table = constant_value(call.args[1])
+        return None if table is None else (Step("lookup"), [table])
+    if name == ops.REQUANTIZE:
+        scale = _channels(constant_value(call.args[1]), shape, shape)
+        return None if scale is None else (Step("requantize"), [scale, ops.numbers_of(call)])
+    left, right, numbers = *call.args[:2], ops.numbers_of(call)
+    if left.same_as(right) or shape_of(left) != shape_of(right):
+        return None
+    if right.same_as(data):
+        right, numbers[:2] = left, numbers[1::-1]
+    return Step("add_quantized"), [right, numbers]
+
+
+def _zero_point(pad: relax.Call) -> Array:
+    """Return the value of a padding as an operand."""
+    return np.array([int(pad.attrs.pad_value)], str(pad.ty.dtype))
 
 
 def _images_and_gates(product: relax.Expr | None) -> tuple[relax.Var, relax.Var] | None:
@@ -305,7 +412,7 @@ def _images_and_gates(product: relax.Expr | None) -> tuple[relax.Var, relax.Var]
 
 def _channels(value: Array | None, shape: tuple[int, ...], result: tuple[int, ...]) -> Array | None:
     """Return a constant as one number per channel (the last axis), or None if it is not."""
-    if value is None or str(value.dtype) not in DTYPES or shape != result:
+    if value is None or str(value.dtype) not in (*DTYPES, "int32") or shape != result:
         return None
     if value.size != 1 and (value.size != shape[-1] or value.shape[-1:] != shape[-1:]):
         return None

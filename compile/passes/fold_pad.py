@@ -18,6 +18,9 @@ class FoldPad(GraphRewriter):
         pad = self.producer(call.args[0], "nn.pad")
         if pad is None or pad.attrs.pad_mode != "constant" or pad.attrs.pad_value != 0.0:
             return None
+        # An integer layer takes its padding with the zero point, which may be zero.
+        if str(pad.args[0].ty.dtype) not in ("float32", "float16"):
+            return None
         widths = [int(width) for width in pad.attrs.pad_width]
         if any(widths[:4]):
             return None

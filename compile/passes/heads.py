@@ -16,6 +16,7 @@ from mobilenet_tvm.schedules.workloads import (
     Depthwise,
     GlobalPool,
     Pointwise,
+    Types,
     Window,
     Workload,
 )
@@ -50,7 +51,7 @@ def head_of(value: relax.Expr) -> Head | None:
     """Return the head of the layer that a bound value begins, if it begins one."""
     if not isinstance(value, relax.Call) or not isinstance(value.ty, relax.TensorType):
         return None
-    if str(value.ty.dtype) not in DTYPES:
+    if str(value.ty.dtype) not in (*DTYPES, "int32"):
         return None
     return next((head for head in HEADS if head.takes(value)), None)
 
@@ -64,7 +65,7 @@ def _is_global_pool(call: relax.Call) -> bool:
 
 def _global_pool(call: relax.Call) -> Workload:
     batch, height, width, channels = shape_of(call.args[0])
-    types = GlobalPool.usual(_dtype(call))
+    types = GlobalPool.usual(str(call.args[0].ty.dtype))
     return GlobalPool(batch, height * width, channels, types=types)
 
 
@@ -77,7 +78,7 @@ def _is_dense(call: relax.Call) -> bool:
 def _dense(call: relax.Call) -> Workload:
     pixels, inputs = shape_of(call.args[0])
     outputs = shape_of(call.args[1])[1]
-    return Pointwise(pixels, inputs, outputs, types=Pointwise.usual(_dtype(call)))
+    return Pointwise(pixels, inputs, outputs, types=_types(call, Pointwise))
 
 
 def _is_convolution(call: relax.Call) -> bool:
@@ -98,8 +99,7 @@ def _is_pointwise(call: relax.Call) -> bool:
 def _pointwise(call: relax.Call) -> Workload:
     batch, height, width, inputs = shape_of(call.args[0])
     outputs = shape_of(call.args[1])[3]
-    types = Pointwise.usual(_dtype(call))
-    return Pointwise(batch * height * width, inputs, outputs, types=types)
+    return Pointwise(batch * height * width, inputs, outputs, types=_types(call, Pointwise))
 
 
 def _is_depthwise(call: relax.Call) -> bool:
@@ -111,7 +111,7 @@ def _is_depthwise(call: relax.Call) -> bool:
 
 def _depthwise(call: relax.Call) -> Workload:
     batch, height, width, channels = shape_of(call.args[0])
-    types = Depthwise.usual(_dtype(call))
+    types = _types(call, Depthwise)
     return Depthwise(batch, height, width, channels, _window(call), types=types)
 
 
@@ -124,7 +124,7 @@ def _is_stem(call: relax.Call) -> bool:
 def _stem(call: relax.Call) -> Workload:
     batch, height, width, inputs = shape_of(call.args[0])
     outputs = shape_of(call.args[1])[3]
-    types = Convolution.usual(_dtype(call))
+    types = _types(call, Convolution)
     return Convolution(batch, height, width, inputs, outputs, _window(call), types=types)
 
 
@@ -135,8 +135,10 @@ def _window(call: relax.Call) -> Window:
     return Window((height, width), (down, across), (top, left, bottom, right))
 
 
-def _dtype(call: relax.Call) -> str:
-    return str(call.args[0].ty.dtype)
+def _types(call: relax.Call, kind: type[Workload]) -> Types:
+    """Return the types of a product: integers are summed in 32 bits."""
+    data, weights, sums = (str(value.ty.dtype) for value in (*call.args[:2], call))
+    return Types(data, weights, sums, sums) if sums == "int32" else kind.usual(data)
 
 
 def _weight(call: relax.Call) -> Array:

@@ -12,7 +12,7 @@ from tvm import relax, tirx
 
 from mobilenet_tvm.compile.passes.find_layers import FindLayers, FoundLayer
 from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
-from mobilenet_tvm.compile.passes.values import constant
+from mobilenet_tvm.compile.passes.values import Array, constant
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.base import Decision
 from mobilenet_tvm.schedules.workloads import Workload
@@ -85,9 +85,16 @@ class LowerLayers(GraphRewriter):
         for weight, operands in itertools.zip_longest(packed, found.operands):
             arguments += [] if weight is None else [constant(weight)]
             arguments += [
-                constant(operand) if isinstance(operand, np.ndarray) else self.substitute(operand)
-                for operand in operands
+                operand if isinstance(operand, np.ndarray) else self.substitute(operand)
+                for operand in operands or ()
             ]
+        parameters = layer.func.params[: len(arguments)]
+        arguments = [
+            constant(_enlarged(argument, parameter))
+            if isinstance(argument, np.ndarray)
+            else argument
+            for argument, parameter in zip(arguments, parameters, strict=True)
+        ]
         return relax.call_dps_packed(layer.name, arguments, last.ty)
 
     def _call(self, workload: Workload) -> Layer:
@@ -101,3 +108,10 @@ class LowerLayers(GraphRewriter):
             self.layers.append(layer)
         self.calls.append(self._by_workload[workload])
         return self._by_workload[workload]
+
+
+def _enlarged(operand: Array, parameter: tirx.Var) -> Array:
+    """Return a vector with zeros behind it, where a function reads whole machine vectors."""
+    if operand.ndim != 1:
+        return operand
+    return np.pad(operand, (0, int(parameter.ty.shape[0]) - len(operand)))

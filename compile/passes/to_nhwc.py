@@ -8,6 +8,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from mobilenet_tvm.compile.passes.quantized_ops import ADD, LOOKUP, MULTIPLY, QUANTIZE, REQUANTIZE
 from mobilenet_tvm.compile.passes.recognize_hard import HARD_SIGMOID, HARD_SWISH
 from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
 from mobilenet_tvm.compile.passes.values import constant, constant_value, op_name, shape_of
@@ -20,7 +21,8 @@ ELEMENTWISE = frozenset(
     {
         "abs", "add", "clip", "divide", "erf", "exp", "maximum", "minimum", "multiply",
         "negative", "nn.gelu", "nn.leakyrelu", "nn.relu", "nn.relu6", "nn.silu", "power", "round",
-        "sigmoid", "sqrt", "square", "subtract", "tanh", "astype", HARD_SIGMOID, HARD_SWISH,
+        "sigmoid", "sqrt", "square", "subtract", "tanh", "astype", "bitwise_xor", HARD_SIGMOID,
+        HARD_SWISH, ADD, MULTIPLY, REQUANTIZE,
     }
 )  # fmt: skip
 
@@ -51,6 +53,8 @@ class ToNHWC(GraphRewriter):
             "squeeze": self._reshape,
             "quantize": self._quantize,
             "dequantize": self._quantize,
+            LOOKUP: self._lookup,
+            QUANTIZE: self._quantize_image,
         }
 
     def visit_call(self, call: relax.Call) -> relax.Expr | None:
@@ -137,7 +141,7 @@ class ToNHWC(GraphRewriter):
             return None
         args = []
         for arg in call.args:
-            if not hasattr(arg.ty, "shape") or not shape_of(arg):
+            if not hasattr(arg.ty, "shape") or shape_of(arg) in ((), (0,)):
                 args.append(arg)
             elif len(shape_of(arg)) == 4:
                 args.append(self._as_nhwc(arg))
@@ -163,6 +167,19 @@ class ToNHWC(GraphRewriter):
                 out_dtype=call.attrs.out_dtype,
             )
         )
+
+    def _quantize_image(self, call: relax.Call) -> relax.Expr | None:
+        """Quantise in NHWC even what comes in NCHW: a stem reads the image itself."""
+        data, *numbers = call.args
+        if len(shape_of(data)) != 4:
+            return None
+        return self._defer(relax.Call(call.op, [self._as_nhwc(data), *numbers]))
+
+    def _lookup(self, call: relax.Call) -> relax.Expr | None:
+        data, *tables = call.args
+        if data not in self._nhwc:
+            return None
+        return self._defer(relax.Call(call.op, [self._as_nhwc(data), *tables]))
 
     def _concat(self, call: relax.Call) -> relax.Expr | None:
         fields = list(call.args[0].fields) if isinstance(call.args[0], relax.Tuple) else []

@@ -39,7 +39,8 @@ def op_name(call: relax.Call) -> str:
 
 def constant(array: Array) -> GenericConst:
     """Return an array as a Relax constant."""
-    return relax.const(np.ascontiguousarray(array))
+    # NumPy's function makes a number an array of one axis.
+    return relax.const(np.ascontiguousarray(array).reshape(np.shape(array)))
 
 
 def constant_value(expr: relax.Expr) -> Array | None:

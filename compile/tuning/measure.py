@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tvm import tirx
@@ -20,7 +22,12 @@ from mobilenet_tvm.runtime.measure import (
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.base import Decision
 from mobilenet_tvm.schedules.gpu.gates import GATE
-from mobilenet_tvm.schedules.workloads import CHANNEL_STEPS, TENSOR_STEPS, Workload
+from mobilenet_tvm.schedules.workloads import (
+    OPERANDS,
+    TENSOR_STEPS,
+    Workload,
+    quantization_bounds,
+)
 from mobilenet_tvm.targets.target import Target
 
 __all__ = [
@@ -43,6 +50,18 @@ Parameters = Sequence[tuple[str, tuple[int, ...], str]]
 #: A second-level cache of at least this size keeps a network's weights from one inference to the
 #: next: MobileNetV2 has 14 MB.
 _MIN_BYTES_FOR_WEIGHTS = 16 << 20
+
+
+#: Types of quantised values, and names of the parameters that say how they are quantised.
+BYTE_TYPES = ("uint8", "int8")
+NUMBERS = ("numbers", "zero")
+QUANTIZED = ("requantize", "requantize_numbers", "add_quantized_numbers", "dequantize")
+#: Steps whose operands are random.
+STEPS = frozenset(op for op, operands in OPERANDS.items() if operands)
+
+#: Steps of rounding by which two results of an integer layer may differ, as a share of a byte: a
+#: quantised addition may be rounded once or twice.
+_INTEGER_TOLERANCE = 1.5 / 255
 
 
 def parameters_of(func: tirx.PrimFunc) -> Parameters:
@@ -73,28 +92,64 @@ def random_arguments(
         Indices of the arrays that stay the same from one inference to the next.
     """
     rng = np.random.default_rng(0)
+    integer = workload.types.integer
 
     def normal(shape: tuple[int, ...], scale: float = 1.0) -> Array:
         values = rng.standard_normal(shape, np.float32) * np.float32(scale)
         return values.astype(workload.dtype)
 
-    plain = [normal(shape, np.prod(shape[:-1]) ** -0.5) for shape in workload.weights]
+    def bytes_of(shape: tuple[int, ...], dtype: str) -> Array:
+        limits = np.iinfo(dtype)
+        return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+
+    if integer:
+        plain = [
+            rng.integers(-127, 127, shape, workload.types.weights) for shape in workload.weights
+        ]
+    else:
+        plain = [normal(shape, np.prod(shape[:-1]) ** -0.5) for shape in workload.weights]
     remaining = iter(registry.pack(decision, plain))
     arrays, weights = [], []
     last = len(parameters) - 1
     for index, (name, shape, dtype) in enumerate(parameters):
         step = name.rpartition("_")[0]
         if index == last:
-            arrays.append(np.full(shape, np.nan, dtype))
+            arrays.append(np.full(shape, np.nan if dtype.startswith("float") else 0, dtype))
         elif name == GATE:
             arrays.append(random_gates(shape, dtype))
-        elif index == 0 or step in CHANNEL_STEPS | TENSOR_STEPS:
-            arrays.append(normal(shape).astype(dtype))
+        elif name in NUMBERS or step in QUANTIZED:
+            arrays.append(_quantization(workload, name, shape, dtype))
+        elif integer and dtype in BYTE_TYPES and (index == 0 or step in STEPS):
+            arrays.append(bytes_of(shape, dtype))
+        elif index == 0 or step in STEPS:
+            arrays.append(
+                (100 * normal(shape)).astype(dtype) if integer else normal(shape).astype(dtype)
+            )
         else:
             arrays.append(next(remaining).astype(dtype))
         if 0 < index < last and name != GATE and step not in TENSOR_STEPS:
             weights.append(index)
     return arrays, weights
+
+
+def _quantization(workload: Workload, name: str, shape: tuple[int, ...], dtype: str) -> Array:
+    """Return scales and bounds with which sums of random bytes fill most of a byte's range."""
+    result = workload.types.result if workload.types.result in BYTE_TYPES else "uint8"
+    limits = np.iinfo(result)
+    middle = (int(limits.min) + int(limits.max) + 1) // 2
+    bounds = quantization_bounds(int(limits.min), int(limits.max), middle)
+    if name == "numbers":
+        values: Any = (0.02, *bounds)
+    elif name == "zero":
+        values = [middle]
+    elif name.startswith("add_quantized"):
+        values = (0.6, 0.6, -1.2 * middle, *bounds)
+    elif name.startswith("requantize_numbers"):
+        values = bounds
+    else:
+        terms = max(1.0, workload.flops / (2 * math.prod(workload.output_shape)))
+        values = np.full(shape, 50 / (100 * 70 * terms**0.5))
+    return np.resize(np.asarray(values, np.float64), shape).astype(dtype)
 
 
 def random_gates(shape: tuple[int, ...], dtype: str) -> Array:
@@ -108,6 +163,8 @@ def tolerance(workload: Workload, outputs: int) -> float:
     The rounding error of a sum grows with the square root of the number of terms. In float16, only
     a few terms are accumulated before they are added to float32 sums.
     """
+    if workload.types.integer:
+        return _INTEGER_TOLERANCE
     terms = max(1.0, workload.flops / (2 * outputs))
     factor = 1 if workload.dtype == "float16" else 16
     return float(factor * np.finfo(workload.dtype).eps * terms**0.5)

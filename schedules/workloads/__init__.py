@@ -5,10 +5,12 @@ from mobilenet_tvm.schedules.workloads.convolution import Convolution
 from mobilenet_tvm.schedules.workloads.depthwise import Depthwise
 from mobilenet_tvm.schedules.workloads.dtypes import FLOAT32, Types, size_of
 from mobilenet_tvm.schedules.workloads.epilogue import (
-    CHANNEL_STEPS,
+    OPERANDS,
     TENSOR_STEPS,
     Epilogue,
+    Operand,
     Step,
+    quantization_bounds,
 )
 from mobilenet_tvm.schedules.workloads.fused import Block, DepthwisePointwise
 from mobilenet_tvm.schedules.workloads.pointwise import Pointwise
@@ -16,8 +18,8 @@ from mobilenet_tvm.schedules.workloads.pooling import GlobalPool
 from mobilenet_tvm.schedules.workloads.window import Window
 
 __all__ = [
-    "CHANNEL_STEPS",
     "FLOAT32",
+    "OPERANDS",
     "OPERATORS",
     "TENSOR_STEPS",
     "Block",
@@ -26,11 +28,13 @@ __all__ = [
     "DepthwisePointwise",
     "Epilogue",
     "GlobalPool",
+    "Operand",
     "Pointwise",
     "Step",
     "Types",
     "Window",
     "Workload",
     "parse",
+    "quantization_bounds",
     "size_of",
 ]

@@ -199,4 +199,5 @@ def read_tail(
 def output_bytes(workload: Workload) -> int:
     """Return the bytes read or written per output: its residuals and the output itself."""
     types = workload.types
-    return residuals(workload.epilogue) * size_of(types.weights) + size_of(types.result)
+    residual = types.result if types.integer else types.weights
+    return residuals(workload.epilogue) * size_of(residual) + size_of(types.result)

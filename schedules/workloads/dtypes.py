@@ -14,6 +14,7 @@ _ACCUMULATORS = {
     "float16": "float32",
     "int8": "int32",
     "uint8": "int32",
+    "int16": "int32",
 }
 _DTYPES = {*_ACCUMULATORS.keys(), *_ACCUMULATORS.values()}
 _TEXT = re.compile(r"(?:(\w+)|(\w+)\*(\w+)\+(\w+))?(?:->(\w+))?")
@@ -53,6 +54,11 @@ class Types:
         if dtype not in _ACCUMULATORS:
             raise ValueError(f"unknown type {dtype!r}")
         return cls(dtype, dtype, _ACCUMULATORS[dtype], dtype)
+
+    @property
+    def integer(self) -> bool:
+        """Whether the layer multiplies integers."""
+        return self.sums == "int32"
 
     def describe(self, implied: Types, usual: Types) -> str:
         """Return the types as logs write them.
@@ -107,3 +113,13 @@ FLOAT32 = Types.of("float32")
 def size_of(dtype: str) -> int:
     """Return the size of one value of a type, in bytes."""
     return np.dtype(dtype).itemsize
+
+
+def vector_type(dtype: str, lanes: int) -> str:
+    """Return TVM's name of the type of a vector, or of a scalar."""
+    return dtype if lanes == 1 else f"{dtype}x{lanes}"
+
+
+def lanes_of(dtype: str) -> int:
+    """Return the number of values in a vector of TVM's type, 1 for a scalar."""
+    return int(dtype.partition("x")[2] or 1)

@@ -2,20 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
 
-#: Steps that read a tensor with one value per channel, or one per output element.
-CHANNEL_STEPS = frozenset({"add_channel", "mul_channel"})
-TENSOR_STEPS = frozenset({"add", "mul"})
-#: All steps, with the number of values that each takes.
-_STEPS = {
-    **dict.fromkeys((*CHANNEL_STEPS, *TENSOR_STEPS), 0),
-    **dict.fromkeys(("relu", "hard_swish", "hard_sigmoid", "sigmoid"), 0),
-    "clip": 2,
+from mobilenet_tvm.schedules.workloads.dtypes import Types, lanes_of, vector_type
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A tensor that a step reads.
+
+    Parameters
+    ----------
+    extent : str or int
+        `channel` for one value per channel, `tensor` for the output's shape, or a length.
+    kind : str
+        `float32`, or the field of `Types` that has its type: `weights`, `sums` or `result`.
+    """
+
+    extent: str | int
+    kind: str = "weights"
+
+    def dtype(self, types: Types) -> str:
+        """Return its type in a layer of some types; integer layers add integers to their sums."""
+        if self.kind == "float32":
+            return self.kind
+        if self.kind == "weights" and types.integer:
+            return types.sums
+        return str(getattr(types, self.kind))
+
+    def shape(self, output: Sequence[int]) -> tuple[int, ...]:
+        """Return its shape, given the output's shape, channels last."""
+        if self.extent == "tensor":
+            return tuple(output)
+        return (output[-1],) if self.extent == "channel" else (int(self.extent),)
+
+
+#: The operands of each step, in the order of the function's arguments.
+OPERANDS: dict[str, tuple[Operand, ...]] = {
+    "add_channel": (Operand("channel"),),
+    "mul_channel": (Operand("channel"),),
+    "add": (Operand("tensor"),),
+    "mul": (Operand("tensor"),),
+    "relu": (),
+    "clip": (),
+    "hard_swish": (),
+    "hard_sigmoid": (),
+    "sigmoid": (),
+    "requantize": (Operand("channel", "float32"), Operand(3, "float32")),
+    "add_quantized": (Operand("tensor", "result"), Operand(6, "float32")),
+    "lookup": (Operand(256, "result"),),
+    "dequantize": (Operand("channel", "float32"),),
 }
+#: Steps that read a tensor of the output's shape.
+TENSOR_STEPS = frozenset(
+    op for op, operands in OPERANDS.items() if any(o.extent == "tensor" for o in operands)
+)
+#: Number of values of the steps that have any.
+_VALUES = {"clip": 2}
+
+#: Adding it to a number below 2^22 in magnitude rounds that to an integer, half to even, whose
+#: bits are the sum's last ones (source: Agner Fog, Optimizing software in C++, section 14.5).
+MAGIC = 12582912.0
 
 
 @dataclass(frozen=True)
@@ -25,8 +76,11 @@ class Step:
     Parameters
     ----------
     op : str
-        `add_channel` and `mul_channel` take a vector of one value per channel, `add` and `mul`
-        a tensor like the output; `relu`, `clip`, `hard_swish`, `hard_sigmoid` and `sigmoid` none.
+        In float layers, `add_channel` and `mul_channel` take a vector of one value per channel,
+        `add` and `mul` a tensor like the output; `relu`, `clip`, `hard_swish`, `hard_sigmoid` and
+        `sigmoid` none. In integer layers, `requantize` turns sums into quantised values,
+        `add_quantized` adds a quantised tensor, `lookup` maps values by a table, and `dequantize`
+        makes sums float32.
     values : tuple of float
         Lower and upper bound of `clip`.
     """
@@ -49,31 +103,33 @@ class Step:
         """
         op, _, values = text.partition("(")
         step = Step(op, tuple(map(float, values.rstrip(")").split(","))) if values else ())
-        if _STEPS.get(op) != len(step.values):
+        if op not in OPERANDS or _VALUES.get(op, 0) != len(step.values):
             raise ValueError(f"unknown epilogue step {text!r}")
         return step
 
-    def apply(self, x: Any, operand: Any = None, dtype: str = "float32") -> Any:
+    def apply(self, x: Any, operands: Sequence[Any] = (), dtype: str = "float32") -> Any:
         """Return the expression of the step's result.
 
         Parameters
         ----------
         x : Expr
-            The value that the step is applied to.
-        operand : Expr, optional
-            The element of the step's tensor, if it has one.
+            The value that the step is applied to; several, if it is a vector.
+        operands : sequence of Expr
+            The elements of the step's tensors. Those of an operand of a fixed length are a
+            function of the index, such as the tensor itself.
         dtype : str
             The type of `x`.
         """
 
         def number(value: float) -> Any:
-            return tirx.const(value, dtype)
+            return spread(tirx.const(value, dtype.partition("x")[0]), dtype)
 
+        wide = vector_type("float32", lanes_of(dtype))
         match self.op:
             case "add_channel" | "add":
-                return x + operand
+                return x + operands[0]
             case "mul_channel" | "mul":
-                return x * operand
+                return x * operands[0]
             case "relu":
                 return tirx.max(x, number(0.0))
             case "clip":
@@ -86,7 +142,58 @@ class Step:
                 return x * gate * number(1 / 6)
             case "sigmoid":
                 return number(1.0) / (number(1.0) + tirx.exp(-x))
+            case "requantize":
+                scale, bounds = operands
+                return quantized(as_float(x, dtype) * scale, [bounds[i] for i in range(3)], wide)
+            case "add_quantized":
+                other, numbers = operands
+                factor, other_factor, offset = (spread(numbers[i], wide) for i in range(3))
+                addend = as_float(other, dtype) * other_factor + offset
+                total = as_float(x, dtype) * factor + addend
+                return quantized(total, [numbers[i] for i in range(3, 6)], wide)
+            case "lookup":
+                return operands[0][x & spread(tirx.const(255, "int32"), dtype)]
+            case "dequantize":
+                return as_float(x, dtype) * operands[0]
         raise ValueError(f"unknown epilogue step {self.op}")
+
+
+def as_float(x: Any, dtype: str) -> Any:
+    """Return integers of some type, or a vector of them, as float32."""
+    return x.astype(vector_type("float32", lanes_of(dtype)))
+
+
+def spread(value: Any, dtype: str) -> Any:
+    """Return a scalar as a vector of a type, or as it is if the type is a scalar's."""
+    lanes = lanes_of(dtype)
+    return value if lanes == 1 else tirx.Broadcast(value, lanes)
+
+
+def quantized(x: Any, bounds: Sequence[Any], dtype: str) -> Any:
+    """Return round(clamp(x, low, high)) + zero as int32.
+
+    ONNX Runtime and XNNPACK quantise so: half to even, with bounds relative to the zero point.
+
+    Parameters
+    ----------
+    x : Expr
+        float32, or a vector of it.
+    bounds : sequence of Expr
+        The values of `quantization_bounds`.
+    dtype : str
+        The type of `x`.
+    """
+    integer = vector_type("int32", lanes_of(dtype))
+    low, high, magic = bounds
+    clamped = tirx.min(tirx.max(x, spread(low, dtype)), spread(high, dtype))
+    rounded = clamped + spread(tirx.const(MAGIC, "float32"), dtype)
+    return tirx.reinterpret(integer, rounded) - spread(tirx.reinterpret("int32", magic), integer)
+
+
+def quantization_bounds(low: int, high: int, zero: int) -> tuple[float, float, float]:
+    """Return the numbers that `requantize` reads, for values from low to high and a zero point."""
+    # The difference of the last number's bits and those of MAGIC is the zero point.
+    return float(low - zero), float(high - zero), MAGIC - zero
 
 
 Epilogue = tuple[Step, ...]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mobilenet_tvm.schedules.workloads import (
-    CHANNEL_STEPS,
+    OPERANDS,
     TENSOR_STEPS,
     Convolution,
     Depthwise,
@@ -34,7 +34,7 @@ def with_epilogue(
     x = value.astype(np.float64)
     for index, step in enumerate(epilogue):
         operand = np.zeros(0)
-        if step.op in CHANNEL_STEPS | TENSOR_STEPS:
+        if OPERANDS[step.op]:
             shape = x.shape if step.op in TENSOR_STEPS else x.shape[-1:]
             operands.append(normal(*shape, seed=10 + index).astype(dtype))
             operand = operands[-1]

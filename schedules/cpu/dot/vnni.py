@@ -1,0 +1,64 @@
+"""AVX-512 VNNI and AVX-VNNI: VPDPBUSD multiplies four unsigned by four signed bytes a lane."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tvm import tirx
+
+from mobilenet_tvm.schedules.cpu.dot.base import Tile, broadcast, intrinsic, unpack
+from mobilenet_tvm.schedules.cpu.dot.x86 import X86Dot
+from mobilenet_tvm.schedules.workloads.dtypes import vector_type
+
+
+class Vnni(X86Dot):
+    """VPDPBUSD, which does not saturate."""
+
+    def multiply(self, tile: Tile, k: Any, inputs: int) -> None:
+        """Emit the multiply-adds: a row's four bytes are broadcast, and meet each vector."""
+        bytes_type = vector_type("int8", self.channels)
+        for group in range(0, inputs, self.group):
+            weights = [tile.weights(vector, k + group) for vector in range(tile.vectors)]
+            for row in range(tile.rows):
+                data = broadcast(tile.data(row, k + group, 4), bytes_type, self.lanes)
+                for vector, weight in enumerate(weights):
+                    tile.update(row, vector, lambda sums, w=weight, d=data: self.filter(sums, d, w))
+
+    def interleave(self, pixels: Sequence[Any]) -> list[Any]:
+        """Return four pixels' bytes next to each other, for a quarter of the channels at a time."""
+        size = self.channels
+        pairs = [
+            [unpack(pixels[i], pixels[i + 1], high, size, 16) for i in (0, 2)]
+            for high in (False, True)
+        ]
+        quads = []
+        for first, second in pairs:
+            shorts = [_as(value, "int16", size // 2) for value in (first, second)]
+            for high in (False, True):
+                quads.append(_as(unpack(*shorts, high, size // 2, 8), "int8", size))
+        return quads
+
+    def filter(self, total: Any, data: Any, taps: Any) -> Any:
+        """Return sums plus products, by one instruction."""
+        name = f"llvm.x86.avx512.vpdpbusd.{self.vector_bits}"
+        return intrinsic(self.sums_type, name, total, data, _as(taps, "int8", self.channels))
+
+    def taps(self, weights: Any) -> Any:
+        """Return four taps a lane."""
+        return tirx.reinterpret(self.sums_type, weights)
+
+
+def _as(value: Any, dtype: str, lanes: int) -> Any:
+    return tirx.reinterpret(vector_type(dtype, lanes), value)
+
+
+#: By width: Cascade Lake, Ice Lake, Zen 4 and later; narrower ones compute what is left over.
+AVX512_VNNI = tuple(
+    Vnni(f"avx512-vnni{suffix}", bits, bits / 4)
+    for suffix, bits in (("", 512), ("-256", 256), ("-128", 128))
+)
+#: Alder Lake and later, without AVX-512.
+AVX_VNNI = tuple(
+    Vnni(f"avx-vnni{suffix}", bits, bits / 4) for suffix, bits in (("", 256), ("-128", 128))
+)

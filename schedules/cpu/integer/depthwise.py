@@ -1,0 +1,450 @@
+"""Depthwise convolution on integers: dot products over neighbouring pixels of each channel.
+
+The bytes of neighbouring pixels are interleaved, so that each 32-bit lane holds a channel's inputs
+for a few taps, which one dot product multiplies. Where a vector of inputs serves two outputs, its
+taps are shifted and padded with zeros.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T  # noqa: N812
+
+from mobilenet_tvm.schedules.base import Array
+from mobilenet_tvm.schedules.base import Decision as BaseDecision
+from mobilenet_tvm.schedules.cpu.dot import DOTS, SETS, Dot, dots_of
+from mobilenet_tvm.schedules.cpu.dot.base import PARTS, Vectors
+from mobilenet_tvm.schedules.cpu.integer.base import (
+    Finish,
+    IntegerSchedule,
+    load,
+    load_part,
+    load_some,
+    parameter,
+)
+from mobilenet_tvm.schedules.cpu.registers import tile_features
+from mobilenet_tvm.schedules.loops import divisors
+from mobilenet_tvm.schedules.workloads import Depthwise, Window
+from mobilenet_tvm.targets.target import Target
+
+#: Cycles for a vector: to interleave, to requantise its sums, and to copy.
+SHUFFLE_CYCLES = 1.0
+EPILOGUE_CYCLES = 4.0
+COPY_CYCLES = 1.0
+#: Parts of the work that threads can divide well.
+MIN_TASKS = 8
+
+
+@dataclass(frozen=True)
+class Decision(BaseDecision):
+    """How to compute an integer depthwise layer.
+
+    Parameters
+    ----------
+    dot : str
+        The instruction set, in whose order weights are packed.
+    tile_y, tile_x : int
+        Rows and columns of the output tile; the rows divide the output's.
+    band : int
+        Rows of output tiles for which the padded input is copied at once; divides their number.
+    """
+
+    dot: str
+    tile_y: int
+    tile_x: int
+    band: int
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Some channels that are computed together.
+
+    Parameters
+    ----------
+    dot : Dot
+        What multiplies them.
+    first : int
+        The first channel.
+    count : int
+        How many there are: as many as a vector has bytes, or fewer.
+    repeats : int
+        How many such chunks follow each other.
+    """
+
+    dot: Dot
+    first: int
+    count: int
+    repeats: int
+
+
+class IntegerDepthwise(IntegerSchedule[Depthwise, Decision]):
+    """Copies a padded band of rows of a chunk of channels, and slides a register tile over it."""
+
+    workload_type = Depthwise
+    decision_type = Decision
+
+    def default(self, workload: Depthwise, target: Target) -> Decision:
+        """Choose the tile with the fewest cycles in a model of its instructions."""
+        return min(
+            self.decisions(workload, target),
+            key=lambda decision: self.cycles(workload, decision, target),
+        )
+
+    def space(self, workload: Depthwise, target: Target) -> dict[str, list[Any]]:
+        """Return the candidate values of each part of a decision."""
+        height = workload.output[0]
+        return {"tile": _tiles(workload, target), "band": divisors(height, height)}
+
+    def valid(self, workload: Depthwise, decision: Decision, target: Target) -> bool:
+        """Return whether `build` accepts a decision."""
+        return (
+            decision.dot == dots_of(target, workload.types)[0].name
+            and (decision.tile_y, decision.tile_x) in _tiles(workload, target)
+            and decision.band > 0
+            and workload.output[0] % (decision.tile_y * decision.band) == 0
+        )
+
+    def decisions(self, workload: Depthwise, target: Target) -> list[Decision]:
+        """Return the valid decisions in the space, without duplicates."""
+        name = dots_of(target, workload.types)[0].name
+        parts = self.space(workload, target)
+        every = (
+            Decision(name, y, x, band)
+            for (y, x), band in itertools.product(parts["tile"], parts["band"])
+        )
+        return [decision for decision in every if self.valid(workload, decision, target)]
+
+    def pack(self, weights: Sequence[Array], decision: Decision) -> list[Array]:
+        """Return weights [height, width, channels] as [chunks, height, groups of taps, parts]."""
+        (weight,) = weights
+        height, width, channels = weight.shape
+        packed = []
+        for chunk in _chunks(DOTS[decision.dot], channels):
+            dot = chunk.dot
+            groups = -(-width // dot.group)
+            for repeat in range(chunk.repeats):
+                first = chunk.first + repeat * chunk.count
+                taps = np.zeros((height, groups * dot.group, dot.channels), weight.dtype)
+                taps[:, :width, : chunk.count] = weight[..., first : first + chunk.count]
+                packed += [
+                    dot.arrange_taps(part).reshape(-1)
+                    for part in taps.reshape(-1, dot.group, dot.channels)
+                ]
+        return [np.concatenate(packed)]
+
+    def emit(self, workload: Depthwise, decision: Decision, target: Target) -> None:
+        """Emit data, packed weights, the padding's value, operands, and the output, in NHWC."""
+        height, width = workload.output
+        channels, batch = workload.channels, workload.batch
+        chunks = _chunks(DOTS[decision.dot], channels)
+        padding = any(workload.window.padding)
+        data = parameter(
+            "data", batch * workload.height * workload.width * channels, workload.types.data
+        )
+        sizes = [_weights(chunk.dot, workload.window) * chunk.repeats for chunk in chunks]
+        weight = parameter("weight", sum(sizes), workload.types.weights)
+        zero = parameter("zero", 1, workload.types.data) if padding else None
+        last = chunks[-1]
+        padded = channels + last.dot.channels - last.count
+        finish = Finish(workload, target, channels, padded, batch * height * width * channels)
+        bands = height // (decision.tile_y * decision.band)
+        count = sum(chunk.repeats for chunk in chunks)
+
+        with T.parallel(0, batch * bands * count) as task:
+            number = task % count
+            band = task // count
+
+            def emit(remaining: list[_Chunk], done: int, place: int) -> None:
+                chunk, *others = remaining
+                here = number - done
+
+                def one() -> None:
+                    first = chunk.first + here * chunk.count
+                    start = place + here * _weights(chunk.dot, workload.window)
+                    _Band(workload, decision, chunk.dot, chunk.count, finish).emit(
+                        data, weight, zero, start, first, band // bands, band % bands
+                    )
+
+                if not others:
+                    one()
+                    return
+                with T.If(number < done + chunk.repeats):
+                    with T.Then():
+                        one()
+                    with T.Else():
+                        size = _weights(chunk.dot, workload.window) * chunk.repeats
+                        emit(others, done + chunk.repeats, place + size)
+
+            emit(chunks, 0, 0)
+
+    def features(self, workload: Depthwise, decision: Decision, target: Target) -> dict[str, float]:
+        """Describe a decision: the tile, its instructions and its share of the caches."""
+        dot = DOTS[decision.dot]
+        plan = _Plan.of(workload.window, decision.tile_y, decision.tile_x, dot)
+        outputs = decision.tile_y * decision.tile_x
+        rows = (decision.tile_y * decision.band - 1) * workload.window.stride[0]
+        rows += workload.window.kernel[0]
+        band = rows * (workload.width + plan.pixels) * dot.channels
+        return tile_features(outputs, PARTS, plan.pixels / outputs, 1.0, target) | {
+            "dots_per_output": plan.dots / outputs,
+            "loads_per_output": plan.loads / outputs,
+            "ragged": -workload.output[1] % decision.tile_x / decision.tile_x,
+            "band_share_of_l1": band / target.l1d_bytes,
+            "copied": rows / (decision.tile_y * decision.band),
+            "stride": workload.window.stride[0],
+            "taps": workload.window.taps,
+            "chunks": workload.channels / dot.channels,
+            "cycles": self.cycles(workload, decision, target),
+        }
+
+    def cycles(self, workload: Depthwise, decision: Decision, target: Target) -> float:
+        """Estimate the cycles of a vector of bytes of the output."""
+        dot = DOTS[decision.dot]
+        window, (height, width) = workload.window, workload.output
+        plan = _Plan.of(window, decision.tile_y, decision.tile_x, dot)
+        outputs = decision.tile_y * decision.tile_x
+        tiles = -(-width // decision.tile_x) * decision.tile_x / width
+        registers = outputs * PARTS + PARTS + 2
+        spilled = max(0, registers - target.vector_registers)
+        products = PARTS * plan.dots * dot.lanes * dot.group / dot.macs_per_cycle
+        shuffles = SHUFFLE_CYCLES * dot.group * 2 * plan.loads / dot.group
+        tile = products + shuffles + EPILOGUE_CYCLES * PARTS * outputs + 4 * spilled
+        rows = (decision.tile_y * decision.band - 1) * window.stride[0] + window.kernel[0]
+        copied = rows * workload.width / (decision.tile_y * decision.band * width)
+        columns = workload.width + plan.pixels
+        cached = 1.0 if rows * columns * dot.channels <= 0.75 * target.l1d_bytes else 2.0
+        tasks = workload.batch * height // (decision.tile_y * decision.band)
+        few = 1.0 if tasks * workload.channels >= MIN_TASKS * dot.channels else 1.3
+        return few * (tile * tiles / outputs + COPY_CYCLES * cached * copied)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which vectors of pixels a tile reads, and which taps they meet.
+
+    Parameters
+    ----------
+    groups : int
+        Groups of neighbouring pixels in a row of inputs.
+    pixels : int
+        Pixels in them.
+    rows : int
+        Rows of inputs.
+    dots : int
+        Dot products of the tile, each of a group of pixels and taps.
+    """
+
+    groups: int
+    pixels: int
+    rows: int
+    dots: int
+
+    @staticmethod
+    def of(window: Window, tile_y: int, tile_x: int, dot: Dot) -> _Plan:
+        """Plan a tile."""
+        rows, columns = window.inputs(tile_y, tile_x)
+        groups = -(-columns // dot.group)
+        across = window.stride[1]
+        offsets = [group * dot.group - x * across for group in range(groups) for x in range(tile_x)]
+        used = sum(-dot.group < offset < window.kernel[1] for offset in offsets)
+        dots = tile_y * window.kernel[0] * used
+        return _Plan(groups, groups * dot.group, rows, dots)
+
+    @property
+    def loads(self) -> int:
+        """Vectors of pixels that are loaded."""
+        return self.rows * self.pixels
+
+
+@dataclass(frozen=True)
+class _Band:
+    """Emits the code for a chunk of channels of some rows."""
+
+    workload: Depthwise
+    decision: Decision
+    dot: Dot
+    count: int
+    finish: Finish
+
+    def emit(
+        self, data: Any, weight: Any, zero: Any, start: Any, first: Any, image: Any, band: Any
+    ) -> None:
+        """Emit the copy of the inputs, and the tiles.
+
+        Parameters
+        ----------
+        data, weight, zero : Buffer
+            The function's parameters.
+        start : Expr
+            Where the chunk's weights begin.
+        first : Expr
+            The chunk's first channel.
+        image, band : Expr
+            Which picture, and which of its bands of rows.
+        """
+        workload, decision, dot = self.workload, self.decision, self.dot
+        window, (height, width) = workload.window, workload.output
+        plan = _Plan.of(window, decision.tile_y, decision.tile_x, dot)
+        down, across = window.stride
+        columns = (width - decision.tile_x) * across + plan.pixels
+        top = band * (decision.tile_y * decision.band)
+        rows = window.inputs(decision.tile_y * decision.band, 1)[0]
+        copy = T.alloc_buffer((rows * columns * dot.channels,), workload.types.data, align=64)
+        with T.serial(0, rows) as row:
+            self._copy_row(data, zero, image, top * down + row, first, copy, row * columns, columns)
+        taps = self._taps(weight, start)
+        with T.serial(0, decision.band) as step, T.serial(0, -(-width // decision.tile_x)) as place:
+            x = T.min(place * decision.tile_x, width - decision.tile_x)
+            corner = step * (decision.tile_y * down) * columns + x * across
+            y = top + step * decision.tile_y
+            pixel = ((image * height + y) * width + x) * workload.channels
+            self._tile(copy, corner, columns, taps, plan, first, pixel)
+
+    def _copy_row(
+        self,
+        data: Any,
+        zero: Any,
+        image: Any,
+        row: Any,
+        first: Any,
+        copy: Any,
+        start: Any,
+        columns: int,
+    ) -> None:
+        """Emit the copy of a row of the padded input, of which some columns may not be used."""
+        workload, size = self.workload, self.dot.channels
+        top, left, _, _ = workload.window.padding
+        source = row - top
+        inside = min(workload.width, columns - left)
+
+        def store(column: Any, value: Any) -> None:
+            T.buffer_store(copy, value, [T.ramp((start + column) * size, 1, size)])
+
+        def filled(columns_of: range) -> None:
+            if zero is not None:
+                for column in columns_of:
+                    store(column, tirx.Broadcast(zero[0], size))
+
+        def copied() -> None:
+            filled(range(left))
+            with T.serial(0, inside) as column:
+                pixel = (image * workload.height + source) * workload.width + column
+                place = pixel * workload.channels + first
+                store(left + column, load_some(data, place, size, self.count))
+            filled(range(left + inside, columns))
+
+        if zero is None:
+            copied()
+            return
+        with T.If(tirx.all(source >= 0, source < workload.height)):
+            with T.Then():
+                copied()
+            with T.Else(), T.serial(0, columns) as column:
+                store(column, tirx.Broadcast(zero[0], size))
+
+    def _taps(self, weight: Any, start: Any) -> dict[tuple[int, int], Any]:
+        """Emit the taps of each row of the filter, from each place on that some output needs."""
+        dot, (rows, width) = self.dot, self.workload.window.kernel
+        groups = -(-width // dot.group)
+        part_size = dot.lanes * dot.group
+        found = {}
+        plan = _Plan.of(self.workload.window, 1, self.decision.tile_x, dot)
+        offsets = {
+            group * dot.group - x * self.workload.window.stride[1]
+            for group in range(plan.groups)
+            for x in range(self.decision.tile_x)
+        }
+        for row, offset in itertools.product(range(rows), sorted(offsets)):
+            if not -dot.group < offset < width:
+                continue
+            taps = Vectors(PARTS, dot.taps_type)
+            group, skipped = divmod(offset, dot.group)
+            for part in range(PARTS):
+                both = [
+                    dot.taps(
+                        load(
+                            weight,
+                            start + ((row * groups + g) * PARTS + part) * part_size,
+                            part_size,
+                        )
+                    )
+                    if 0 <= g < groups
+                    else None
+                    for g in (group, group + 1)
+                ]
+                taps[part] = dot.shifted(*both, skipped)
+            found[row, offset] = taps
+        return found
+
+    def _tile(
+        self, copy: Any, corner: Any, columns: int, taps: Any, plan: _Plan, first: Any, pixel: Any
+    ) -> None:
+        """Emit a tile of outputs."""
+        dot, window, size = self.dot, self.workload.window, self.dot.channels
+        down, across = window.stride
+        outputs = list(itertools.product(range(self.decision.tile_y), range(self.decision.tile_x)))
+        sums = {output: Vectors(PARTS, dot.sums_type) for output in outputs}
+        for output, part in itertools.product(outputs, range(PARTS)):
+            sums[output][part] = self.finish.start(
+                dot, lambda bias, part=part: load_part(dot, bias, first, part)
+            )
+        for row, group in itertools.product(range(plan.rows), range(plan.groups)):
+            place = corner + row * columns + group * dot.group
+            pixels = [load(copy, (place + i) * size, size) for i in range(dot.group)]
+            quarters = dot.interleave(pixels)
+            held = Vectors(PARTS, str(quarters[0].ty))
+            for part, value in enumerate(quarters):
+                held[part] = value
+            for (y, x), part in itertools.product(outputs, range(PARTS)):
+                key = (row - y * down, group * dot.group - x * across)
+                if key in taps:
+                    sums[y, x][part] = dot.filter(sums[y, x][part], held[part], taps[key][part])
+        for y, x in outputs:
+            here = pixel + (y * self.workload.output[1] + x) * self.workload.channels
+            self.finish.store_chunk(dot, sums[y, x], first, here, self.count)
+        for y in range(self.decision.tile_y):
+            start = pixel + y * self.workload.output[1] * self.workload.channels + first
+            self.finish.look_up(
+                self.decision.tile_x,
+                lambda x, start=start: start + x * self.workload.channels,
+                self.count,
+            )
+
+
+def _weights(dot: Dot, window: Window) -> int:
+    """Return the number of packed weights of a chunk."""
+    return window.kernel[0] * -(-window.kernel[1] // dot.group) * dot.group * dot.channels
+
+
+def _chunks(widest: Dot, channels: int) -> list[_Chunk]:
+    """Divide channels into vectors of bytes: the widest first, then narrower ones."""
+    dots = next(dots for sets in SETS.values() for dots in sets if dots[0] == widest)
+    found, first = [], 0
+    for dot in dots:
+        repeats = (channels - first) // dot.channels
+        if repeats:
+            found.append(_Chunk(dot, first, dot.channels, repeats))
+            first += repeats * dot.channels
+    if first < channels:
+        found.append(_Chunk(dots[-1], first, channels - first, 1))
+    return found
+
+
+def _tiles(workload: Depthwise, target: Target) -> list[tuple[int, int]]:
+    """Return the tiles of outputs whose sums fit the registers, nearly."""
+    height, width = workload.output
+    return [
+        (y, x)
+        for y in divisors(height, 4)
+        for x in range(1, min(width, 8) + 1)
+        if PARTS * y * x <= 1.5 * target.vector_registers
+    ]
+
+
+SCHEDULE = IntegerDepthwise()

@@ -1,0 +1,237 @@
+"""Pointwise convolution and dense on integers: a register tile of dot products."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T  # noqa: N812
+
+from mobilenet_tvm.schedules.base import Array
+from mobilenet_tvm.schedules.base import Decision as BaseDecision
+from mobilenet_tvm.schedules.cpu.base import PARALLEL_FLOPS
+from mobilenet_tvm.schedules.cpu.dot import DOTS, Dot, dots_of
+from mobilenet_tvm.schedules.cpu.integer.base import (
+    Finish,
+    IntegerSchedule,
+    copy_row,
+    either,
+    load,
+    multiply,
+    parameter,
+)
+from mobilenet_tvm.schedules.cpu.registers import tile_features
+from mobilenet_tvm.schedules.loops import divisor_at_most, divisors
+from mobilenet_tvm.schedules.workloads import Pointwise, size_of
+from mobilenet_tvm.targets.target import Target
+
+#: Parts of the work, where threads cannot divide it by tiles.
+MIN_TASKS = 8
+#: Cycles from a dot product to one that adds to its result, and loads that start in a cycle.
+DOT_LATENCY = 5
+LOADS_PER_CYCLE = 2
+#: Cycles to requantise and store a vector of sums, and to begin a tile.
+EPILOGUE_CYCLES = 5
+TILE_CYCLES = 12
+
+
+@dataclass(frozen=True)
+class Decision(BaseDecision):
+    """How to compute an integer pointwise layer.
+
+    Parameters
+    ----------
+    dot : str
+        The instruction set, in whose order weights are packed.
+    tile_m : int
+        Pixels of the register tile.
+    tile_n : int
+        Outputs of the register tile, whole vectors; divides the padded outputs.
+    block_m : int
+        Pixel tiles per cache block: their data stay in cache while all weights are read.
+    """
+
+    dot: str
+    tile_m: int
+    tile_n: int
+    block_m: int
+
+
+class IntegerProduct(IntegerSchedule[Pointwise, Decision]):
+    """Keeps a tile of pixels x outputs in registers while iterating over groups of inputs."""
+
+    workload_type = Pointwise
+    decision_type = Decision
+
+    def default(self, workload: Pointwise, target: Target) -> Decision:
+        """Choose the register tile with the fewest cycles in a model of the inner loop."""
+        dot = dots_of(target, workload.types)[0]
+        tile = min(_tiles(workload, target), key=lambda tile: _cycles(workload, dot, *tile))
+        tiles = -(-workload.pixels // tile[0])
+        row_bytes = size_of(workload.types.data) * workload.inputs * tile[0]
+        return self._decision(workload, target, tile, int(0.5 * target.l2_bytes / row_bytes), tiles)
+
+    @staticmethod
+    def _decision(
+        workload: Pointwise, target: Target, tile: tuple[int, int], block: int, tiles: int
+    ) -> Decision:
+        dot = dots_of(target, workload.types)[0]
+        return Decision(dot.name, tile[0], tile[1] * dot.lanes, divisor_at_most(tiles, block))
+
+    def space(self, workload: Pointwise, target: Target) -> dict[str, list[Any]]:
+        """Return the candidate values of each part of a decision."""
+        return {"tile": _tiles(workload, target), "block_m": [1, 4, 16, 64, workload.pixels]}
+
+    def valid(self, workload: Pointwise, decision: Decision, target: Target) -> bool:
+        """Return whether `build` accepts a decision."""
+        dot = dots_of(target, workload.types)[0]
+        tile = (decision.tile_m, decision.tile_n // dot.lanes)
+        return (
+            decision.dot == dot.name
+            and decision.tile_n % dot.lanes == 0
+            and tile in _tiles(workload, target)
+            and 1 <= decision.block_m <= workload.pixels
+        )
+
+    def decisions(self, workload: Pointwise, target: Target) -> list[Decision]:
+        """Return the valid decisions in the space, without duplicates."""
+        found: dict[Decision, None] = {}
+        for tile, block in itertools.product(*self.space(workload, target).values()):
+            tiles = -(-workload.pixels // tile[0])
+            found[self._decision(workload, target, tile, block, tiles)] = None
+        return list(found)
+
+    def pack(self, weights: Sequence[Array], decision: Decision) -> list[Array]:
+        """Return weights [inputs, outputs] as [panels, groups, vectors of the instruction set]."""
+        (weight,) = weights
+        inputs, outputs = weight.shape
+        dot, tile_n = DOTS[decision.dot], decision.tile_n
+        group, lanes = dot.group, dot.lanes
+        full = np.pad(weight, ((0, -inputs % group), (0, -outputs % tile_n)))
+        parts = full.reshape(-1, group, full.shape[1] // tile_n, tile_n // lanes, lanes)
+        ordered = dot.arrange(parts.transpose(2, 0, 3, 1, 4))
+        return [np.ascontiguousarray(ordered).reshape(-1)]
+
+    def emit(self, workload: Pointwise, decision: Decision, target: Target) -> None:
+        """Emit data [pixels, inputs], packed weights, the epilogue's operands, and the output."""
+        dot = DOTS[decision.dot]
+        pixels, inputs, outputs = workload.pixels, workload.inputs, workload.outputs
+        tile_m, tile_n, block = decision.tile_m, decision.tile_n, decision.block_m
+        panels, depth = -(-outputs // tile_n), _depth(workload, dot)
+        data = parameter("data", pixels * inputs, workload.types.data)
+        weight = parameter("weight", panels * depth * tile_n, workload.types.weights)
+        finish = Finish(workload, target, outputs, panels * tile_n, pixels * outputs)
+        tiles = -(-pixels // tile_m)
+
+        def tile(panel: Any, number: Any, source: Any, first: Any) -> None:
+            """Emit a register tile, whose first pixel is the given row of the source."""
+
+            def of_rows(rows: int) -> None:
+                sums = multiply(
+                    dot,
+                    (rows, tile_n // dot.lanes),
+                    depth,
+                    lambda row, k, count: load(source, (first + row) * depth + k, count),
+                    lambda vector, k: load(
+                        weight,
+                        (panel * depth + k) * tile_n + vector * dot.lanes * dot.group,
+                        dot.lanes * dot.group,
+                    ),
+                    lambda vector: finish.start(
+                        dot,
+                        lambda bias: load(bias, panel * tile_n + vector * dot.lanes, dot.lanes),
+                    ),
+                )
+                for row in range(rows):
+                    pixel = (number * tile_m + row) * outputs
+                    finish.store_row(dot, sums[row], panel, pixel)
+                finish.look_up_panel(
+                    rows, lambda row: (number * tile_m + row) * outputs, panel, tile_n
+                )
+
+            either(number < pixels // tile_m, tile_m, pixels % tile_m, pixels, of_rows)
+
+        loop = T.parallel if workload.flops >= PARALLEL_FLOPS else T.serial
+        if not dot.widened and depth == inputs:
+            with loop(0, panels * tiles) as index:
+                number = index // (block * panels) * block + index % block
+                tile(index // block % panels, number, data, number * tile_m)
+            return
+        # The rows of a block are first copied: widened, or padded to whole groups.
+        blocks = tiles // block
+        parts = divisor_at_most(panels, -(-MIN_TASKS // blocks))
+        dtype = "int16" if dot.widened else workload.types.data
+        with loop(0, blocks * parts) as task:
+            copy = T.alloc_buffer((block * tile_m * depth,), dtype)
+            start = task // parts * block
+            with T.serial(0, block * tile_m) as row:
+                source = T.min(start * tile_m + row, pixels - 1)
+                copy_row(data, source * inputs, inputs, copy, row * depth, depth, dot.lanes)
+            with T.serial(0, panels // parts) as part:
+                panel = task % parts * (panels // parts) + part
+                with T.serial(0, block) as number:
+                    tile(panel, start + number, copy, number * tile_m)
+
+    def features(self, workload: Pointwise, decision: Decision, target: Target) -> dict[str, float]:
+        """Describe a decision: the register tile and the blocks' share of the caches."""
+        dot = dots_of(target, workload.types)[0]
+        rows, vectors = decision.tile_m, decision.tile_n // dot.lanes
+        tiles = -(-workload.pixels // rows)
+        panels = -(-workload.outputs // decision.tile_n)
+        depth = _depth(workload, dot)
+        block = min(decision.block_m, tiles) * rows
+        data, weights = size_of(workload.types.data), size_of(workload.types.weights)
+        computed = tiles * rows * panels * decision.tile_n
+        return tile_features(rows, vectors, rows, vectors, target) | {
+            "wasted": computed / (workload.pixels * workload.outputs) - 1,
+            "ragged": workload.pixels % rows / rows,
+            "panel_share_of_l1": weights * depth * decision.tile_n / target.l1d_bytes,
+            "rows_share_of_l1": data * depth * rows / target.l1d_bytes,
+            "block_share_of_l1": data * block * depth / target.l1d_bytes,
+            "block_share_of_l2": block * (data * depth + workload.outputs) / target.l2_bytes,
+            "blocks": tiles / decision.block_m,
+            "panels": panels,
+            "iterations": depth / dot.group,
+            "cycles_per_flop": _cycles(workload, dot, rows, vectors) / workload.flops,
+        }
+
+    def cycles(self, workload: Pointwise, decision: Decision, target: Target) -> float:
+        """Estimate a layer's cycles from its register tile."""
+        dot = dots_of(target, workload.types)[0]
+        return _cycles(workload, dot, decision.tile_m, decision.tile_n // dot.lanes)
+
+
+def _depth(workload: Pointwise, dot: Dot) -> int:
+    """Return the inputs, rounded up to whole groups."""
+    return -(-workload.inputs // dot.group) * dot.group
+
+
+def _tiles(workload: Pointwise, target: Target) -> list[tuple[int, int]]:
+    """Return the (pixels, vectors) of register tiles whose sums and operands fit the registers."""
+    dot = dots_of(target, workload.types)[0]
+    vectors = -(-workload.outputs // dot.lanes)
+    widest = 16 if workload.pixels == 1 else 6
+    return [
+        (rows, wide)
+        for wide in divisors(vectors, widest)
+        for rows in range(1, min(workload.pixels, 16) + 1)
+        if rows * wide + wide + 2 <= target.vector_registers
+    ]
+
+
+def _cycles(workload: Pointwise, dot: Dot, rows: int, vectors: int) -> float:
+    """Estimate a layer's cycles with a register tile."""
+    tiles = -(-workload.pixels // rows) * -(-workload.outputs // (vectors * dot.lanes))
+    sums = rows * vectors
+    busy = sums * dot.lanes * dot.group / dot.macs_per_cycle
+    loads = (rows + vectors) / LOADS_PER_CYCLE
+    per_group = max(busy, loads, DOT_LATENCY)
+    groups = -(-workload.inputs // dot.group)
+    ragged = 1.03 if workload.pixels % rows else 1.0
+    return ragged * tiles * (groups * per_group + EPILOGUE_CYCLES * sums + TILE_CYCLES)
+
+
+SCHEDULE = IntegerProduct()

@@ -1,0 +1,347 @@
+"""The stem on integers: a full convolution of an image with few channels.
+
+The padded image is first copied, quantised if it is float32, so that the channels of a pixel fill
+whole groups of a dot product and the inputs of a row of the filter follow each other.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T  # noqa: N812
+
+from mobilenet_tvm.schedules.base import Array
+from mobilenet_tvm.schedules.base import Decision as BaseDecision
+from mobilenet_tvm.schedules.cpu.dot import DOTS, Dot, dots_of
+from mobilenet_tvm.schedules.cpu.dot.base import Tile, Vectors
+from mobilenet_tvm.schedules.cpu.integer.base import Finish, IntegerSchedule, load, parameter
+from mobilenet_tvm.schedules.cpu.registers import tile_features
+from mobilenet_tvm.schedules.loops import divisors
+from mobilenet_tvm.schedules.workloads import Convolution
+from mobilenet_tvm.schedules.workloads.dtypes import vector_type
+from mobilenet_tvm.schedules.workloads.epilogue import quantized, spread
+from mobilenet_tvm.targets.target import Target
+
+#: Cycles to requantise and store a vector of sums, and to begin a tile.
+EPILOGUE_CYCLES = 5
+TILE_CYCLES = 12
+#: Parts of the work that threads can divide well.
+MIN_TASKS = 8
+
+
+@dataclass(frozen=True)
+class Decision(BaseDecision):
+    """How to compute an integer stem.
+
+    Parameters
+    ----------
+    dot : str
+        The instruction set, in whose order weights are packed.
+    tile_x : int
+        Output columns of the register tile.
+    tile_c : int
+        Output channels of the register tile, whole vectors; divides the padded outputs.
+    band : int
+        Rows of outputs for which the padded image is copied at once; divides their number.
+    """
+
+    dot: str
+    tile_x: int
+    tile_c: int
+    band: int
+
+
+class IntegerStem(IntegerSchedule[Convolution, Decision]):
+    """Keeps a tile of columns x outputs in registers while iterating over a window."""
+
+    workload_type = Convolution
+    decision_type = Decision
+
+    def default(self, workload: Convolution, target: Target) -> Decision:
+        """Choose the tile with the fewest cycles in a model of its instructions."""
+        return min(
+            self.decisions(workload, target),
+            key=lambda decision: self.cycles(workload, decision, target),
+        )
+
+    def space(self, workload: Convolution, target: Target) -> dict[str, list[Any]]:
+        """Return the candidate values of each part of a decision."""
+        height = workload.output[0]
+        return {"tile": _tiles(workload, target), "band": divisors(height, 16)}
+
+    def valid(self, workload: Convolution, decision: Decision, target: Target) -> bool:
+        """Return whether `build` accepts a decision."""
+        dot = dots_of(target, workload.types)[0]
+        return (
+            decision.dot == dot.name
+            and decision.tile_c % dot.lanes == 0
+            and (decision.tile_x, decision.tile_c // dot.lanes) in _tiles(workload, target)
+            and decision.band in self.space(workload, target)["band"]
+        )
+
+    def decisions(self, workload: Convolution, target: Target) -> list[Decision]:
+        """Return the valid decisions in the space, without duplicates."""
+        dot = dots_of(target, workload.types)[0]
+        parts = self.space(workload, target)
+        return [
+            Decision(dot.name, x, vectors * dot.lanes, band)
+            for (x, vectors), band in itertools.product(parts["tile"], parts["band"])
+        ]
+
+    def pack(self, weights: Sequence[Array], decision: Decision) -> list[Array]:
+        """Return weights [height, width, inputs, outputs] as [panels, groups, vectors]."""
+        (weight,) = weights
+        dot, tile = DOTS[decision.dot], decision.tile_c
+        inputs, outputs = weight.shape[2:]
+        padding = ((0, 0), (0, 0), (0, -inputs % dot.group), (0, -outputs % tile))
+        full = np.pad(weight, padding)
+        panels = full.shape[3] // tile
+        parts = full.reshape(-1, dot.group, panels, tile // dot.lanes, dot.lanes)
+        ordered = dot.arrange(parts.transpose(2, 0, 3, 1, 4))
+        return [np.ascontiguousarray(ordered).reshape(-1)]
+
+    def emit(self, workload: Convolution, decision: Decision, target: Target) -> None:
+        """Emit the image, packed weights, its numbers, operands, and the output in NHWC.
+
+        The numbers are those by which a float32 image is quantised, if it is one, and the value of
+        the padding, if there is any.
+        """
+        dot, types, window = DOTS[decision.dot], workload.types, workload.window
+        (height, width), outputs = workload.output, workload.outputs
+        pixels = workload.batch * workload.height * workload.width
+        panels = -(-outputs // decision.tile_c)
+        data = parameter("data", pixels * workload.inputs, types.data)
+        depth = window.taps * _padded(workload.inputs, dot)
+        weight = parameter("weight", panels * depth * decision.tile_c, types.weights)
+        numbers = parameter("numbers", 4, "float32") if types.data == "float32" else None
+        zero = parameter("zero", 1, types.result) if any(window.padding) else None
+        size = workload.batch * height * width * outputs
+        finish = Finish(workload, target, outputs, panels * decision.tile_c, size)
+        image = _Image(workload, dot, data, numbers, zero)
+
+        bands = height // decision.band
+        with T.parallel(0, workload.batch * bands) as task:
+            number, top = task // bands, task % bands * decision.band
+            columns = (width - 1) * window.stride[1] + window.kernel[1]
+            rows = window.inputs(decision.band, 1)[0]
+            copy = image.copied(number, top * window.stride[0], rows, columns)
+            with T.serial(0, decision.band) as y, T.serial(0, panels) as panel:
+                with T.serial(0, -(-width // decision.tile_x)) as place:
+                    x = T.min(place * decision.tile_x, width - decision.tile_x)
+                    corner = y * window.stride[0] * columns + x * window.stride[1]
+                    sums = _sums(
+                        workload, decision, dot, copy, weight, finish, corner, columns, panel
+                    )
+                    for column in range(decision.tile_x):
+                        pixel = ((number * height + top + y) * width + x + column) * outputs
+                        finish.store_row(dot, sums[column], panel, pixel)
+                    start = ((number * height + top + y) * width + x) * outputs
+                    finish.look_up_panel(
+                        decision.tile_x,
+                        lambda column, start=start: start + column * outputs,
+                        panel,
+                        decision.tile_c,
+                    )
+
+    def features(
+        self, workload: Convolution, decision: Decision, target: Target
+    ) -> dict[str, float]:
+        """Describe a decision: the register tile and the band."""
+        dot = DOTS[decision.dot]
+        vectors = decision.tile_c // dot.lanes
+        rows = workload.window.inputs(decision.band, 1)[0]
+        return tile_features(decision.tile_x, vectors, decision.tile_x, vectors, target) | {
+            "panels": -(-workload.outputs // decision.tile_c),
+            "ragged": -workload.output[1] % decision.tile_x / decision.tile_x,
+            "copied": rows / (decision.band * workload.window.stride[0]),
+            "band_share_of_l1": rows * workload.width * 4 / target.l1d_bytes,
+            "taps": workload.window.taps * workload.inputs,
+        }
+
+    def cycles(self, workload: Convolution, decision: Decision, target: Target) -> float:  # noqa: ARG002
+        """Estimate a layer's cycles."""
+        dot = DOTS[decision.dot]
+        vectors, (height, width) = decision.tile_c // dot.lanes, workload.output
+        work = decision.tile_x * vectors
+        groups = workload.window.taps * _padded(workload.inputs, dot) // dot.group
+        busy = max(
+            work * dot.lanes * dot.group / dot.macs_per_cycle, (decision.tile_x + vectors) / 2, 5
+        )
+        tiles = -(-width // decision.tile_x) * -(-workload.outputs // decision.tile_c) * height
+        product = tiles * (groups * busy + EPILOGUE_CYCLES * work + TILE_CYCLES)
+        rows = workload.window.inputs(decision.band, 1)[0]
+        copied = height // decision.band * rows * workload.width * workload.inputs / dot.lanes
+        few = 1.0 if height // decision.band >= MIN_TASKS else 1.3
+        return few * (product + 4 * copied)
+
+
+@dataclass(frozen=True)
+class _Image:
+    """Copies the padded image."""
+
+    workload: Convolution
+    dot: Dot
+    data: Any
+    numbers: Any
+    zero: Any
+
+    def copied(self, number: Any, top: Any, rows: int, columns: int) -> Any:
+        """Emit the copy of some rows of an image: [rows, columns, padded channels]."""
+        workload, channels = self.workload, _padded(self.workload.inputs, self.dot)
+        dtype = "int16" if self.dot.widened else workload.types.result
+        copy = T.alloc_buffer((rows * columns * channels + self.dot.channels,), dtype, align=64)
+        padding = workload.window.padding
+        left = padding[1]
+        inside = min(workload.width, columns - left)
+
+        def fill(start: Any, count: int) -> None:
+            if count > 0:
+                with T.serial(0, count * channels) as place:
+                    T.buffer_store(copy, self.zero[0].astype(dtype), [start * channels + place])
+
+        with T.serial(0, rows) as row:
+            source, start = top + row - padding[0], row * columns
+
+            def image_row(source: Any = source, start: Any = start) -> None:
+                fill(start, left)
+                self._row(copy, start + left, number, source, inside)
+                fill(start + left + inside, columns - left - inside)
+
+            if self.zero is None:
+                image_row()
+            else:
+                with T.If(tirx.all(source >= 0, source < workload.height)):
+                    with T.Then():
+                        image_row()
+                    with T.Else():
+                        fill(start, columns)
+        return copy
+
+    def _row(self, copy: Any, start: Any, number: Any, source: Any, inside: int) -> None:
+        """Emit the copy of a row that is in the image."""
+        lanes = self.dot.lanes
+        whole = inside // lanes
+        if whole:
+            with T.serial(0, whole) as part:
+                self._pixels(copy, start, number, source, part * lanes, lanes)
+        for column in range(whole * lanes, inside):
+            self._pixels(copy, start, number, source, column, 1)
+
+    def _pixels(
+        self, copy: Any, start: Any, number: Any, row: Any, column: Any, lanes: int
+    ) -> None:
+        """Emit the copy of neighbouring pixels: each group of their channels is a word."""
+        workload, group = self.workload, self.dot.group
+        bits = 32 // group
+        words = []
+        for first in range(0, workload.inputs, group):
+            word = None
+            for index in range(min(group, workload.inputs - first)):
+                value = self._value(number, row, column, first + index, lanes)
+                mask = spread(tirx.const((1 << bits) - 1, "int32"), value_type := str(value.ty))
+                shift = spread(tirx.const(bits * index, "int32"), value_type)
+                moved = (
+                    tirx.bitwise_and(value, mask) << shift
+                    if index
+                    else tirx.bitwise_and(value, mask)
+                )
+                word = moved if word is None else tirx.bitwise_or(word, moved)
+            words.append(word)
+        count = len(words)
+        if count > 1:
+            order = [lane + lanes * word for lane in range(lanes) for word in range(count)]
+            words = [tirx.Shuffle(words, order)]
+        dtype = str(copy.ty.dtype)
+        size = lanes * count * group
+        place = (start + column) * count * group
+        T.buffer_store(
+            copy, tirx.reinterpret(vector_type(dtype, size), words[0]), [T.ramp(place, 1, size)]
+        )
+
+    def _value(self, number: Any, row: Any, column: Any, channel: int, lanes: int) -> Any:
+        """Return a channel of neighbouring pixels as int32, quantised."""
+        workload = self.workload
+        if workload.reads_nchw:
+            plane = number * workload.inputs + channel
+            place = (plane * workload.height + row) * workload.width + column
+            value = load(self.data, place, lanes)
+        else:
+            pixel = (number * workload.height + row) * workload.width + column
+            place = pixel * workload.inputs + channel
+            step = workload.inputs
+            value = self.data[T.ramp(place, step, lanes)] if lanes > 1 else self.data[place]
+        if self.numbers is None:
+            return value.astype(vector_type("int32", lanes))
+        real = vector_type("float32", lanes)
+        scaled = value / spread(self.numbers[0], real)
+        return quantized(scaled, [self.numbers[i] for i in (1, 2, 3)], real)
+
+
+def _sums(
+    workload: Convolution,
+    decision: Decision,
+    dot: Dot,
+    copy: Any,
+    weight: Any,
+    finish: Finish,
+    corner: Any,
+    columns: int,
+    panel: Any,
+) -> list[Vectors]:
+    """Emit the sums of a tile of columns x outputs."""
+    window, vectors = workload.window, decision.tile_c // dot.lanes
+    channels = _padded(workload.inputs, dot)
+    sums = [Vectors(vectors, dot.sums_type) for _ in range(decision.tile_x)]
+    for column, vector in itertools.product(range(decision.tile_x), range(vectors)):
+        place = panel * decision.tile_c + vector * dot.lanes
+        sums[column][vector] = finish.start(dot, lambda bias, p=place: load(bias, p, dot.lanes))
+    across = window.kernel[1] * channels
+    size = dot.lanes * dot.group
+    for row in range(window.kernel[0]):
+        tile = Tile(
+            decision.tile_x,
+            vectors,
+            lambda column, k, count, row=row: load(
+                copy,
+                (corner + row * columns + column * window.stride[1]) * channels + k,
+                count,
+            ),
+            lambda vector, k, row=row: load(
+                weight,
+                (panel * window.kernel[0] + row) * across * decision.tile_c
+                + k * decision.tile_c
+                + vector * size,
+                size,
+            ),
+            sums,
+        )
+        for k in range(0, across - across % dot.depth, dot.depth):
+            dot.multiply(tile, k, dot.depth)
+        for k in range(across - across % dot.depth, across, dot.group):
+            dot.multiply(tile, k, dot.group)
+    return sums
+
+
+def _padded(inputs: int, dot: Dot) -> int:
+    """Return the channels of a pixel, rounded up to whole groups."""
+    return -(-inputs // dot.group) * dot.group
+
+
+def _tiles(workload: Convolution, target: Target) -> list[tuple[int, int]]:
+    """Return the (columns, vectors) of register tiles that fit the registers."""
+    dot = dots_of(target, workload.types)[0]
+    vectors = -(-workload.outputs // dot.lanes)
+    return [
+        (columns, wide)
+        for wide in divisors(vectors, 6)
+        for columns in range(1, min(workload.output[1], 16) + 1)
+        if columns * wide + wide + 2 <= target.vector_registers
+    ]
+
+
+SCHEDULE = IntegerStem()
