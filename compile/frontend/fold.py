@@ -11,13 +11,17 @@ from onnx.reference import ReferenceEvaluator
 
 Array = np.ndarray[Any, Any]
 
+#: Inputs of which the importer needs the value, by operator.
+_BOUNDS = {"Clip": (1, 2), "Pad": (2,)}
+
 
 def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
     """Replace nodes whose values do not depend on the inputs with initialisers.
 
-    Exporters compute pads, axes and shapes by chains of nodes from constants and shapes, keep
-    weights as integers followed by DequantizeLinear, and share them through Identity. The importer
-    needs their values.
+    Exporters compute pads, axes and shapes by chains of nodes from constants and shapes, and share
+    weights through Identity. The importer needs their values. Integers followed by
+    DequantizeLinear stay, and floats followed by QuantizeLinear become such integers, since
+    integer layers compute with them; a later pass folds what is left. Only bounds are folded.
 
     Parameters
     ----------
@@ -27,7 +31,7 @@ def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
     Returns
     -------
     onnx.ModelProto
-        A model without nodes of known value, except outputs.
+        A model without nodes of known value, except outputs and DequantizeLinear.
     """
     while True:
         # Folding one shape may make others known.
@@ -42,6 +46,7 @@ def _fold_once(model: onnx.ModelProto) -> onnx.ModelProto:
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     shapes = _known_shapes(model)
     outputs = {value.name for value in model.graph.output}
+    bounds = _bounds(model.graph)
     nodes = []
     for node in model.graph.node:
         values = None
@@ -51,7 +56,10 @@ def _fold_once(model: onnx.ModelProto) -> onnx.ModelProto:
                 stand_in = np.broadcast_to(np.float32(0), shapes[node.input[0]])
                 values = _evaluate(node, {node.input[0]: stand_in}, model)
             elif _is_constant(node, constants):
-                values = _evaluate(node, constants, model)
+                if node.output[0] in bounds:
+                    values = _dequantize(node, constants)
+                if values is None and not _keeps_integers(node, constants):
+                    values = _quantize(node, constants) or _evaluate(node, constants, model)
         if values is None:
             nodes.append(node)
         else:
@@ -65,6 +73,57 @@ def _fold_once(model: onnx.ModelProto) -> onnx.ModelProto:
         numpy_helper.from_array(array, name) for name, array in constants.items() if name in used
     )
     return folded
+
+
+def _bounds(graph: onnx.GraphProto) -> set[str]:
+    """Return the names of the values that are bounds, or what is padded with."""
+    places = [(node, place) for node in graph.node for place in _BOUNDS.get(node.op_type, ())]
+    return {node.input[place] for node, place in places if place < len(node.input)}
+
+
+def _keeps_integers(node: onnx.NodeProto, constants: dict[str, Array]) -> bool:
+    """Return whether a node dequantises integers that layers can compute with."""
+    blocked = any(a.name == "block_size" and a.i for a in node.attribute)
+    types = (np.int8, np.uint8, np.int32)
+    return (
+        node.op_type == "DequantizeLinear"
+        and not blocked
+        and constants[node.input[0]].dtype in types
+    )
+
+
+def _dequantize(node: onnx.NodeProto, constants: dict[str, Array]) -> dict[str, Array] | None:
+    """Return a dequantised number, or None for an array or another node."""
+    if node.op_type != "DequantizeLinear":
+        return None
+    data, scale, *zero = (constants[name] for name in node.input if name)
+    if data.size != 1 or scale.size != 1 or data.dtype.kind not in "iu":
+        return None
+    centred = data.astype(np.int32) - (zero[0].astype(np.int32) if zero else np.int32(0))
+    return {node.output[0]: (centred.astype(scale.dtype) * scale).reshape(data.shape)}
+
+
+def _quantize(node: onnx.NodeProto, constants: dict[str, Array]) -> dict[str, Array] | None:
+    """Return what QuantizeLinear makes of floats if it is 8 bits wide, or None for other nodes.
+
+    ONNX's reference converts to int32 before it clips, so that large numbers change their sign.
+    """
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    if node.op_type != "QuantizeLinear" or attributes.get("block_size", 0):
+        return None
+    data, scale, *zeros = (constants[name] for name in node.input if name)
+    kind = attributes.get("output_dtype", 0) or onnx.TensorProto.UINT8
+    dtype = zeros[0].dtype if zeros else helper.tensor_dtype_to_np_dtype(kind)
+    if dtype not in (np.int8, np.uint8) or scale.dtype != np.float32:
+        return None
+    shape = [1] * data.ndim
+    if scale.size > 1:
+        # The default axis, 1, is the only one of a vector too.
+        shape[min(attributes.get("axis", 1), data.ndim - 1)] = scale.size
+    zero = zeros[0].astype(np.float32).reshape(shape) if zeros else np.float32(0)
+    limits = np.iinfo(dtype)
+    steps = np.rint(data.astype(np.float32) / scale.reshape(shape)) + zero
+    return {node.output[0]: np.clip(steps, limits.min, limits.max).astype(dtype)}
 
 
 def _known_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
@@ -106,7 +165,6 @@ def _evaluate(
     try:
         evaluator = ReferenceEvaluator(helper.make_model(graph, opset_imports=model.opset_import))
     except RuntimeError:
-        # For example, DequantizeLinear before opset 19, which a later pass folds.
         return None
     results = evaluator.run(None, {name: constants[name] for name in names})
     return {name: np.asarray(value) for name, value in zip(outputs, results, strict=True)}

@@ -12,6 +12,7 @@ import tvm
 from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
+from mobilenet_tvm.compile.frontend.check import first_line, opset_of, unsupported
 from mobilenet_tvm.compile.frontend.converters import (
     AUTO_PADDED,
     CONVERTERS,
@@ -19,7 +20,6 @@ from mobilenet_tvm.compile.frontend.converters import (
     explicit_padding,
 )
 from mobilenet_tvm.compile.frontend.fold import fold_constants
-from mobilenet_tvm.compile.frontend.read import first_line, opset_of, unsupported
 from mobilenet_tvm.compile.passes.names import NODE_NAMES, variable_name
 from mobilenet_tvm.targets.errors import UserError
 

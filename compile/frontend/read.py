@@ -1,4 +1,4 @@
-"""Reads and checks ONNX files, and gives their inputs static shapes."""
+"""Reads ONNX files, and gives their inputs static shapes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import onnx
 import onnx.inliner
 from google.protobuf.message import DecodeError
 
+from mobilenet_tvm.compile.frontend.check import check_domains, check_model, first_line
+from mobilenet_tvm.compile.frontend.qoperator import expand_qoperators
 from mobilenet_tvm.targets.errors import UserError
-
-MIN_OPSET, MAX_OPSET = 9, 21
 
 
 def read_onnx(path: str | Path) -> onnx.ModelProto:
@@ -25,12 +25,14 @@ def read_onnx(path: str | Path) -> onnx.ModelProto:
     Returns
     -------
     onnx.ModelProto
-        The model, with external data loaded.
+        The model, with external data loaded, and with QuantizeLinear and DequantizeLinear for
+        quantised operators.
 
     Raises
     ------
     UserError
-        If the file is missing, empty, truncated, or not a valid ONNX model.
+        If the file is missing, empty, truncated, or not a valid ONNX model, or if a quantised
+        operator is not supported.
     """
     path = Path(path)
     try:
@@ -59,47 +61,11 @@ def read_onnx(path: str | Path) -> onnx.ModelProto:
         ) from None
     _sort(model.graph)
     check_model(model, str(path))
-    return onnx.inliner.inline_local_functions(model) if model.functions else model
-
-
-def check_model(model: onnx.ModelProto, origin: str) -> None:
-    """Reject a model that is not valid ONNX, or of an unsupported version.
-
-    Parameters
-    ----------
-    model : onnx.ModelProto
-        The model, with its weights.
-    origin : str
-        The model's name in error messages, such as its path.
-
-    Raises
-    ------
-    UserError
-        If the model is rejected, with the reason.
-    """
-    opset = opset_of(model)
-    if not MIN_OPSET <= opset <= MAX_OPSET:
-        raise UserError(
-            f"{origin}: opset {opset} is not supported; export it with an opset "
-            f"from {MIN_OPSET} to {MAX_OPSET}"
-        )
-    for node in model.graph.node:
-        if node.domain not in {"", "ai.onnx"} | {function.domain for function in model.functions}:
-            raise unsupported(node.op_type, node.name or node.output[0], f"domain {node.domain}")
-    checked = onnx.ModelProto()
-    checked.CopyFrom(model)
-    for output in checked.graph.output:
-        # The checker demands an output's shape, which exporters omit and runtimes do not need.
-        output.type.tensor_type.shape.SetInParent()
-    try:
-        onnx.checker.check_model(checked)
-    except onnx.checker.ValidationError as error:
-        raise UserError(f"{origin}: not a valid ONNX model: {first_line(error)}") from None
-
-
-def opset_of(model: onnx.ModelProto) -> int:
-    """Return the version of the standard operator set that a model uses."""
-    return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    model = expand_qoperators(model)
+    check_domains(model)
+    return model
 
 
 def graph_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
@@ -209,17 +175,3 @@ def _sort(graph: onnx.GraphProto) -> None:
 
 def _extent(dim: onnx.TensorShapeProto.Dimension) -> int | None:
     return dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
-
-
-def unsupported(operator: str, node: str, reason: str = "") -> UserError:
-    """Return the error for a node that cannot be compiled."""
-    why = f" ({reason})" if reason else ""
-    return UserError(
-        f"node '{node}': operator {operator} cannot be compiled{why}; "
-        "remove it from the model or export the model without it"
-    )
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message that is not empty."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))

@@ -38,11 +38,16 @@ class FoldConstants(GraphRewriter):
 
 def _dequantize(call: relax.Call, data: Array, scale: Array, zero: Array) -> Array:
     """Return (data - zero) * scale, per tensor or along the call's axis."""
-    shape = [1] * data.ndim
-    if scale.size > 1:
-        shape[int(call.attrs.axis)] = scale.size
-    centred = data.astype(np.int32) - zero.astype(np.int32).reshape(shape)
-    return centred.astype(np.float32) * scale.reshape(shape)
+
+    def along_axis(array: Array) -> Array:
+        # One zero point may serve several scales: the importer writes 0 for one that is left out.
+        shape = [1] * data.ndim
+        if array.size > 1:
+            shape[int(call.attrs.axis)] = array.size
+        return array.reshape(shape)
+
+    centred = data.astype(np.int32) - along_axis(zero.astype(np.int32))
+    return centred.astype(np.float32) * along_axis(scale)
 
 
 _EVALUATE: dict[str, Callable[..., Array]] = {

@@ -90,6 +90,8 @@ ODD: dict[str, Callable[[], onnx.ModelProto]] = {
     "unsorted": odd.unsorted,
     "computed_clip": odd.computed_clip,
     "training_batch_norm": odd.training_batch_norm,
+    "qoperators": odd.qoperators,
+    "qoperators_opset_11": lambda: odd.qoperators(11),
 }  # fmt: skip
 
 

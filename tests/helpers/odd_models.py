@@ -647,6 +647,37 @@ def dynamically_quantized() -> onnx.ModelProto:
     return net.model(net.head(net.node("Relu", x), 8))
 
 
+def qoperators(opset: int = 17) -> onnx.ModelProto:
+    """Return a network in the QOperator format, with a scale per channel of the weights."""
+    net = Net((1, 3, 16, 16))
+
+    def scales(size: int, top: float) -> str:
+        return net.weight(net.rng.uniform(top / 2, top, size))
+
+    def integers(low: int, high: int, *shape: int, dtype: npt.DTypeLike = np.int8) -> str:
+        return net.weight(net.rng.integers(low, high, shape), dtype)
+
+    def parameters(scale: float, zero: int) -> tuple[str, str]:
+        return net.weight(scale), net.weight(zero, np.uint8)
+
+    image, first, second = parameters(0.03, 130), parameters(0.05, 10), parameters(0.06, 120)
+    x = net.node("QuantizeLinear", "input", *image)
+    weight = integers(-127, 128, 9, 3, 3, 3), scales(9, 0.004), net.weight(np.zeros(9), np.int8)
+    bias = integers(-5000, 5000, 9, dtype=np.int32)
+    options: dict[str, Any] = {"pads": [1] * 4, "strides": [2, 2]}
+    x = net.node("QLinearConv", x, *image, *weight, *first, bias, **options)
+    weight = integers(-127, 128, 9, 1, 3, 3), scales(9, 0.006), net.weight(np.zeros(9), np.int8)
+    y = net.node("QLinearConv", x, *first, *weight, *second, group=9, pads=[1] * 4)
+    domain = {"domain": "com.microsoft"}
+    x = net.node("QLinearAdd", x, *first, y, *second, *second, **domain)
+    x = net.node("QLinearGlobalAveragePool", x, *second, *second, **domain)
+    x = net.node("Flatten", x)
+    weight = integers(-127, 128, 9, 10), scales(10, 0.004), net.weight(np.zeros(10), np.int8)
+    bias = integers(-500, 500, 10, dtype=np.int32)
+    x = net.node("QGemm", x, *second, *weight, bias, **domain)
+    return net.model(x, opset=opset, domains=["com.microsoft"])
+
+
 def detection() -> onnx.ModelProto:
     """Return a network that ends in NonMaxSuppression: its output's length is not known."""
     net = Net((1, 3, 16, 16))

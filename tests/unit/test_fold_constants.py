@@ -31,10 +31,16 @@ INT8 = relax.const(np.arange(-12, 12, dtype=np.int8).reshape(2, 3, 4))
             relax.const(np.array([1, -2, 3], "int8")),
             axis=1,
         ),
+        lambda: op.dequantize(
+            INT8,
+            relax.const(np.array([0.1, 0.2, 0.3], "float32")),
+            relax.const(np.int8(3)),
+            axis=-2,
+        ),
     ],
     ids=[
         "reshape", "permute", "reverse", "arithmetic", "sqrt", "squeeze", "astype",
-        "dequantize_tensor", "dequantize_channel",
+        "dequantize_tensor", "dequantize_channel", "dequantize_one_zero_point",
     ],
 )  # fmt: skip
 def test_constant_calls_disappear_with_the_same_value(value):

@@ -1,0 +1,73 @@
+"""Checks ONNX models, and names what cannot be compiled."""
+
+from __future__ import annotations
+
+import onnx
+
+from mobilenet_tvm.targets.errors import UserError
+
+MIN_OPSET, MAX_OPSET = 9, 21
+
+
+def check_model(model: onnx.ModelProto, origin: str) -> None:
+    """Reject a model that is not valid ONNX, or of an unsupported version.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        The model, with its weights.
+    origin : str
+        The model's name in error messages, such as its path.
+
+    Raises
+    ------
+    UserError
+        If the model is rejected, with the reason.
+    """
+    opset = opset_of(model)
+    if not MIN_OPSET <= opset <= MAX_OPSET:
+        raise UserError(
+            f"{origin}: opset {opset} is not supported; export it with an opset "
+            f"from {MIN_OPSET} to {MAX_OPSET}"
+        )
+    checked = onnx.ModelProto()
+    checked.CopyFrom(model)
+    for output in checked.graph.output:
+        # The checker demands an output's shape, which exporters omit and runtimes do not need.
+        output.type.tensor_type.shape.SetInParent()
+    try:
+        onnx.checker.check_model(checked)
+    except onnx.checker.ValidationError as error:
+        raise UserError(f"{origin}: not a valid ONNX model: {first_line(error)}") from None
+
+
+def check_domains(model: onnx.ModelProto) -> None:
+    """Reject a model without functions that has other than ONNX's own operators.
+
+    Raises
+    ------
+    UserError
+        If there is such an operator, with the node's name.
+    """
+    for node in model.graph.node:
+        if node.domain not in ("", "ai.onnx"):
+            raise unsupported(node.op_type, node.name or node.output[0], f"domain {node.domain}")
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of the standard operator set that a model uses."""
+    return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
+
+
+def unsupported(operator: str, node: str, reason: str = "") -> UserError:
+    """Return the error for a node that cannot be compiled."""
+    why = f" ({reason})" if reason else ""
+    return UserError(
+        f"node '{node}': operator {operator} cannot be compiled{why}; "
+        "remove it from the model or export the model without it"
+    )
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message that is not empty."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
