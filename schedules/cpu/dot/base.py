@@ -37,15 +37,15 @@ class Vectors:
         self.count, self._lanes = count, int(lanes or 1)
         self._buffer = T.alloc_buffer((count * self._lanes,), scalar)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: Any) -> Any:
         """Return a vector."""
         return self._buffer[self._place(index)]
 
-    def __setitem__(self, index: int, value: Any) -> None:
+    def __setitem__(self, index: Any, value: Any) -> None:
         """Emit the store of a vector."""
         T.buffer_store(self._buffer, value, [self._place(index)])
 
-    def _place(self, index: int) -> Any:
+    def _place(self, index: Any) -> Any:
         lanes = self._lanes
         return T.ramp(index * lanes, 1, lanes) if lanes > 1 else index
 

@@ -57,7 +57,7 @@ def store(buffer: Any, index: Any, values: Any, lanes: int, count: int) -> None:
     if count == lanes:
         T.buffer_store(buffer, values, [T.ramp(index, 1, lanes) if lanes > 1 else index])
         return
-    first = 0
+    values, first = T.bind(values), 0
     while first < count:
         size = 1 << ((count - first).bit_length() - 1)
         part = tirx.Shuffle([values], list(range(first, first + size)))
@@ -253,63 +253,79 @@ class Finish:
                 mapped = lookup(self._table, values, self._target)
                 store(self.result, start, mapped, width, size)
 
-    def look_up_panel(self, rows: int, place: Callable[[Any], Any], panel: Any, size: int) -> None:
-        """Emit `look_up` for a tile of a matrix product, whose outputs are those of a panel.
-
-        Parameters
-        ----------
-        rows : int
-            Pixels of the tile.
-        place : callable
-            Returns where the outputs of one of these pixels begin in the result.
-        panel : Expr
-            The panel.
-        size : int
-            Outputs of a panel.
-        """
-        panels = self._padded // size
-
-        def emit(count: int) -> None:
-            self.look_up(rows, lambda row: place(row) + panel * size, count)
-
-        if self._table is not None:
-            either(panel < panels - 1, size, self._outputs % size, self._outputs, emit)
-
-    def store_row(self, dot: Dot, sums: Vectors, panel: Any, pixel: Any) -> None:
-        """Emit the steps on all sums of a row of a matrix product's tile, and their stores.
+    def store_tile(
+        self, dot: Dot, sums: list[Vectors], whole: Any, channel: Any, place: Any, stride: int
+    ) -> None:
+        """Emit the steps on all sums of a matrix product's tile, and their stores.
 
         Parameters
         ----------
         dot : Dot
             The instruction set.
-        sums : Vectors
-            Its vectors of sums.
-        panel : Expr
-            The tile's outputs are those of a panel.
-        pixel : Expr
-            Where the outputs of the row's pixel begin in the result.
+        sums : list of Vectors
+            For each row, its vectors of sums.
+        whole : Expr
+            Whether all outputs of the tile exist; the last panel's may not.
+        channel : Expr
+            The first output.
+        place : Expr
+            Where the tile begins in the result.
+        stride : int
+            From the outputs of a row to those of the next.
         """
-        lanes, vectors = dot.lanes, sums.count
-        panels = self._padded // (vectors * lanes)
+        lanes, vectors = dot.lanes, sums[0].count
         result = vector_type(self._types.result, lanes)
-        for vector in range(vectors):
-            channel = (panel * vectors + vector) * lanes
+        for row, vector in itertools.product(range(len(sums)), range(vectors)):
             rest = self._outputs % lanes if vector == vectors - 1 else 0
 
-            def emit(count: int, vector: int = vector, channel: Any = channel) -> None:
-                place = pixel + channel
+            def emit(count: int, row: int = row, vector: int = vector) -> None:
+                offset = vector * lanes
+                start = place + (row * stride + offset)
                 value = self.apply(
                     dot,
-                    sums[vector],
-                    lambda buffer: load(buffer, channel, lanes),
-                    lambda buffer: load_some(buffer, place, lanes, count),
+                    sums[row][vector],
+                    lambda buffer: load(buffer, channel + offset, lanes),
+                    lambda buffer: load_some(buffer, start, lanes, count),
                 )
                 value = value if str(value.ty) == result else value.astype(result)
-                store(self.result, place, value, lanes, count)
+                store(self.result, start, value, lanes, count)
 
-            either(panel < panels - 1, lanes, rest, self._outputs, emit)
+            either(whole, lanes, rest, self._outputs, emit)
 
-    def store_chunk(self, dot: Dot, sums: Vectors, channel: Any, pixel: Any, count: int) -> None:
+        def look_up(count: int) -> None:
+            self.look_up(len(sums), lambda row: place + row * stride, count)
+
+        if self._table is not None:
+            size = vectors * lanes
+            either(whole, size, self._outputs % size, self._outputs, look_up)
+
+    def parts_of(self, dot: Dot, channel: Any) -> dict[str, list[Any]]:
+        """Emit the loads of a chunk's operands with a value per channel.
+
+        Parameters
+        ----------
+        dot : Dot
+            The instruction set.
+        channel : Expr
+            The chunk's first channel.
+
+        Returns
+        -------
+        dict of str to list of Expr
+            For each operand by its name, what meets each vector of sums.
+        """
+        buffers = [] if self._bias is None else [self._bias]
+        for step, operands in self._steps:
+            for operand, buffer in zip(OPERANDS[step.op], operands, strict=True):
+                buffers += [buffer] if operand.extent == "channel" else []
+        return {
+            buffer.name: [T.bind(_load_part(dot, buffer, channel, part)) for part in range(PARTS)]
+            for buffer in buffers
+        }
+
+    def store_chunk(
+        self, dot: Dot, sums: Vectors, parts: dict[str, list[Any]], place: Any, count: int
+    ) -> None:
         """Emit the steps on the sums of a chunk of channels, and their store.
 
         Parameters
@@ -318,19 +334,19 @@ class Finish:
             The instruction set.
         sums : Vectors
             `PARTS` vectors of sums, in its order.
-        channel : Expr
-            The first channel.
-        pixel : Expr
-            Where the channels of the pixel begin in the result.
+        parts : dict of str to list of Expr
+            As `parts_of` returns them.
+        place : Expr
+            Where the chunk begins in the result.
         count : int
             Channels to store.
         """
-        size, place = dot.channels, pixel + channel
+        size = dot.channels
         values = [
             self.apply(
                 dot,
                 sums[part],
-                lambda buffer, part=part: load_part(dot, buffer, channel, part),
+                lambda buffer, part=part: parts[buffer.name][part],
                 lambda buffer, part=part: tirx.Shuffle(
                     [load_some(buffer, place, size, count)], dot.order(part)
                 ),
@@ -350,7 +366,7 @@ class Finish:
         store(self.result, place, narrow, size, count)
 
 
-def load_part(dot: Dot, buffer: Any, channel: Any, part: int) -> Any:
+def _load_part(dot: Dot, buffer: Any, channel: Any, part: int) -> Any:
     """Return a chunk's operands with a value per channel, for one vector of sums."""
     starts = dot.order(part)[::4]
     pieces = [load(buffer, channel + start, 4) for start in starts]

@@ -24,7 +24,6 @@ from mobilenet_tvm.schedules.cpu.integer.base import (
     Finish,
     IntegerSchedule,
     load,
-    load_part,
     load_some,
     parameter,
 )
@@ -37,6 +36,8 @@ from mobilenet_tvm.targets.target import Target
 SHUFFLE_CYCLES = 1.0
 EPILOGUE_CYCLES = 4.0
 COPY_CYCLES = 1.0
+#: Dot products of a tile: more take long to compile.
+MAX_UNROLLED = 160
 #: Parts of the work that threads can divide well.
 MIN_TASKS = 8
 
@@ -157,18 +158,19 @@ class IntegerDepthwise(IntegerSchedule[Depthwise, Decision]):
         count = sum(chunk.repeats for chunk in chunks)
 
         with T.parallel(0, batch * bands * count) as task:
-            number = task % count
-            band = task // count
+            number = T.bind(task % count)
+            image = T.bind(task // count // bands)
+            band = T.bind(task // count % bands)
 
             def emit(remaining: list[_Chunk], done: int, place: int) -> None:
                 chunk, *others = remaining
                 here = number - done
 
                 def one() -> None:
-                    first = chunk.first + here * chunk.count
-                    start = place + here * _weights(chunk.dot, workload.window)
+                    first = T.bind(chunk.first + here * chunk.count)
+                    start = T.bind(place + here * _weights(chunk.dot, workload.window))
                     _Band(workload, decision, chunk.dot, chunk.count, finish).emit(
-                        data, weight, zero, start, first, band // bands, band % bands
+                        data, weight, zero, start, first, image, band
                     )
 
                 if not others:
@@ -299,12 +301,13 @@ class _Band:
         with T.serial(0, rows) as row:
             self._copy_row(data, zero, image, top * down + row, first, copy, row * columns, columns)
         taps = self._taps(weight, start)
+        parts = self.finish.parts_of(dot, first)
         with T.serial(0, decision.band) as step, T.serial(0, -(-width // decision.tile_x)) as place:
-            x = T.min(place * decision.tile_x, width - decision.tile_x)
-            corner = step * (decision.tile_y * down) * columns + x * across
+            x = T.bind(T.min(place * decision.tile_x, width - decision.tile_x))
+            corner = T.bind((step * (decision.tile_y * down) * columns + x * across) * dot.channels)
             y = top + step * decision.tile_y
-            pixel = ((image * height + y) * width + x) * workload.channels
-            self._tile(copy, corner, columns, taps, plan, first, pixel)
+            pixel = T.bind(((image * height + y) * width + x) * workload.channels + first)
+            self._tile(copy, corner, columns, taps, plan, parts, pixel)
 
     def _copy_row(
         self,
@@ -320,7 +323,8 @@ class _Band:
         """Emit the copy of a row of the padded input, of which some columns may not be used."""
         workload, size = self.workload, self.dot.channels
         top, left, _, _ = workload.window.padding
-        source = row - top
+        source = T.bind(row - top)
+        begin = T.bind((image * workload.height + source) * workload.width)
         inside = min(workload.width, columns - left)
 
         def store(column: Any, value: Any) -> None:
@@ -334,8 +338,7 @@ class _Band:
         def copied() -> None:
             filled(range(left))
             with T.serial(0, inside) as column:
-                pixel = (image * workload.height + source) * workload.width + column
-                place = pixel * workload.channels + first
+                place = T.bind((begin + column) * workload.channels + first)
                 store(left + column, load_some(data, place, size, self.count))
             filled(range(left + inside, columns))
 
@@ -348,73 +351,108 @@ class _Band:
             with T.Else(), T.serial(0, columns) as column:
                 store(column, tirx.Broadcast(zero[0], size))
 
-    def _taps(self, weight: Any, start: Any) -> dict[tuple[int, int], Any]:
-        """Emit the taps of each row of the filter, from each place on that some output needs."""
-        dot, (rows, width) = self.dot, self.workload.window.kernel
-        groups = -(-width // dot.group)
-        part_size = dot.lanes * dot.group
-        found = {}
-        plan = _Plan.of(self.workload.window, 1, self.decision.tile_x, dot)
-        offsets = {
-            group * dot.group - x * self.workload.window.stride[1]
+    @property
+    def _offsets(self) -> list[int]:
+        """The taps at which the filter begins for some group of pixels and some output."""
+        dot, window = self.dot, self.workload.window
+        plan = _Plan.of(window, 1, self.decision.tile_x, dot)
+        every = {
+            group * dot.group - x * window.stride[1]
             for group in range(plan.groups)
             for x in range(self.decision.tile_x)
         }
-        for row, offset in itertools.product(range(rows), sorted(offsets)):
-            if not -dot.group < offset < width:
-                continue
-            taps = Vectors(PARTS, dot.taps_type)
-            group, skipped = divmod(offset, dot.group)
-            for part in range(PARTS):
-                both = [
-                    dot.taps(
-                        load(
-                            weight,
-                            start + ((row * groups + g) * PARTS + part) * part_size,
-                            part_size,
-                        )
-                    )
-                    if 0 <= g < groups
-                    else None
-                    for g in (group, group + 1)
-                ]
-                taps[part] = dot.shifted(*both, skipped)
-            found[row, offset] = taps
-        return found
+        return [offset for offset in sorted(every) if -dot.group < offset < window.kernel[1]]
+
+    def _taps(self, weight: Any, start: Any) -> Vectors:
+        """Emit the taps: [rows of the filter, offsets, parts]."""
+        dot, (rows, width) = self.dot, self.workload.window.kernel
+        groups = -(-width // dot.group)
+        size = dot.lanes * dot.group
+        offsets = self._offsets
+        taps = Vectors(rows * len(offsets) * PARTS, dot.taps_type)
+        with T.serial(0, rows) as row:
+            begin = T.bind(start + row * (groups * PARTS * size))
+            for number, offset in enumerate(offsets):
+                first, skipped = divmod(offset, dot.group)
+                for part in range(PARTS):
+                    both = [
+                        dot.taps(load(weight, begin + (group * PARTS + part) * size, size))
+                        if 0 <= group < groups
+                        else None
+                        for group in (first, first + 1)
+                    ]
+                    place = (row * len(offsets) + number) * PARTS + part
+                    taps[place] = dot.shifted(*both, skipped)
+        return taps
 
     def _tile(
-        self, copy: Any, corner: Any, columns: int, taps: Any, plan: _Plan, first: Any, pixel: Any
+        self,
+        copy: Any,
+        corner: Any,
+        columns: int,
+        taps: Vectors,
+        plan: _Plan,
+        parts: dict[str, list[Any]],
+        pixel: Any,
     ) -> None:
         """Emit a tile of outputs."""
-        dot, window, size = self.dot, self.workload.window, self.dot.channels
-        down, across = window.stride
-        outputs = list(itertools.product(range(self.decision.tile_y), range(self.decision.tile_x)))
+        dot, decision, channels = self.dot, self.decision, self.workload.channels
+        outputs = list(itertools.product(range(decision.tile_y), range(decision.tile_x)))
         sums = {output: Vectors(PARTS, dot.sums_type) for output in outputs}
         for output, part in itertools.product(outputs, range(PARTS)):
             sums[output][part] = self.finish.start(
-                dot, lambda bias, part=part: load_part(dot, bias, first, part)
+                dot, lambda bias, part=part: parts[bias.name][part]
             )
-        for row, group in itertools.product(range(plan.rows), range(plan.groups)):
-            place = corner + row * columns + group * dot.group
-            pixels = [load(copy, (place + i) * size, size) for i in range(dot.group)]
-            quarters = dot.interleave(pixels)
-            held = Vectors(PARTS, str(quarters[0].ty))
-            for part, value in enumerate(quarters):
-                held[part] = value
-            for (y, x), part in itertools.product(outputs, range(PARTS)):
-                key = (row - y * down, group * dot.group - x * across)
-                if key in taps:
-                    sums[y, x][part] = dot.filter(sums[y, x][part], held[part], taps[key][part])
+        if decision.tile_y == 1:
+            # Each row of the input meets one of the filter: a loop, which takes less code.
+            with T.serial(0, plan.rows) as row:
+                self._input_row(copy, corner, columns, taps, plan, sums, row, row)
+        else:
+            for row in range(plan.rows):
+                self._input_row(copy, corner, columns, taps, plan, sums, row, None)
         for y, x in outputs:
-            here = pixel + (y * self.workload.output[1] + x) * self.workload.channels
-            self.finish.store_chunk(dot, sums[y, x], first, here, self.count)
-        for y in range(self.decision.tile_y):
-            start = pixel + y * self.workload.output[1] * self.workload.channels + first
+            here = pixel + ((y * self.workload.output[1] + x) * channels)
+            self.finish.store_chunk(dot, sums[y, x], parts, here, self.count)
+        for y in range(decision.tile_y):
+            start = pixel + y * self.workload.output[1] * channels
             self.finish.look_up(
-                self.decision.tile_x,
-                lambda x, start=start: start + x * self.workload.channels,
-                self.count,
+                decision.tile_x, lambda x, start=start: start + x * channels, self.count
             )
+
+    def _input_row(
+        self,
+        copy: Any,
+        corner: Any,
+        columns: int,
+        taps: Vectors,
+        plan: _Plan,
+        sums: dict[tuple[int, int], Vectors],
+        row: Any,
+        filter_row: Any,
+    ) -> None:
+        """Emit the products of a row of inputs; None for all rows of the filter that it meets."""
+        dot, window, size = self.dot, self.workload.window, self.dot.channels
+        offsets = self._offsets
+        begin = T.bind(corner + row * (columns * size))
+        for group in range(plan.groups):
+            first = group * dot.group
+            pixels = [load(copy, begin + (first + i) * size, size) for i in range(dot.group)]
+            held = [T.bind(part) for part in dot.interleave(pixels)]
+            for (y, x), part in itertools.product(sums, range(PARTS)):
+                meets = row - y * window.stride[0] if filter_row is None else filter_row
+                offset = first - x * window.stride[1]
+                if offset not in offsets:
+                    continue
+                if filter_row is None and not 0 <= meets < window.kernel[0]:
+                    continue
+                place = (meets * len(offsets) + offsets.index(offset)) * PARTS + part
+                sums[y, x][part] = dot.filter(sums[y, x][part], held[part], taps[place])
+
+
+def _unrolled(window: Window, tile_y: int, tile_x: int, dot: Dot) -> int:
+    """Return the dot products of a tile that are unrolled."""
+    dots = _Plan.of(window, tile_y, tile_x, dot).dots
+    return dots // window.kernel[0] if tile_y == 1 else dots
 
 
 def _weights(dot: Dot, window: Window) -> int:
@@ -423,28 +461,27 @@ def _weights(dot: Dot, window: Window) -> int:
 
 
 def _chunks(widest: Dot, channels: int) -> list[_Chunk]:
-    """Divide channels into vectors of bytes: the widest first, then narrower ones."""
+    """Divide channels into widest vectors of bytes, and what is left over, which is code apart."""
     dots = next(dots for sets in SETS.values() for dots in sets if dots[0] == widest)
-    found, first = [], 0
-    for dot in dots:
-        repeats = (channels - first) // dot.channels
-        if repeats:
-            found.append(_Chunk(dot, first, dot.channels, repeats))
-            first += repeats * dot.channels
-    if first < channels:
-        found.append(_Chunk(dots[-1], first, channels - first, 1))
+    repeats, rest = divmod(channels, widest.channels)
+    found = [_Chunk(widest, 0, widest.channels, repeats)] if repeats else []
+    if rest:
+        narrowest = min((dot for dot in dots if dot.channels >= rest), key=lambda dot: dot.channels)
+        found.append(_Chunk(narrowest, channels - rest, rest, 1))
     return found
 
 
 def _tiles(workload: Depthwise, target: Target) -> list[tuple[int, int]]:
     """Return the tiles of outputs whose sums fit the registers, nearly."""
     height, width = workload.output
+    dot = dots_of(target, workload.types)[0]
     return [
         (y, x)
         for y in divisors(height, 4)
         for x in range(1, min(width, 8) + 1)
         if PARTS * y * x <= 1.5 * target.vector_registers
-    ]
+        and PARTS * _unrolled(workload.window, y, x, dot) <= MAX_UNROLLED
+    ] or [(1, 1)]
 
 
 SCHEDULE = IntegerDepthwise()

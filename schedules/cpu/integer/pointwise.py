@@ -128,37 +128,31 @@ class IntegerProduct(IntegerSchedule[Pointwise, Decision]):
 
         def tile(panel: Any, number: Any, source: Any, first: Any) -> None:
             """Emit a register tile, whose first pixel is the given row of the source."""
+            # Bound to variables, addresses are short expressions.
+            channel, start = T.bind(panel * tile_n), T.bind(first * depth)
+            packed, place = T.bind(channel * depth), T.bind(number * (tile_m * outputs) + channel)
+            size = dot.lanes * dot.group
 
             def of_rows(rows: int) -> None:
                 sums = multiply(
                     dot,
                     (rows, tile_n // dot.lanes),
                     depth,
-                    lambda row, k, count: load(source, (first + row) * depth + k, count),
-                    lambda vector, k: load(
-                        weight,
-                        (panel * depth + k) * tile_n + vector * dot.lanes * dot.group,
-                        dot.lanes * dot.group,
-                    ),
+                    lambda row, k, count: load(source, start + (k + row * depth), count),
+                    lambda vector, k: load(weight, packed + (k * tile_n + vector * size), size),
                     lambda vector: finish.start(
-                        dot,
-                        lambda bias: load(bias, panel * tile_n + vector * dot.lanes, dot.lanes),
+                        dot, lambda bias: load(bias, channel + vector * dot.lanes, dot.lanes)
                     ),
                 )
-                for row in range(rows):
-                    pixel = (number * tile_m + row) * outputs
-                    finish.store_row(dot, sums[row], panel, pixel)
-                finish.look_up_panel(
-                    rows, lambda row: (number * tile_m + row) * outputs, panel, tile_n
-                )
+                finish.store_tile(dot, sums, panel < panels - 1, channel, place, outputs)
 
             either(number < pixels // tile_m, tile_m, pixels % tile_m, pixels, of_rows)
 
         loop = T.parallel if workload.flops >= PARALLEL_FLOPS else T.serial
         if not dot.widened and depth == inputs:
             with loop(0, panels * tiles) as index:
-                number = index // (block * panels) * block + index % block
-                tile(index // block % panels, number, data, number * tile_m)
+                number = T.bind(index // (block * panels) * block + index % block)
+                tile(T.bind(index // block % panels), number, data, number * tile_m)
             return
         # The rows of a block are first copied: widened, or padded to whole groups.
         blocks = tiles // block
@@ -166,12 +160,12 @@ class IntegerProduct(IntegerSchedule[Pointwise, Decision]):
         dtype = "int16" if dot.widened else workload.types.data
         with loop(0, blocks * parts) as task:
             copy = T.alloc_buffer((block * tile_m * depth,), dtype)
-            start = task // parts * block
+            start = T.bind(task // parts * block)
             with T.serial(0, block * tile_m) as row:
-                source = T.min(start * tile_m + row, pixels - 1)
+                source = T.bind(T.min(start * tile_m + row, pixels - 1))
                 copy_row(data, source * inputs, inputs, copy, row * depth, depth, dot.lanes)
             with T.serial(0, panels // parts) as part:
-                panel = task % parts * (panels // parts) + part
+                panel = T.bind(task % parts * (panels // parts) + part)
                 with T.serial(0, block) as number:
                     tile(panel, start + number, copy, number * tile_m)
 

@@ -132,21 +132,13 @@ class IntegerStem(IntegerSchedule[Convolution, Decision]):
             copy = image.copied(number, top * window.stride[0], rows, columns)
             with T.serial(0, decision.band) as y, T.serial(0, panels) as panel:
                 with T.serial(0, -(-width // decision.tile_x)) as place:
-                    x = T.min(place * decision.tile_x, width - decision.tile_x)
+                    x = T.bind(T.min(place * decision.tile_x, width - decision.tile_x))
                     corner = y * window.stride[0] * columns + x * window.stride[1]
-                    sums = _sums(
-                        workload, decision, dot, copy, weight, finish, corner, columns, panel
-                    )
-                    for column in range(decision.tile_x):
-                        pixel = ((number * height + top + y) * width + x + column) * outputs
-                        finish.store_row(dot, sums[column], panel, pixel)
-                    start = ((number * height + top + y) * width + x) * outputs
-                    finish.look_up_panel(
-                        decision.tile_x,
-                        lambda column, start=start: start + column * outputs,
-                        panel,
-                        decision.tile_c,
-                    )
+                    channel = T.bind(panel * decision.tile_c)
+                    tile = _sums(workload, decision, dot, copy, weight, finish, corner, channel)
+                    pixel = ((number * height + top + y) * width + x) * outputs
+                    start = T.bind(pixel + channel)
+                    finish.store_tile(dot, tile, panel < panels - 1, channel, start, outputs)
 
     def features(
         self, workload: Convolution, decision: Decision, target: Target
@@ -290,39 +282,36 @@ def _sums(
     weight: Any,
     finish: Finish,
     corner: Any,
-    columns: int,
-    panel: Any,
+    channel: Any,
 ) -> list[Vectors]:
     """Emit the sums of a tile of columns x outputs."""
     window, vectors = workload.window, decision.tile_c // dot.lanes
-    channels = _padded(workload.inputs, dot)
+    channels, lanes = _padded(workload.inputs, dot), dot.lanes
     sums = [Vectors(vectors, dot.sums_type) for _ in range(decision.tile_x)]
     for column, vector in itertools.product(range(decision.tile_x), range(vectors)):
-        place = panel * decision.tile_c + vector * dot.lanes
-        sums[column][vector] = finish.start(dot, lambda bias, p=place: load(bias, p, dot.lanes))
-    across = window.kernel[1] * channels
-    size = dot.lanes * dot.group
-    for row in range(window.kernel[0]):
-        tile = Tile(
-            decision.tile_x,
-            vectors,
-            lambda column, k, count, row=row: load(
-                copy,
-                (corner + row * columns + column * window.stride[1]) * channels + k,
-                count,
-            ),
-            lambda vector, k, row=row: load(
-                weight,
-                (panel * window.kernel[0] + row) * across * decision.tile_c
-                + k * decision.tile_c
-                + vector * size,
-                size,
-            ),
-            sums,
+        sums[column][vector] = finish.start(
+            dot, lambda bias, vector=vector: load(bias, channel + vector * lanes, lanes)
         )
-        for k in range(0, across - across % dot.depth, dot.depth):
+    across = window.kernel[1] * channels
+    columns = (workload.output[1] - 1) * window.stride[1] + window.kernel[1]
+    start = T.bind(corner * channels)
+    packed = T.bind(channel * (window.kernel[0] * across))
+    size = lanes * dot.group
+    for row in range(window.kernel[0]):
+
+        def data(column: int, k: int, count: int, row: int = row) -> Any:
+            place = (row * columns + column * window.stride[1]) * channels + k
+            return load(copy, start + place, count)
+
+        def weights(vector: int, k: int, row: int = row) -> Any:
+            place = (row * across + k) * decision.tile_c + vector * size
+            return load(weight, packed + place, size)
+
+        tile = Tile(decision.tile_x, vectors, data, weights, sums)
+        whole = across - across % dot.depth
+        for k in range(0, whole, dot.depth):
             dot.multiply(tile, k, dot.depth)
-        for k in range(across - across % dot.depth, across, dot.group):
+        for k in range(whole, across, dot.group):
             dot.multiply(tile, k, dot.group)
     return sums
 
