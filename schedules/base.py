@@ -82,6 +82,13 @@ class Schedule(ABC, Generic[W, D]):
         """
         return [np.ascontiguousarray(weight) for weight in weights]
 
+    def arrange(self, operand: Array, decision: D) -> Array:  # noqa: ARG002
+        """Return an operand with a value per channel in the order in which the function reads it.
+
+        By default it is left as it is.
+        """
+        return operand
+
     @abstractmethod
     def build(self, workload: W, decision: D, target: Target) -> tirx.PrimFunc:
         """Return the scheduled function.

@@ -159,6 +159,12 @@ def pack(decision: Decision, weights: Sequence[Array]) -> list[Array]:
     return _BY_DECISION[type(decision)].pack(weights, decision)
 
 
+def arrange(decision: Decision, operand: Array) -> Array:
+    """Return an operand with a value per channel as the function of a decision reads it."""
+    arranged: Array = _BY_DECISION[type(decision)].arrange(operand, decision)
+    return arranged
+
+
 def build(workload: Workload, decision: Decision, target: Target) -> tirx.PrimFunc:
     """Return the scheduled function of a workload."""
     return _BY_DECISION[type(decision)].build(workload, decision, target)

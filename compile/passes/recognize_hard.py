@@ -119,7 +119,9 @@ def _legalize(name: str) -> None:
     def legalize(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
         def compute(x: tvm.te.Tensor) -> tvm.te.Tensor:
             step = Step(name.removeprefix("mobilenet."))
-            return tvm.te.compute(x.shape, lambda *i: step.apply(x[i], dtype=str(x.dtype)), name=step.op)
+            return tvm.te.compute(
+                x.shape, lambda *i: step.apply(x[i], dtype=str(x.dtype)), name=step.op
+            )
 
         return builder.call_te(compute, call.args[0], primfunc_name_hint=name.split(".")[1])
 

@@ -61,6 +61,8 @@ OPERANDS: dict[str, tuple[Operand, ...]] = {
 TENSOR_STEPS = frozenset(
     op for op, operands in OPERANDS.items() if any(o.extent == "tensor" for o in operands)
 )
+#: Steps that end in a rounding, and whose last operand ends in `quantization_bounds`.
+ROUNDING = ("requantize", "add_quantized")
 #: Number of values of the steps that have any.
 _VALUES = {"clip": 2}
 
@@ -124,7 +126,6 @@ class Step:
         def number(value: float) -> Any:
             return spread(tirx.const(value, dtype.partition("x")[0]), dtype)
 
-        wide = vector_type("float32", lanes_of(dtype))
         match self.op:
             case "add_channel" | "add":
                 return x + operands[0]
@@ -142,20 +143,26 @@ class Step:
                 return x * gate * number(1 / 6)
             case "sigmoid":
                 return number(1.0) / (number(1.0) + tirx.exp(-x))
-            case "requantize":
-                scale, bounds = operands
-                return quantized(as_float(x, dtype) * scale, [bounds[i] for i in range(3)], wide)
-            case "add_quantized":
-                other, numbers = operands
-                factor, other_factor, offset = (spread(numbers[i], wide) for i in range(3))
-                addend = as_float(other, dtype) * other_factor + offset
-                total = as_float(x, dtype) * factor + addend
-                return quantized(total, [numbers[i] for i in range(3, 6)], wide)
+            case "requantize" | "add_quantized":
+                numbers, wide = operands[-1], vector_type("float32", lanes_of(dtype))
+                first = 0 if self.op == "requantize" else 3
+                bounds = [numbers[i] for i in range(first, first + 3)]
+                return quantized(self.scaled(x, operands, dtype), bounds, wide)
             case "lookup":
                 return operands[0][x & spread(tirx.const(255, "int32"), dtype)]
             case "dequantize":
                 return as_float(x, dtype) * operands[0]
         raise ValueError(f"unknown epilogue step {self.op}")
+
+    def scaled(self, x: Any, operands: Sequence[Any], dtype: str) -> Any:
+        """Return what `requantize` or `add_quantized` rounds, as float32; arguments as of `apply`."""
+        real = as_float(x, dtype)
+        if self.op == "requantize":
+            return real * operands[0]
+        other, numbers = operands
+        wide = vector_type("float32", lanes_of(dtype))
+        factor, other_factor, offset = (spread(numbers[i], wide) for i in range(3))
+        return real * factor + (as_float(other, dtype) * other_factor + offset)
 
 
 def as_float(x: Any, dtype: str) -> Any:

@@ -12,6 +12,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T  # noqa: N812
 
 from mobilenet_tvm.schedules.workloads.dtypes import vector_type
+from mobilenet_tvm.schedules.workloads.epilogue import quantized
 
 Array = np.ndarray[Any, Any]
 
@@ -185,25 +186,43 @@ class Dot(ABC):
         parts += [moved(second, True, 32 - bits)] if second is not None else []
         return parts[0] if len(parts) == 1 else tirx.bitwise_or(*parts)
 
-    def order(self, part: int) -> list[int]:
-        """Return the channels of a vector of sums, among those of a vector of bytes."""
-        # Unpacking works within lanes of 128 bits.
-        return [
-            16 * lane + 4 * part + channel
-            for lane in range(self.lanes // 4)
-            for channel in range(4)
-        ]
+    def order(self, vectors: int) -> list[int]:
+        """Return the outputs of neighbouring vectors of sums, in the order of their lanes.
+
+        It is what `narrow` undoes: as they come, or another order that is cheaper.
+        """
+        return list(range(vectors * self.lanes))
 
     def arrange_taps(self, taps: Array) -> Array:
         """Return weights [group, channels] as `filter` reads them: [PARTS, lanes * group]."""
-        return np.stack([taps[:, self.order(part)].T.reshape(-1) for part in range(PARTS)])
+        ordered = taps[:, self.order(PARTS)].reshape(len(taps), PARTS, self.lanes)
+        return ordered.transpose(1, 2, 0).reshape(PARTS, -1)
 
-    @abstractmethod
-    def narrow(self, parts: Sequence[Any]) -> Any:
-        """Return the bytes of a chunk of channels, given the values in the order of `order`.
+    def narrow(
+        self, rows: Sequence[Sequence[Any]], numbers: Any, dtype: str, interleaved: bool
+    ) -> list[Any]:
+        """Emit the quantisation of rows of vectors, and return the bytes of each row in order.
 
-        They are in the range of the type in which the target keeps bytes.
+        Parameters
+        ----------
+        rows : sequence of sequence of Expr
+            float32, below 2^31 in magnitude.
+        numbers : sequence of Expr
+            The values of `quantization_bounds`.
+        dtype : str
+            The type of the bytes.
+        interleaved : bool
+            Whether the lanes of a row are in the order of `order`.
         """
+        del interleaved
+        real, small = (vector_type(kind, self.lanes) for kind in ("float32", dtype))
+        narrowed = []
+        for row in rows:
+            parts = [quantized(value, numbers, real).astype(small) for value in row]
+            size = len(parts) * self.lanes
+            whole = parts[0] if len(parts) == 1 else tirx.Shuffle(parts, list(range(size)))
+            narrowed.append(T.bind(whole))
+        return narrowed
 
 
 def broadcast(values: Any, dtype: str, lanes: int) -> Any:

@@ -7,16 +7,18 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T  # noqa: N812
 
-from mobilenet_tvm.schedules.base import D, Schedule, W
+from mobilenet_tvm.schedules.base import Array, D, Schedule, W
 from mobilenet_tvm.schedules.cpu.dot import Dot, Tile, dots_of
-from mobilenet_tvm.schedules.cpu.dot.base import PARTS, Vectors
+from mobilenet_tvm.schedules.cpu.dot.base import Vectors
 from mobilenet_tvm.schedules.cpu.dot.lookup import lookup, lookup_width
 from mobilenet_tvm.schedules.stages import operand_name
-from mobilenet_tvm.schedules.workloads import OPERANDS, Workload
+from mobilenet_tvm.schedules.workloads import OPERANDS, TENSOR_STEPS, Step, Workload
+from mobilenet_tvm.schedules.workloads.epilogue import ROUNDING
 from mobilenet_tvm.schedules.workloads.dtypes import vector_type
 from mobilenet_tvm.targets.target import Target
 
@@ -158,6 +160,12 @@ def multiply(
     return sums
 
 
+def is_interleaved(workload: Workload) -> bool:
+    """Return whether a layer's sums may be in another order, which `Dot.narrow` undoes."""
+    tensors = any(step.op in TENSOR_STEPS for step in workload.epilogue)
+    return workload.types.result in ("uint8", "int8") and not tensors
+
+
 class Finish:
     """The epilogue of a layer: its operands' parameters, and its steps on vectors of sums.
 
@@ -173,13 +181,21 @@ class Finish:
         Values of the operands that have one per channel: `outputs`, rounded up.
     size : int
         Elements of the result.
+    interleaved : bool
+        Whether the lanes of vectors of sums are in the order of `Dot.order`.
     """
 
     def __init__(
-        self, workload: Workload, target: Target, outputs: int, padded: int, size: int
+        self,
+        workload: Workload,
+        target: Target,
+        outputs: int,
+        padded: int,
+        size: int,
+        interleaved: bool,
     ) -> None:
-        self._target = target
-        self._types, self._outputs, self._padded = workload.types, outputs, padded
+        self._target, self._interleaved = target, interleaved
+        self._types, self.outputs = workload.types, outputs
         self._steps = []
         for index, step in enumerate(workload.epilogue):
             buffers = []
@@ -194,21 +210,24 @@ class Finish:
             (self._bias,) = self._steps.pop(0)[1]
         if self._steps and self._steps[-1][0].op == "lookup":
             (self._table,) = self._steps.pop()[1]
+        self._rounds, self._numbers = False, None
+        if self._steps and self._steps[-1][0].op in ROUNDING:
+            self._rounds, self._numbers = True, self._bounds(*self._steps[-1])
 
-    def start(self, dot: Dot, load_channels: Callable[[Any], Any]) -> Any:
-        """Return a vector of sums before any product: the bias, loaded by a function."""
+    @staticmethod
+    def _bounds(step: Step, buffers: list[Any]) -> list[Any]:
+        """Return the last numbers of a rounding step, which are those of `quantization_bounds`."""
+        count = int(OPERANDS[step.op][-1].extent)
+        return [buffers[-1][i] for i in range(count - 3, count)]
+
+    def start(self, dot: Dot, channel: Any) -> Any:
+        """Return a vector of sums before any product, which is the bias of some channels."""
         if self._bias is not None:
-            return load_channels(self._bias)
+            return load(self._bias, channel, dot.lanes)
         return tirx.Broadcast(tirx.const(0, "int32"), dot.lanes)
 
-    def apply(
-        self,
-        dot: Dot,
-        sums: Any,
-        load_channels: Callable[[Any], Any],
-        load_tensor: Callable[[Any], Any],
-    ) -> Any:
-        """Return what the steps make of a vector of sums.
+    def apply(self, dot: Dot, sums: Any, channel: Any, tensor: Callable[[Any], Any]) -> Any:
+        """Return what the steps make of a vector of sums, up to the last rounding.
 
         Parameters
         ----------
@@ -216,20 +235,71 @@ class Finish:
             The instruction set.
         sums : Expr
             They began with `start`.
-        load_channels, load_tensor : callable
-            Return the vector's part of an operand with a value per channel, and of a tensor of the
-            result's shape.
+        channel : Expr
+            Where the vector's part of an operand with a value per channel begins.
+        tensor : callable
+            Returns the vector's part of a tensor of the result's shape.
         """
         value = sums
-        for step, buffers in self._steps:
+        for number, (step, buffers) in enumerate(self._steps):
             elements = []
             for operand, buffer in zip(OPERANDS[step.op], buffers, strict=True):
-                loads = {"tensor": load_tensor, "channel": load_channels}
-                elements.append(loads.get(str(operand.extent), lambda whole: whole)(buffer))
+                if operand.extent == "tensor":
+                    elements.append(tensor(buffer))
+                elif operand.extent == "channel":
+                    elements.append(load(buffer, channel, dot.lanes))
+                else:
+                    elements.append(buffer)
+            if self._rounds and number == len(self._steps) - 1:
+                return step.scaled(value, elements, str(value.ty))
             value = step.apply(value, elements, str(value.ty))
         return value
 
-    def look_up(self, rows: int, place: Callable[[Any], Any], count: int) -> None:
+    def store(self, dot: Dot, rows: list[list[Any]], whole: Any, place: Any, stride: int) -> None:
+        """Emit the rounding, the lookup and the store of rows of neighbouring outputs.
+
+        Parameters
+        ----------
+        dot : Dot
+            The instruction set.
+        rows : list of list of Expr
+            What `apply` returned, for each row and vector.
+        whole : int or Expr
+            The number of outputs of a row that exist, or whether all do; else the last ones of the
+            layer do not.
+        place : Expr
+            Where the first row begins in the result.
+        stride : int
+            From a row to the next.
+        """
+        size = len(rows[0]) * dot.lanes
+        if self._rounds:
+            narrow = dot.narrow(rows, self._numbers, self._types.result, self._interleaved)
+        else:
+            narrow = [self._natural(dot, row) for row in rows]
+
+        def emit(count: int) -> None:
+            for row, values in enumerate(narrow):
+                store(self.result, place + row * stride, values, size, count)
+            self._look_up(len(rows), lambda row: place + row * stride, count)
+
+        if isinstance(whole, int):
+            emit(whole)
+        else:
+            either(whole, size, self.outputs % size, self.outputs, emit)
+
+    def _natural(self, dot: Dot, row: list[Any]) -> Any:
+        """Return the values of a row in the result's type, and in order."""
+        size = len(row) * dot.lanes
+        places = list(range(size))
+        if self._interleaved:
+            for lane, output in enumerate(dot.order(len(row))):
+                places[output] = lane
+        values = row[0] if len(row) == 1 and places == sorted(places) else tirx.Shuffle(row, places)
+        result = vector_type(self._types.result, size)
+        return T.bind(values if str(values.ty) == result else values.astype(result))
+
+    def _look_up(self, rows: int, place: Callable[[Any], Any], count: int) -> None:
         """Emit the lookup of values that are stored, if it is a step, which then is the last.
 
         A loop of its own takes less code than a lookup for each vector of a tile.
@@ -253,121 +323,72 @@ class Finish:
                 mapped = lookup(self._table, values, self._target)
                 store(self.result, start, mapped, width, size)
 
-    def store_tile(
-        self, dot: Dot, sums: list[Vectors], whole: Any, channel: Any, place: Any, stride: int
-    ) -> None:
-        """Emit the steps on all sums of a matrix product's tile, and their stores.
 
-        Parameters
-        ----------
-        dot : Dot
-            The instruction set.
-        sums : list of Vectors
-            For each row, its vectors of sums.
-        whole : Expr
-            Whether all outputs of the tile exist; the last panel's may not.
-        channel : Expr
-            The first output.
-        place : Expr
-            Where the tile begins in the result.
-        stride : int
-            From the outputs of a row to those of the next.
-        """
-        lanes, vectors = dot.lanes, sums[0].count
-        result = vector_type(self._types.result, lanes)
-        for row, vector in itertools.product(range(len(sums)), range(vectors)):
-            rest = self._outputs % lanes if vector == vectors - 1 else 0
+def finish_tile(
+    dot: Dot,
+    finish: Finish,
+    sums: list[Vectors],
+    whole: Any,
+    channel: Any,
+    place: Any,
+    stride: int,
+) -> None:
+    """Emit the epilogue of a matrix product's tile.
 
-            def emit(count: int, row: int = row, vector: int = vector) -> None:
-                offset = vector * lanes
-                start = place + (row * stride + offset)
-                value = self.apply(
-                    dot,
-                    sums[row][vector],
-                    lambda buffer: load(buffer, channel + offset, lanes),
-                    lambda buffer: load_some(buffer, start, lanes, count),
-                )
-                value = value if str(value.ty) == result else value.astype(result)
-                store(self.result, start, value, lanes, count)
+    Parameters
+    ----------
+    dot : Dot
+        The instruction set.
+    finish : Finish
+        The epilogue.
+    sums : list of Vectors
+        For each row, its vectors of sums.
+    whole : Expr
+        Whether all outputs of the tile exist; the last panel's may not.
+    channel : Expr
+        The first output.
+    place : Expr
+        Where the tile begins in the result.
+    stride : int
+        From the outputs of a row to those of the next.
+    """
+    lanes, last = dot.lanes, sums[0].count - 1
+    rest = finish.outputs % lanes
 
-            either(whole, lanes, rest, self._outputs, emit)
+    def value(row: int, vector: int) -> Any:
+        start = place + (row * stride + vector * lanes)
 
-        def look_up(count: int) -> None:
-            self.look_up(len(sums), lambda row: place + row * stride, count)
+        def tensor(buffer: Any) -> Any:
+            full = load(buffer, start, lanes)
+            if not rest or vector < last:
+                return full
+            # Nothing is read beyond the tensor's end.
+            return tirx.if_then_else(whole, full, load_some(buffer, start, lanes, rest))
 
-        if self._table is not None:
-            size = vectors * lanes
-            either(whole, size, self._outputs % size, self._outputs, look_up)
+        return finish.apply(dot, sums[row][vector], channel + vector * lanes, tensor)
 
-    def parts_of(self, dot: Dot, channel: Any) -> dict[str, list[Any]]:
-        """Emit the loads of a chunk's operands with a value per channel.
-
-        Parameters
-        ----------
-        dot : Dot
-            The instruction set.
-        channel : Expr
-            The chunk's first channel.
-
-        Returns
-        -------
-        dict of str to list of Expr
-            For each operand by its name, what meets each vector of sums.
-        """
-        buffers = [] if self._bias is None else [self._bias]
-        for step, operands in self._steps:
-            for operand, buffer in zip(OPERANDS[step.op], operands, strict=True):
-                buffers += [buffer] if operand.extent == "channel" else []
-        return {
-            buffer.name: [T.bind(_load_part(dot, buffer, channel, part)) for part in range(PARTS)]
-            for buffer in buffers
-        }
-
-    def store_chunk(
-        self, dot: Dot, sums: Vectors, parts: dict[str, list[Any]], place: Any, count: int
-    ) -> None:
-        """Emit the steps on the sums of a chunk of channels, and their store.
-
-        Parameters
-        ----------
-        dot : Dot
-            The instruction set.
-        sums : Vectors
-            `PARTS` vectors of sums, in its order.
-        parts : dict of str to list of Expr
-            As `parts_of` returns them.
-        place : Expr
-            Where the chunk begins in the result.
-        count : int
-            Channels to store.
-        """
-        size = dot.channels
-        values = [
-            self.apply(
-                dot,
-                sums[part],
-                lambda buffer, part=part: parts[buffer.name][part],
-                lambda buffer, part=part: tirx.Shuffle(
-                    [load_some(buffer, place, size, count)], dot.order(part)
-                ),
-            )
-            for part in range(PARTS)
-        ]
-        if self._types.result in ("uint8", "int8"):
-            narrow = dot.narrow(values)
-            result = vector_type(self._types.result, size)
-            narrow = narrow if str(narrow.ty) == result else tirx.reinterpret(result, narrow)
-        else:
-            places = [0] * size
-            for part in range(PARTS):
-                for lane, position in enumerate(dot.order(part)):
-                    places[position] = part * dot.lanes + lane
-            narrow = tirx.Shuffle(values, places)
-        store(self.result, place, narrow, size, count)
+    rows = [[T.bind(value(row, v)) for v in range(last + 1)] for row in range(len(sums))]
+    finish.store(dot, rows, whole, place, stride)
 
 
-def _load_part(dot: Dot, buffer: Any, channel: Any, part: int) -> Any:
-    """Return a chunk's operands with a value per channel, for one vector of sums."""
-    starts = dot.order(part)[::4]
-    pieces = [load(buffer, channel + start, 4) for start in starts]
-    return pieces[0] if len(pieces) == 1 else tirx.Shuffle(pieces, list(range(dot.lanes)))
+def in_order(operand: Array, dot: Dot, tile: int, interleaved: bool) -> Array:
+    """Return values of the outputs, the last axis, padded to whole tiles, in the order of the sums.
+
+    Parameters
+    ----------
+    operand : ndarray
+        [..., outputs].
+    dot : Dot
+        The instruction set.
+    tile : int
+        Outputs of a tile.
+    interleaved : bool
+        Whether the order of a tile is that of `Dot.order`.
+    """
+    count = operand.shape[-1]
+    full = np.pad(operand, [(0, 0)] * (operand.ndim - 1) + [(0, -count % tile)])
+    if not interleaved:
+        return full
+    order = np.array(dot.order(tile // dot.lanes))
+    tiles = full.reshape(*full.shape[:-1], -1, tile)
+    return np.ascontiguousarray(tiles[..., order].reshape(full.shape))

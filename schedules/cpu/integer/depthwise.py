@@ -23,6 +23,7 @@ from mobilenet_tvm.schedules.cpu.dot.base import PARTS, Vectors
 from mobilenet_tvm.schedules.cpu.integer.base import (
     Finish,
     IntegerSchedule,
+    in_order,
     load,
     load_some,
     parameter,
@@ -54,12 +55,15 @@ class Decision(BaseDecision):
         Rows and columns of the output tile; the rows divide the output's.
     band : int
         Rows of output tiles for which the padded input is copied at once; divides their number.
+    interleaved : bool
+        Whether operands are in the order of `Dot.order`, as sums are; determined by the layer.
     """
 
     dot: str
     tile_y: int
     tile_x: int
     band: int
+    interleaved: bool
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ class IntegerDepthwise(IntegerSchedule[Depthwise, Decision]):
         """Return whether `build` accepts a decision."""
         return (
             decision.dot == dots_of(target, workload.types)[0].name
+            and decision.interleaved
             and (decision.tile_y, decision.tile_x) in _tiles(workload, target)
             and decision.band > 0
             and workload.output[0] % (decision.tile_y * decision.band) == 0
@@ -116,7 +121,7 @@ class IntegerDepthwise(IntegerSchedule[Depthwise, Decision]):
         name = dots_of(target, workload.types)[0].name
         parts = self.space(workload, target)
         every = (
-            Decision(name, y, x, band)
+            Decision(name, y, x, band, True)
             for (y, x), band in itertools.product(parts["tile"], parts["band"])
         )
         return [decision for decision in every if self.valid(workload, decision, target)]
@@ -139,6 +144,14 @@ class IntegerDepthwise(IntegerSchedule[Depthwise, Decision]):
                 ]
         return [np.concatenate(packed)]
 
+    def arrange(self, operand: Array, decision: Decision) -> Array:
+        """Return values of the channels, padded and in the order of the sums."""
+        parts = []
+        for chunk in _chunks(DOTS[decision.dot], len(operand)):
+            values = operand[chunk.first : chunk.first + chunk.repeats * chunk.count]
+            parts.append(in_order(values, chunk.dot, chunk.dot.channels, decision.interleaved))
+        return np.concatenate(parts)
+
     def emit(self, workload: Depthwise, decision: Decision, target: Target) -> None:
         """Emit data, packed weights, the padding's value, operands, and the output, in NHWC."""
         height, width = workload.output
@@ -153,7 +166,14 @@ class IntegerDepthwise(IntegerSchedule[Depthwise, Decision]):
         zero = parameter("zero", 1, workload.types.data) if padding else None
         last = chunks[-1]
         padded = channels + last.dot.channels - last.count
-        finish = Finish(workload, target, channels, padded, batch * height * width * channels)
+        finish = Finish(
+            workload,
+            target,
+            channels,
+            padded,
+            batch * height * width * channels,
+            decision.interleaved,
+        )
         bands = height // (decision.tile_y * decision.band)
         count = sum(chunk.repeats for chunk in chunks)
 
@@ -301,13 +321,12 @@ class _Band:
         with T.serial(0, rows) as row:
             self._copy_row(data, zero, image, top * down + row, first, copy, row * columns, columns)
         taps = self._taps(weight, start)
-        parts = self.finish.parts_of(dot, first)
         with T.serial(0, decision.band) as step, T.serial(0, -(-width // decision.tile_x)) as place:
             x = T.bind(T.min(place * decision.tile_x, width - decision.tile_x))
             corner = T.bind((step * (decision.tile_y * down) * columns + x * across) * dot.channels)
             y = top + step * decision.tile_y
             pixel = T.bind(((image * height + y) * width + x) * workload.channels + first)
-            self._tile(copy, corner, columns, taps, plan, parts, pixel)
+            self._tile(copy, corner, columns, taps, plan, first, pixel)
 
     def _copy_row(
         self,
@@ -392,7 +411,7 @@ class _Band:
         columns: int,
         taps: Vectors,
         plan: _Plan,
-        parts: dict[str, list[Any]],
+        first: Any,
         pixel: Any,
     ) -> None:
         """Emit a tile of outputs."""
@@ -400,9 +419,7 @@ class _Band:
         outputs = list(itertools.product(range(decision.tile_y), range(decision.tile_x)))
         sums = {output: Vectors(PARTS, dot.sums_type) for output in outputs}
         for output, part in itertools.product(outputs, range(PARTS)):
-            sums[output][part] = self.finish.start(
-                dot, lambda bias, part=part: parts[bias.name][part]
-            )
+            sums[output][part] = self.finish.start(dot, first + part * dot.lanes)
         if decision.tile_y == 1:
             # Each row of the input meets one of the filter: a loop, which takes less code.
             with T.serial(0, plan.rows) as row:
@@ -410,14 +427,26 @@ class _Band:
         else:
             for row in range(plan.rows):
                 self._input_row(copy, corner, columns, taps, plan, sums, row, None)
-        for y, x in outputs:
-            here = pixel + ((y * self.workload.output[1] + x) * channels)
-            self.finish.store_chunk(dot, sums[y, x], parts, here, self.count)
         for y in range(decision.tile_y):
-            start = pixel + y * self.workload.output[1] * channels
-            self.finish.look_up(
-                decision.tile_x, lambda x, start=start: start + x * channels, self.count
-            )
+            start = pixel + y * (self.workload.output[1] * channels)
+            rows = [
+                [
+                    self._finished(sums[y, x], part, first, start + x * channels)
+                    for part in range(PARTS)
+                ]
+                for x in range(decision.tile_x)
+            ]
+            self.finish.store(dot, rows, self.count, start, channels)
+
+    def _finished(self, sums: Vectors, part: int, first: Any, place: Any) -> Any:
+        """Return the epilogue of a vector of sums, whose chunk begins at a place in the result."""
+        dot = self.dot
+
+        def tensor(buffer: Any) -> Any:
+            order = dot.order(PARTS)[part * dot.lanes : (part + 1) * dot.lanes]
+            return tirx.Shuffle([load_some(buffer, place, dot.channels, self.count)], order)
+
+        return T.bind(self.finish.apply(dot, sums[part], first + part * dot.lanes, tensor))
 
     def _input_row(
         self,

@@ -19,6 +19,9 @@ from mobilenet_tvm.schedules.cpu.integer.base import (
     IntegerSchedule,
     copy_row,
     either,
+    finish_tile,
+    in_order,
+    is_interleaved,
     load,
     multiply,
     parameter,
@@ -52,12 +55,15 @@ class Decision(BaseDecision):
         Outputs of the register tile, whole vectors; divides the padded outputs.
     block_m : int
         Pixel tiles per cache block: their data stay in cache while all weights are read.
+    interleaved : bool
+        Whether sums are in the order of `Dot.order`; determined by the layer.
     """
 
     dot: str
     tile_m: int
     tile_n: int
     block_m: int
+    interleaved: bool
 
 
 class IntegerProduct(IntegerSchedule[Pointwise, Decision]):
@@ -79,7 +85,13 @@ class IntegerProduct(IntegerSchedule[Pointwise, Decision]):
         workload: Pointwise, target: Target, tile: tuple[int, int], block: int, tiles: int
     ) -> Decision:
         dot = dots_of(target, workload.types)[0]
-        return Decision(dot.name, tile[0], tile[1] * dot.lanes, divisor_at_most(tiles, block))
+        return Decision(
+            dot.name,
+            tile[0],
+            tile[1] * dot.lanes,
+            divisor_at_most(tiles, block),
+            is_interleaved(workload),
+        )
 
     def space(self, workload: Pointwise, target: Target) -> dict[str, list[Any]]:
         """Return the candidate values of each part of a decision."""
@@ -90,7 +102,7 @@ class IntegerProduct(IntegerSchedule[Pointwise, Decision]):
         dot = dots_of(target, workload.types)[0]
         tile = (decision.tile_m, decision.tile_n // dot.lanes)
         return (
-            decision.dot == dot.name
+            (decision.dot, decision.interleaved) == (dot.name, is_interleaved(workload))
             and decision.tile_n % dot.lanes == 0
             and tile in _tiles(workload, target)
             and 1 <= decision.block_m <= workload.pixels
@@ -107,13 +119,18 @@ class IntegerProduct(IntegerSchedule[Pointwise, Decision]):
     def pack(self, weights: Sequence[Array], decision: Decision) -> list[Array]:
         """Return weights [inputs, outputs] as [panels, groups, vectors of the instruction set]."""
         (weight,) = weights
-        inputs, outputs = weight.shape
-        dot, tile_n = DOTS[decision.dot], decision.tile_n
-        group, lanes = dot.group, dot.lanes
-        full = np.pad(weight, ((0, -inputs % group), (0, -outputs % tile_n)))
-        parts = full.reshape(-1, group, full.shape[1] // tile_n, tile_n // lanes, lanes)
-        ordered = dot.arrange(parts.transpose(2, 0, 3, 1, 4))
-        return [np.ascontiguousarray(ordered).reshape(-1)]
+        dot = DOTS[decision.dot]
+        full = np.pad(weight, ((0, -len(weight) % dot.group), (0, 0)))
+        ordered = self.arrange(full, decision)
+        vectors = decision.tile_n // dot.lanes
+        parts = ordered.reshape(
+            -1, dot.group, ordered.shape[1] // decision.tile_n, vectors, dot.lanes
+        )
+        return [np.ascontiguousarray(dot.arrange(parts.transpose(2, 0, 3, 1, 4))).reshape(-1)]
+
+    def arrange(self, operand: Array, decision: Decision) -> Array:
+        """Return values of the outputs, the last axis, padded and in the order of the sums."""
+        return in_order(operand, DOTS[decision.dot], decision.tile_n, decision.interleaved)
 
     def emit(self, workload: Pointwise, decision: Decision, target: Target) -> None:
         """Emit data [pixels, inputs], packed weights, the epilogue's operands, and the output."""
@@ -123,7 +140,15 @@ class IntegerProduct(IntegerSchedule[Pointwise, Decision]):
         panels, depth = -(-outputs // tile_n), _depth(workload, dot)
         data = parameter("data", pixels * inputs, workload.types.data)
         weight = parameter("weight", panels * depth * tile_n, workload.types.weights)
-        finish = Finish(workload, target, outputs, panels * tile_n, pixels * outputs)
+        finish = Finish(
+            workload,
+            target,
+            outputs,
+            panels * tile_n,
+            pixels * outputs,
+            decision.interleaved,
+        )
+        vectors = tile_n // dot.lanes
         tiles = -(-pixels // tile_m)
 
         def tile(panel: Any, number: Any, source: Any, first: Any) -> None:
@@ -136,15 +161,14 @@ class IntegerProduct(IntegerSchedule[Pointwise, Decision]):
             def of_rows(rows: int) -> None:
                 sums = multiply(
                     dot,
-                    (rows, tile_n // dot.lanes),
+                    (rows, vectors),
                     depth,
                     lambda row, k, count: load(source, start + (k + row * depth), count),
                     lambda vector, k: load(weight, packed + (k * tile_n + vector * size), size),
-                    lambda vector: finish.start(
-                        dot, lambda bias: load(bias, channel + vector * dot.lanes, dot.lanes)
-                    ),
+                    lambda vector: finish.start(dot, channel + vector * dot.lanes),
                 )
-                finish.store_tile(dot, sums, panel < panels - 1, channel, place, outputs)
+                whole = panel < panels - 1
+                finish_tile(dot, finish, sums, whole, channel, place, outputs)
 
             either(number < pixels // tile_m, tile_m, pixels % tile_m, pixels, of_rows)
 

@@ -19,7 +19,15 @@ from mobilenet_tvm.schedules.base import Array
 from mobilenet_tvm.schedules.base import Decision as BaseDecision
 from mobilenet_tvm.schedules.cpu.dot import DOTS, Dot, dots_of
 from mobilenet_tvm.schedules.cpu.dot.base import Tile, Vectors
-from mobilenet_tvm.schedules.cpu.integer.base import Finish, IntegerSchedule, load, parameter
+from mobilenet_tvm.schedules.cpu.integer.base import (
+    Finish,
+    IntegerSchedule,
+    finish_tile,
+    in_order,
+    is_interleaved,
+    load,
+    parameter,
+)
 from mobilenet_tvm.schedules.cpu.registers import tile_features
 from mobilenet_tvm.schedules.loops import divisors
 from mobilenet_tvm.schedules.workloads import Convolution
@@ -48,12 +56,15 @@ class Decision(BaseDecision):
         Output channels of the register tile, whole vectors; divides the padded outputs.
     band : int
         Rows of outputs for which the padded image is copied at once; divides their number.
+    interleaved : bool
+        Whether sums are in the order of `Dot.order`; determined by the layer.
     """
 
     dot: str
     tile_x: int
     tile_c: int
     band: int
+    interleaved: bool
 
 
 class IntegerStem(IntegerSchedule[Convolution, Decision]):
@@ -78,7 +89,7 @@ class IntegerStem(IntegerSchedule[Convolution, Decision]):
         """Return whether `build` accepts a decision."""
         dot = dots_of(target, workload.types)[0]
         return (
-            decision.dot == dot.name
+            (decision.dot, decision.interleaved) == (dot.name, is_interleaved(workload))
             and decision.tile_c % dot.lanes == 0
             and (decision.tile_x, decision.tile_c // dot.lanes) in _tiles(workload, target)
             and decision.band in self.space(workload, target)["band"]
@@ -89,7 +100,7 @@ class IntegerStem(IntegerSchedule[Convolution, Decision]):
         dot = dots_of(target, workload.types)[0]
         parts = self.space(workload, target)
         return [
-            Decision(dot.name, x, vectors * dot.lanes, band)
+            Decision(dot.name, x, vectors * dot.lanes, band, is_interleaved(workload))
             for (x, vectors), band in itertools.product(parts["tile"], parts["band"])
         ]
 
@@ -97,13 +108,16 @@ class IntegerStem(IntegerSchedule[Convolution, Decision]):
         """Return weights [height, width, inputs, outputs] as [panels, groups, vectors]."""
         (weight,) = weights
         dot, tile = DOTS[decision.dot], decision.tile_c
-        inputs, outputs = weight.shape[2:]
-        padding = ((0, 0), (0, 0), (0, -inputs % dot.group), (0, -outputs % tile))
-        full = np.pad(weight, padding)
+        padding = ((0, 0), (0, 0), (0, -weight.shape[2] % dot.group), (0, 0))
+        full = self.arrange(np.pad(weight, padding), decision)
         panels = full.shape[3] // tile
         parts = full.reshape(-1, dot.group, panels, tile // dot.lanes, dot.lanes)
         ordered = dot.arrange(parts.transpose(2, 0, 3, 1, 4))
         return [np.ascontiguousarray(ordered).reshape(-1)]
+
+    def arrange(self, operand: Array, decision: Decision) -> Array:
+        """Return values of the outputs, the last axis, padded and in the order of the sums."""
+        return in_order(operand, DOTS[decision.dot], decision.tile_c, decision.interleaved)
 
     def emit(self, workload: Convolution, decision: Decision, target: Target) -> None:
         """Emit the image, packed weights, its numbers, operands, and the output in NHWC.
@@ -121,7 +135,9 @@ class IntegerStem(IntegerSchedule[Convolution, Decision]):
         numbers = parameter("numbers", 4, "float32") if types.data == "float32" else None
         zero = parameter("zero", 1, types.result) if any(window.padding) else None
         size = workload.batch * height * width * outputs
-        finish = Finish(workload, target, outputs, panels * decision.tile_c, size)
+        finish = Finish(
+            workload, target, outputs, panels * decision.tile_c, size, decision.interleaved
+        )
         image = _Image(workload, dot, data, numbers, zero)
 
         bands = height // decision.band
@@ -138,7 +154,8 @@ class IntegerStem(IntegerSchedule[Convolution, Decision]):
                     tile = _sums(workload, decision, dot, copy, weight, finish, corner, channel)
                     pixel = ((number * height + top + y) * width + x) * outputs
                     start = T.bind(pixel + channel)
-                    finish.store_tile(dot, tile, panel < panels - 1, channel, start, outputs)
+                    whole = panel < panels - 1
+                    finish_tile(dot, finish, tile, whole, channel, start, outputs)
 
     def features(
         self, workload: Convolution, decision: Decision, target: Target
@@ -289,9 +306,7 @@ def _sums(
     channels, lanes = _padded(workload.inputs, dot), dot.lanes
     sums = [Vectors(vectors, dot.sums_type) for _ in range(decision.tile_x)]
     for column, vector in itertools.product(range(decision.tile_x), range(vectors)):
-        sums[column][vector] = finish.start(
-            dot, lambda bias, vector=vector: load(bias, channel + vector * lanes, lanes)
-        )
+        sums[column][vector] = finish.start(dot, channel + vector * lanes)
     across = window.kernel[1] * channels
     columns = (workload.output[1] - 1) * window.stride[1] + window.kernel[1]
     start = T.bind(corner * channels)
