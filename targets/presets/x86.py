@@ -33,6 +33,7 @@ X86 = (
         memory_gb_per_s=40.0,
         # LLVM 14's model of Zen 3 does one 256-bit multiply-add a cycle; the core does two.
         core="znver2",
+        dot="avx2",
     ),
     Target(
         name="x86-avx512",
@@ -49,6 +50,7 @@ X86 = (
         clock_ghz=3.5,
         l2_bytes_per_cycle=32.0,
         memory_gb_per_s=40.0,
+        dot="avx512bw",
     ),
     Target(
         name="x86-vnni",
@@ -75,5 +77,6 @@ X86 = (
         required_features=_V2,
         vector_registers=16,
         fma_per_cycle=2,
+        dot="sse4.1",
     ),
 )

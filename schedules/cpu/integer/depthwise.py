@@ -27,10 +27,12 @@ from mobilenet_tvm.schedules.cpu.integer.base import (
     load,
     load_some,
     parameter,
+    repeated,
 )
 from mobilenet_tvm.schedules.cpu.registers import tile_features
 from mobilenet_tvm.schedules.loops import divisors
 from mobilenet_tvm.schedules.workloads import Depthwise, Window
+from mobilenet_tvm.schedules.workloads.dtypes import lanes_of
 from mobilenet_tvm.targets.target import Target
 
 #: Cycles for a vector: to interleave, to requantise its sums, and to copy.
@@ -154,56 +156,52 @@ class IntegerDepthwise(IntegerSchedule[Depthwise, Decision]):
 
     def emit(self, workload: Depthwise, decision: Decision, target: Target) -> None:
         """Emit data, packed weights, the padding's value, operands, and the output, in NHWC."""
-        height, width = workload.output
-        channels, batch = workload.channels, workload.batch
+        (height, width), channels, batch = workload.output, workload.channels, workload.batch
+        types, size = workload.types, workload.height * workload.width * workload.channels
         chunks = _chunks(DOTS[decision.dot], channels)
-        padding = any(workload.window.padding)
-        data = parameter(
-            "data", batch * workload.height * workload.width * channels, workload.types.data
-        )
-        sizes = [_weights(chunk.dot, workload.window) * chunk.repeats for chunk in chunks]
-        weight = parameter("weight", sum(sizes), workload.types.weights)
-        zero = parameter("zero", 1, workload.types.data) if padding else None
+        weights = [_weights(chunk.dot, workload.window) for chunk in chunks]
+        counts = [chunk.repeats for chunk in chunks]
+        data = parameter("data", batch * size, types.data)
+        weight = parameter("weight", int(np.dot(weights, counts)), types.weights)
+        zero = parameter("zero", 1, types.data) if any(workload.window.padding) else None
         last = chunks[-1]
         padded = channels + last.dot.channels - last.count
-        finish = Finish(
-            workload,
-            target,
-            channels,
-            padded,
-            batch * height * width * channels,
-            decision.interleaved,
-        )
-        bands = height // (decision.tile_y * decision.band)
-        count = sum(chunk.repeats for chunk in chunks)
+        result = batch * height * width * channels
+        finish = Finish(workload, target, channels, padded, result, decision.interleaved)
+        bands = batch * height // (decision.tile_y * decision.band)
+        copies = [_copies(chunk, DOTS[decision.dot], bands) for chunk in chunks]
+        tasks = [
+            chunk.repeats * -(-bands // count) for chunk, count in zip(chunks, copies, strict=True)
+        ]
 
-        with T.parallel(0, batch * bands * count) as task:
-            number = T.bind(task % count)
-            image = T.bind(task // count // bands)
-            band = T.bind(task // count % bands)
+        def emit(task: Any, index: int) -> None:
+            """Emit the code for a task, given that it is not of an earlier chunk."""
 
-            def emit(remaining: list[_Chunk], done: int, place: int) -> None:
-                chunk, *others = remaining
-                here = number - done
+            def here() -> None:
+                chunk, count = chunks[index], copies[index]
+                repeat = T.bind(task % chunk.repeats)
+                first = T.bind(chunk.first + repeat * chunk.count)
+                begin = sum(w * r for w, r in zip(weights[:index], counts, strict=False))
+                start = T.bind(begin + repeat * weights[index])
+                together = [
+                    T.bind(T.min(task // chunk.repeats * count + number, bands - 1))
+                    for number in range(count)
+                ]
+                wide = _as_wide(chunk.dot, count)
+                band = _Band(workload, decision, wide, chunk.dot, chunk.count, finish)
+                band.emit(data, weight, zero, start, first, together)
 
-                def one() -> None:
-                    first = T.bind(chunk.first + here * chunk.count)
-                    start = T.bind(place + here * _weights(chunk.dot, workload.window))
-                    _Band(workload, decision, chunk.dot, chunk.count, finish).emit(
-                        data, weight, zero, start, first, image, band
-                    )
+            if index == len(chunks) - 1:
+                here()
+                return
+            with T.If(task < tasks[index]):
+                with T.Then():
+                    here()
+                with T.Else():
+                    emit(task - tasks[index], index + 1)
 
-                if not others:
-                    one()
-                    return
-                with T.If(number < done + chunk.repeats):
-                    with T.Then():
-                        one()
-                    with T.Else():
-                        size = _weights(chunk.dot, workload.window) * chunk.repeats
-                        emit(others, done + chunk.repeats, place + size)
-
-            emit(chunks, 0, 0)
+        with T.parallel(0, sum(tasks)) as task:
+            emit(task, 0)
 
     def features(self, workload: Depthwise, decision: Decision, target: Target) -> dict[str, float]:
         """Describe a decision: the tile, its instructions and its share of the caches."""
@@ -286,16 +284,38 @@ class _Plan:
 
 @dataclass(frozen=True)
 class _Band:
-    """Emits the code for a chunk of channels of some rows."""
+    """Emits the code for a chunk of channels of some rows.
+
+    Parameters
+    ----------
+    workload : Depthwise
+        The layer.
+    decision : Decision
+        How to compute it.
+    dot : Dot
+        What computes it. Its vectors hold the chunk of several bands side by side.
+    stored : Dot
+        In whose order the weights and operands of the chunk are.
+    count : int
+        Channels of the chunk.
+    finish : Finish
+        The epilogue.
+    """
 
     workload: Depthwise
     decision: Decision
     dot: Dot
+    stored: Dot
     count: int
     finish: Finish
 
+    @property
+    def copies(self) -> int:
+        """Bands that are computed side by side."""
+        return self.dot.channels // self.stored.channels
+
     def emit(
-        self, data: Any, weight: Any, zero: Any, start: Any, first: Any, image: Any, band: Any
+        self, data: Any, weight: Any, zero: Any, start: Any, first: Any, bands: list[Any]
     ) -> None:
         """Emit the copy of the inputs, and the tiles.
 
@@ -307,26 +327,33 @@ class _Band:
             Where the chunk's weights begin.
         first : Expr
             The chunk's first channel.
-        image, band : Expr
-            Which picture, and which of its bands of rows.
+        bands : list of Expr
+            Which bands of rows, of all pictures.
         """
         workload, decision, dot = self.workload, self.decision, self.dot
         window, (height, width) = workload.window, workload.output
         plan = _Plan.of(window, decision.tile_y, decision.tile_x, dot)
         down, across = window.stride
         columns = (width - decision.tile_x) * across + plan.pixels
-        top = band * (decision.tile_y * decision.band)
-        rows = window.inputs(decision.tile_y * decision.band, 1)[0]
+        high = decision.tile_y * decision.band
+        rows = window.inputs(high, 1)[0]
         copy = T.alloc_buffer((rows * columns * dot.channels,), workload.types.data, align=64)
-        with T.serial(0, rows) as row:
-            self._copy_row(data, zero, image, top * down + row, first, copy, row * columns, columns)
+        for number, band in enumerate(bands):
+            image, top = T.bind(band // (height // high)), T.bind(band % (height // high) * high)
+            with T.serial(0, rows) as row:
+                place = (row * columns) * dot.channels + number * self.stored.channels
+                self._copy_row(data, zero, image, top * down + row, first, copy, place, columns)
         taps = self._taps(weight, start)
         with T.serial(0, decision.band) as step, T.serial(0, -(-width // decision.tile_x)) as place:
             x = T.bind(T.min(place * decision.tile_x, width - decision.tile_x))
             corner = T.bind((step * (decision.tile_y * down) * columns + x * across) * dot.channels)
-            y = top + step * decision.tile_y
-            pixel = T.bind(((image * height + y) * width + x) * workload.channels + first)
-            self._tile(copy, corner, columns, taps, plan, first, pixel)
+            pixels = [
+                T.bind(
+                    ((band * high + step * decision.tile_y) * width + x) * workload.channels + first
+                )
+                for band in bands
+            ]
+            self._tile(copy, corner, columns, taps, plan, first, pixels)
 
     def _copy_row(
         self,
@@ -340,14 +367,14 @@ class _Band:
         columns: int,
     ) -> None:
         """Emit the copy of a row of the padded input, of which some columns may not be used."""
-        workload, size = self.workload, self.dot.channels
+        workload, size = self.workload, self.stored.channels
         top, left, _, _ = workload.window.padding
         source = T.bind(row - top)
         begin = T.bind((image * workload.height + source) * workload.width)
         inside = min(workload.width, columns - left)
 
         def store(column: Any, value: Any) -> None:
-            T.buffer_store(copy, value, [T.ramp((start + column) * size, 1, size)])
+            T.buffer_store(copy, value, [T.ramp(start + column * self.dot.channels, 1, size)])
 
         def filled(columns_of: range) -> None:
             if zero is not None:
@@ -386,7 +413,7 @@ class _Band:
         """Emit the taps: [rows of the filter, offsets, parts]."""
         dot, (rows, width) = self.dot, self.workload.window.kernel
         groups = -(-width // dot.group)
-        size = dot.lanes * dot.group
+        size = self.stored.lanes * dot.group
         offsets = self._offsets
         taps = Vectors(rows * len(offsets) * PARTS, dot.taps_type)
         with T.serial(0, rows) as row:
@@ -395,7 +422,11 @@ class _Band:
                 first, skipped = divmod(offset, dot.group)
                 for part in range(PARTS):
                     both = [
-                        dot.taps(load(weight, begin + (group * PARTS + part) * size, size))
+                        self._repeated(
+                            self.stored.taps(
+                                load(weight, begin + (group * PARTS + part) * size, size)
+                            )
+                        )
                         if 0 <= group < groups
                         else None
                         for group in (first, first + 1)
@@ -403,6 +434,9 @@ class _Band:
                     place = (row * len(offsets) + number) * PARTS + part
                     taps[place] = dot.shifted(*both, skipped)
         return taps
+
+    def _repeated(self, taps: Any) -> Any:
+        return repeated(taps, self.copies, lanes_of(str(taps.ty)) * self.copies)
 
     def _tile(
         self,
@@ -412,14 +446,16 @@ class _Band:
         taps: Vectors,
         plan: _Plan,
         first: Any,
-        pixel: Any,
+        pixels: list[Any],
     ) -> None:
         """Emit a tile of outputs."""
         dot, decision, channels = self.dot, self.decision, self.workload.channels
         outputs = list(itertools.product(range(decision.tile_y), range(decision.tile_x)))
         sums = {output: Vectors(PARTS, dot.sums_type) for output in outputs}
         for output, part in itertools.product(outputs, range(PARTS)):
-            sums[output][part] = self.finish.start(dot, first + part * dot.lanes)
+            sums[output][part] = self.finish.start(
+                dot, first + part * self.stored.lanes, self.copies
+            )
         if decision.tile_y == 1:
             # Each row of the input meets one of the filter: a loop, which takes less code.
             with T.serial(0, plan.rows) as row:
@@ -428,25 +464,27 @@ class _Band:
             for row in range(plan.rows):
                 self._input_row(copy, corner, columns, taps, plan, sums, row, None)
         for y in range(decision.tile_y):
-            start = pixel + y * (self.workload.output[1] * channels)
+            starts = [pixel + y * (self.workload.output[1] * channels) for pixel in pixels]
             rows = [
                 [
-                    self._finished(sums[y, x], part, first, start + x * channels)
+                    self._finished(sums[y, x], part, first, [s + x * channels for s in starts])
                     for part in range(PARTS)
                 ]
                 for x in range(decision.tile_x)
             ]
-            self.finish.store(dot, rows, self.count, start, channels)
+            self.finish.store(dot, rows, self.count, starts, channels)
 
-    def _finished(self, sums: Vectors, part: int, first: Any, place: Any) -> Any:
-        """Return the epilogue of a vector of sums, whose chunk begins at a place in the result."""
+    def _finished(self, sums: Vectors, part: int, first: Any, places: list[Any]) -> Any:
+        """Return the epilogue of a vector of sums, given where its chunks begin in the result."""
         dot = self.dot
 
         def tensor(buffer: Any) -> Any:
             order = dot.order(PARTS)[part * dot.lanes : (part + 1) * dot.lanes]
-            return tirx.Shuffle([load_some(buffer, place, dot.channels, self.count)], order)
+            size = self.stored.channels
+            return tirx.Shuffle([load_some(buffer, p, size, self.count) for p in places], order)
 
-        return T.bind(self.finish.apply(dot, sums[part], first + part * dot.lanes, tensor))
+        channel = first + part * self.stored.lanes
+        return T.bind(self.finish.apply(dot, sums[part], channel, tensor, self.copies))
 
     def _input_row(
         self,
@@ -487,6 +525,18 @@ def _unrolled(window: Window, tile_y: int, tile_x: int, dot: Dot) -> int:
 def _weights(dot: Dot, window: Window) -> int:
     """Return the number of packed weights of a chunk."""
     return window.kernel[0] * -(-window.kernel[1] // dot.group) * dot.group * dot.channels
+
+
+def _copies(chunk: _Chunk, widest: Dot, bands: int) -> int:
+    """Return how many bands of a chunk are computed side by side: a power of two."""
+    most = widest.channels // chunk.dot.channels
+    return next(copies for copies in (8, 4, 2, 1) if copies <= min(most, bands))
+
+
+def _as_wide(dot: Dot, copies: int) -> Dot:
+    """Return the instruction set whose vectors are as many times longer."""
+    dots = next(dots for sets in SETS.values() for dots in sets if dot in dots)
+    return next(wide for wide in dots if wide.channels == copies * dot.channels)
 
 
 def _chunks(widest: Dot, channels: int) -> list[_Chunk]:
