@@ -226,10 +226,10 @@ class IntegerLayers(GraphRewriter):
         left, right = pair.left, pair.right
         bounds = self._bounds(pair.low, pair.high, scale, zero)
         if pair.op == "add":
-            factors = left.scale / scale, right.scale / scale
+            factors = [float(side.scale / scale) for side in (left, right)]
             offset = -(factors[0] * left.zero + factors[1] * right.zero)
             return ops.add(left.values, right.values, (*factors, offset), bounds, zero)
-        numbers = left.zero, right.zero, left.scale * right.scale / scale
+        numbers = left.zero, right.zero, float(left.scale * right.scale / scale)
         return ops.multiply(left.values, right.values, numbers, bounds, zero)
 
     def _bounds(self, low: float, high: float, scale: np.float32, zero: int) -> tuple[int, int]:
@@ -424,12 +424,12 @@ class IntegerLayers(GraphRewriter):
                 return None
         if not roots or any(not root.same_as(roots[0]) for root in roots):
             return None
-        table = evaluate(call, values)
-        if table is None:
+        of_bytes = evaluate(call, values)
+        if of_bytes is None:
             return None
         result = self.emit(call)
         if shape_of(result) == shape_of(roots[0]):
-            self._functions[result] = roots[0], table
+            self._functions[result] = roots[0], of_bytes
         return result
 
     def _move(self, call: relax.Call) -> relax.Expr | None:

@@ -75,10 +75,10 @@ class Tile:
     weights: Callable[[int, Any], Any]
     sums: list[Vectors]
 
-    def update(self, row: int, vector: int, change: Callable[[Any], Any]) -> None:
-        """Emit the replacement of a vector of sums by a function of it."""
+    def update(self, row: int, vector: int, change: Callable[..., Any], *others: Any) -> None:
+        """Emit the replacement of a vector of sums by a function of it and of other values."""
         sums = self.sums[row]
-        sums[vector] = change(sums[vector])
+        sums[vector] = change(sums[vector], *others)
 
 
 @dataclass(frozen=True)

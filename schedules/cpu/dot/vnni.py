@@ -23,7 +23,7 @@ class Vnni(X86Dot):
             for row in range(tile.rows):
                 data = broadcast(tile.data(row, k + group, 4), bytes_type, self.lanes)
                 for vector, weight in enumerate(weights):
-                    tile.update(row, vector, lambda sums, w=weight, d=data: self.filter(sums, d, w))
+                    tile.update(row, vector, self.filter, data, weight)
 
     def interleave(self, pixels: Sequence[Any]) -> list[Any]:
         """Return four pixels' bytes next to each other, for a quarter of the channels at a time."""
@@ -33,10 +33,10 @@ class Vnni(X86Dot):
             for high in (False, True)
         ]
         quads = []
-        for first, second in pairs:
-            shorts = [_as(value, "int16", size // 2) for value in (first, second)]
+        for pair in pairs:
+            first, second = (_as(value, "int16", size // 2) for value in pair)
             for high in (False, True):
-                quads.append(_as(unpack(*shorts, high, size // 2, 8), "int8", size))
+                quads.append(_as(unpack(first, second, high, size // 2, 8), "int8", size))
         return quads
 
     def filter(self, total: Any, data: Any, taps: Any) -> Any:

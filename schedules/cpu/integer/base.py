@@ -18,8 +18,8 @@ from mobilenet_tvm.schedules.cpu.dot.base import Vectors
 from mobilenet_tvm.schedules.cpu.dot.lookup import lookup, lookup_width
 from mobilenet_tvm.schedules.stages import operand_name
 from mobilenet_tvm.schedules.workloads import OPERANDS, TENSOR_STEPS, Step, Workload
-from mobilenet_tvm.schedules.workloads.epilogue import ROUNDING
 from mobilenet_tvm.schedules.workloads.dtypes import vector_type
+from mobilenet_tvm.schedules.workloads.epilogue import ROUNDING
 from mobilenet_tvm.targets.target import Target
 
 
@@ -304,7 +304,7 @@ class Finish:
                             [values], list(range(number * size, (number + 1) * size))
                         )
                     store(self.result, place + row * stride, piece, size, count)
-                self._look_up(len(rows), lambda row, p=place: p + row * stride, count)
+                self._look_up(len(rows), place, stride, count)
 
         if isinstance(whole, int):
             emit(whole)
@@ -322,7 +322,7 @@ class Finish:
         result = vector_type(self._types.result, size)
         return T.bind(values if str(values.ty) == result else values.astype(result))
 
-    def _look_up(self, rows: int, place: Callable[[Any], Any], count: int) -> None:
+    def _look_up(self, rows: int, place: Any, stride: int, count: int) -> None:
         """Emit the lookup of values that are stored, if it is a step, which then is the last.
 
         A loop of its own takes less code than a lookup for each vector of a tile.
@@ -330,9 +330,11 @@ class Finish:
         Parameters
         ----------
         rows : int
-            Number of places with values.
-        place : callable
-            Returns where the values of a row begin in the result.
+            Number of rows of values.
+        place : Expr
+            Where the first begins in the result.
+        stride : int
+            From a row to the next.
         count : int
             Values of a row.
         """
@@ -341,7 +343,7 @@ class Finish:
         width = lookup_width(self._target)
         with T.serial(0, rows) as row:
             for first in range(0, count, width):
-                start, size = place(row) + first, min(width, count - first)
+                start, size = place + row * stride + first, min(width, count - first)
                 values = load_some(self.result, start, width, size)
                 mapped = lookup(self._table, values, self._target)
                 store(self.result, start, mapped, width, size)

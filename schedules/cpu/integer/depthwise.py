@@ -421,21 +421,19 @@ class _Band:
             for number, offset in enumerate(offsets):
                 first, skipped = divmod(offset, dot.group)
                 for part in range(PARTS):
-                    both = [
-                        self._repeated(
-                            self.stored.taps(
-                                load(weight, begin + (group * PARTS + part) * size, size)
-                            )
-                        )
+                    here, following = (
+                        self._loaded(weight, begin + (group * PARTS + part) * size)
                         if 0 <= group < groups
                         else None
                         for group in (first, first + 1)
-                    ]
+                    )
                     place = (row * len(offsets) + number) * PARTS + part
-                    taps[place] = dot.shifted(*both, skipped)
+                    taps[place] = dot.shifted(here, following, skipped)
         return taps
 
-    def _repeated(self, taps: Any) -> Any:
+    def _loaded(self, weight: Any, place: Any) -> Any:
+        """Return the taps of a part, once for each band."""
+        taps = self.stored.taps(load(weight, place, self.stored.lanes * self.dot.group))
         return repeated(taps, self.copies, lanes_of(str(taps.ty)) * self.copies)
 
     def _tile(

@@ -146,16 +146,15 @@ class IntegerStem(IntegerSchedule[Convolution, Decision]):
             columns = (width - 1) * window.stride[1] + window.kernel[1]
             rows = window.inputs(decision.band, 1)[0]
             copy = image.copied(number, top * window.stride[0], rows, columns)
-            with T.serial(0, decision.band) as y, T.serial(0, panels) as panel:
-                with T.serial(0, -(-width // decision.tile_x)) as place:
-                    x = T.bind(T.min(place * decision.tile_x, width - decision.tile_x))
-                    corner = y * window.stride[0] * columns + x * window.stride[1]
-                    channel = T.bind(panel * decision.tile_c)
-                    tile = _sums(workload, decision, dot, copy, weight, finish, corner, channel)
-                    pixel = ((number * height + top + y) * width + x) * outputs
-                    start = T.bind(pixel + channel)
-                    whole = panel < panels - 1
-                    finish_tile(dot, finish, tile, whole, channel, start, outputs)
+            tiles = -(-width // decision.tile_x)
+            with T.grid(decision.band, panels, tiles) as (y, panel, place):
+                x = T.bind(T.min(place * decision.tile_x, width - decision.tile_x))
+                corner = y * window.stride[0] * columns + x * window.stride[1]
+                channel = T.bind(panel * decision.tile_c)
+                tile = _sums(workload, decision, dot, copy, weight, finish, corner, channel)
+                pixel = ((number * height + top + y) * width + x) * outputs
+                start = T.bind(pixel + channel)
+                finish_tile(dot, finish, tile, panel < panels - 1, channel, start, outputs)
 
     def features(
         self, workload: Convolution, decision: Decision, target: Target
