@@ -35,10 +35,16 @@ from mobilenet_tvm.schedules.workloads import Depthwise, Window
 from mobilenet_tvm.schedules.workloads.dtypes import lanes_of
 from mobilenet_tvm.targets.target import Target
 
-#: Cycles for a vector: to interleave, to requantise its sums, and to copy.
-SHUFFLE_CYCLES = 1.0
-EPILOGUE_CYCLES = 4.0
-COPY_CYCLES = 1.0
+#: Cycles to interleave a vector of pixels, to requantise what becomes a vector of bytes, and to
+#: begin a tile; vectors that are loaded in a cycle.
+SHUFFLE_CYCLES = 2.0
+EPILOGUE_CYCLES = 14.0
+TILE_CYCLES = 8.0
+LOADS_PER_CYCLE = 2
+#: Cycles to copy a vector of pixels from the first-level cache, and from a more distant one.
+COPY_CYCLES = (2.0, 7.0)
+#: How much longer a single output takes at the border, where each pixel has a condition.
+BORDER = 1.5
 #: Dot products of a tile: more take long to compile.
 MAX_UNROLLED = 160
 #: Parts of the work that threads can divide well.
@@ -56,7 +62,11 @@ class Decision(BaseDecision):
     tile_y, tile_x : int
         Rows and columns of the output tile; the rows divide the output's.
     band : int
-        Rows of output tiles for which the padded input is copied at once; divides their number.
+        Rows of output tiles that are computed at once, for which a padded input is copied; divides
+        their number.
+    direct : bool
+        Whether tiles inside the picture read it where it is, which takes more code; those at its
+        border are then computed pixel by pixel. What is left over of the channels is always copied.
     interleaved : bool
         Whether operands are in the order of `Dot.order`, as sums are; determined by the layer.
     """
@@ -65,6 +75,7 @@ class Decision(BaseDecision):
     tile_y: int
     tile_x: int
     band: int
+    direct: bool
     interleaved: bool
 
 
@@ -106,7 +117,11 @@ class IntegerDepthwise(IntegerSchedule[Depthwise, Decision]):
     def space(self, workload: Depthwise, target: Target) -> dict[str, list[Any]]:
         """Return the candidate values of each part of a decision."""
         height = workload.output[0]
-        return {"tile": _tiles(workload, target), "band": divisors(height, height)}
+        return {
+            "tile": _tiles(workload, target),
+            "band": divisors(height, height),
+            "direct": [False, True],
+        }
 
     def valid(self, workload: Depthwise, decision: Decision, target: Target) -> bool:
         """Return whether `build` accepts a decision."""
@@ -123,8 +138,8 @@ class IntegerDepthwise(IntegerSchedule[Depthwise, Decision]):
         name = dots_of(target, workload.types)[0].name
         parts = self.space(workload, target)
         every = (
-            Decision(name, y, x, band, True)
-            for (y, x), band in itertools.product(parts["tile"], parts["band"])
+            Decision(name, y, x, band, direct, True)
+            for (y, x), band, direct in itertools.product(*parts.values())
         )
         return [decision for decision in every if self.valid(workload, decision, target)]
 
@@ -170,38 +185,39 @@ class IntegerDepthwise(IntegerSchedule[Depthwise, Decision]):
         finish = Finish(workload, target, channels, padded, result, decision.interleaved)
         bands = batch * height // (decision.tile_y * decision.band)
         copies = [_copies(chunk, DOTS[decision.dot], bands) for chunk in chunks]
-        tasks = [
-            chunk.repeats * -(-bands // count) for chunk, count in zip(chunks, copies, strict=True)
+        # The chunks of a few bands follow each other, so that their inputs stay in cache.
+        together = max(copies)
+        units = [
+            chunk.repeats * (together // count) for chunk, count in zip(chunks, copies, strict=True)
         ]
 
-        def emit(task: Any, index: int) -> None:
-            """Emit the code for a task, given that it is not of an earlier chunk."""
+        def emit(group: Any, unit: Any, index: int) -> None:
+            """Emit the code for a unit of a group of bands, given that no earlier chunk has it."""
 
             def here() -> None:
                 chunk, count = chunks[index], copies[index]
-                repeat = T.bind(task % chunk.repeats)
+                repeat = T.bind(unit % chunk.repeats)
                 first = T.bind(chunk.first + repeat * chunk.count)
                 begin = sum(w * r for w, r in zip(weights[:index], counts, strict=False))
                 start = T.bind(begin + repeat * weights[index])
-                together = [
-                    T.bind(T.min(task // chunk.repeats * count + number, bands - 1))
-                    for number in range(count)
-                ]
+                number = T.bind(group * together + unit // chunk.repeats * count)
+                these = [T.bind(T.min(number + i, bands - 1)) for i in range(count)]
                 wide = _as_wide(chunk.dot, count)
                 band = _Band(workload, decision, wide, chunk.dot, chunk.count, finish)
-                band.emit(data, weight, zero, start, first, together)
+                band.emit(data, weight, zero, start, first, these)
 
             if index == len(chunks) - 1:
                 here()
                 return
-            with T.If(task < tasks[index]):
+            with T.If(unit < units[index]):
                 with T.Then():
                     here()
                 with T.Else():
-                    emit(task - tasks[index], index + 1)
+                    emit(group, unit - units[index], index + 1)
 
-        with T.parallel(0, sum(tasks)) as task:
-            emit(task, 0)
+        count = sum(units)
+        with T.parallel(0, -(-bands // together) * count) as task:
+            emit(T.bind(task // count), T.bind(task % count), 0)
 
     def features(self, workload: Depthwise, decision: Decision, target: Target) -> dict[str, float]:
         """Describe a decision: the tile, its instructions and its share of the caches."""
@@ -225,23 +241,39 @@ class IntegerDepthwise(IntegerSchedule[Depthwise, Decision]):
 
     def cycles(self, workload: Depthwise, decision: Decision, target: Target) -> float:
         """Estimate the cycles of a vector of bytes of the output."""
-        dot = DOTS[decision.dot]
-        window, (height, width) = workload.window, workload.output
+        dot, window = DOTS[decision.dot], workload.window
+        height, width = workload.output
+
+        def tile(tile_y: int, tile_x: int) -> float:
+            """Return the cycles of an output of a tile."""
+            plan = _Plan.of(window, tile_y, tile_x, dot)
+            products = PARTS * plan.dots * dot.lanes * dot.group / dot.macs_per_cycle
+            shuffles = SHUFFLE_CYCLES * plan.loads
+            loads = (plan.loads + PARTS * plan.dots) / LOADS_PER_CYCLE
+            many = 0.5 * max(0, PARTS * tile_y * tile_x - target.vector_registers)
+            work = max(products + shuffles, loads) + many + TILE_CYCLES
+            return work / (tile_y * tile_x) + EPILOGUE_CYCLES
+
+        bands = workload.batch * height // (decision.tile_y * decision.band)
+        tasks = bands * -(-workload.channels // dot.channels)
+        few = 1.0 if tasks >= MIN_TASKS else 1.2
+        ragged = -(-width // decision.tile_x) * decision.tile_x / width
         plan = _Plan.of(window, decision.tile_y, decision.tile_x, dot)
-        outputs = decision.tile_y * decision.tile_x
-        tiles = -(-width // decision.tile_x) * decision.tile_x / width
-        registers = outputs * PARTS + PARTS + 2
-        spilled = max(0, registers - target.vector_registers)
-        products = PARTS * plan.dots * dot.lanes * dot.group / dot.macs_per_cycle
-        shuffles = SHUFFLE_CYCLES * dot.group * 2 * plan.loads / dot.group
-        tile = products + shuffles + EPILOGUE_CYCLES * PARTS * outputs + 4 * spilled
-        rows = (decision.tile_y * decision.band - 1) * window.stride[0] + window.kernel[0]
+        inner = ragged * tile(decision.tile_y, decision.tile_x)
+        if decision.direct:
+            rows = max(
+                0, height - 2 * -(-max(window.padding[::2]) // decision.tile_y) * decision.tile_y
+            )
+            sides = (window.padding[1], window.padding[3] + plan.pixels - window.inputs(1, 1)[1])
+            tiles = [-(-side // (decision.tile_x * window.stride[1])) for side in sides]
+            columns = max(0, width - sum(tiles) * decision.tile_x)
+            inside = rows * columns / (height * width)
+            return few * (inside * inner + (1 - inside) * BORDER * tile(1, 1))
+        rows = window.inputs(decision.tile_y * decision.band, 1)[0]
         copied = rows * workload.width / (decision.tile_y * decision.band * width)
-        columns = workload.width + plan.pixels
-        cached = 1.0 if rows * columns * dot.channels <= 0.75 * target.l1d_bytes else 2.0
-        tasks = workload.batch * height // (decision.tile_y * decision.band)
-        few = 1.0 if tasks * workload.channels >= MIN_TASKS * dot.channels else 1.3
-        return few * (tile * tiles / outputs + COPY_CYCLES * cached * copied)
+        plane = workload.height * workload.width * workload.channels
+        cycles = COPY_CYCLES[plane > target.l1d_bytes]
+        return few * (inner + cycles * copied)
 
 
 @dataclass(frozen=True)
@@ -280,6 +312,16 @@ class _Plan:
     def loads(self) -> int:
         """Vectors of pixels that are loaded."""
         return self.rows * self.pixels
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a tile's inputs are: a tensor, the first of them, and the steps to the next ones."""
+
+    buffer: Any
+    start: Any
+    row: int
+    pixel: int
 
 
 @dataclass(frozen=True)
@@ -330,30 +372,110 @@ class _Band:
         bands : list of Expr
             Which bands of rows, of all pictures.
         """
-        workload, decision, dot = self.workload, self.decision, self.dot
-        window, (height, width) = workload.window, workload.output
+        decision, dot, stored = self.decision, self.dot, self.stored
+        window, (height, width) = self.workload.window, self.workload.output
         plan = _Plan.of(window, decision.tile_y, decision.tile_x, dot)
         down, across = window.stride
-        columns = (width - decision.tile_x) * across + plan.pixels
         high = decision.tile_y * decision.band
-        rows = window.inputs(high, 1)[0]
-        copy = T.alloc_buffer((rows * columns * dot.channels,), workload.types.data, align=64)
-        for number, band in enumerate(bands):
-            image, top = T.bind(band // (height // high)), T.bind(band % (height // high) * high)
-            with T.serial(0, rows) as row:
-                place = (row * columns) * dot.channels + number * self.stored.channels
-                self._copy_row(data, zero, image, top * down + row, first, copy, place, columns)
         taps = self._taps(weight, start)
-        with T.serial(0, decision.band) as step, T.serial(0, -(-width // decision.tile_x)) as place:
+        direct = decision.direct and self.count == dot.channels
+        columns = (width - decision.tile_x) * across + plan.pixels
+        rows = window.inputs(high, 1)[0]
+        whole = T.bind(height // high)
+        if not direct:
+            size = rows * columns * dot.channels
+            copy = T.alloc_buffer((size,), self.workload.types.data, align=64)
+            for number, band in enumerate(bands):
+                image, top = T.bind(band // whole), T.bind(band % whole * high)
+                with T.serial(0, rows) as row:
+                    place = (row * columns) * dot.channels + number * stored.channels
+                    self._copy_row(data, zero, image, top * down + row, first, copy, place, columns)
+        with T.grid(decision.band, -(-width // decision.tile_x)) as (step, place):
             x = T.bind(T.min(place * decision.tile_x, width - decision.tile_x))
-            corner = T.bind((step * (decision.tile_y * down) * columns + x * across) * dot.channels)
             pixels = [
                 T.bind(
-                    ((band * high + step * decision.tile_y) * width + x) * workload.channels + first
+                    ((band * high + step * decision.tile_y) * width + x) * self.workload.channels
+                    + first
                 )
                 for band in bands
             ]
-            self._tile(copy, corner, columns, taps, plan, first, pixels)
+            if direct:
+                (band,) = bands
+                y = T.bind(band % whole * high + step * decision.tile_y)
+                image = T.bind(band // whole)
+                self._inside_or_not(data, zero, image, y, x, taps, plan, first, pixels)
+            else:
+                corner = (step * (decision.tile_y * down) * columns + x * across) * dot.channels
+                source = _Source(copy, T.bind(corner), columns * dot.channels, dot.channels)
+                self._tile(source, taps, plan, first, pixels)
+
+    def _inside_or_not(
+        self,
+        data: Any,
+        zero: Any,
+        image: Any,
+        y: Any,
+        x: Any,
+        taps: Vectors,
+        plan: _Plan,
+        first: Any,
+        pixels: list[Any],
+    ) -> None:
+        """Emit a tile that reads the picture where it is, or its pixels one by one at the border."""
+        workload, decision = self.workload, self.decision
+        (top, left, *_), (down, across) = workload.window.padding, workload.window.stride
+        channels, row_size = workload.channels, workload.width * workload.channels
+        row, column = T.bind(y * down - top), T.bind(x * across - left)
+        corner = T.bind((image * workload.height + row) * row_size + column * channels + first)
+        inside = tirx.all(
+            row >= 0,
+            row + plan.rows <= workload.height,
+            column >= 0,
+            column + plan.pixels <= workload.width,
+        )
+        with T.If(inside):
+            with T.Then():
+                source = _Source(data, corner, row_size, channels)
+                self._tile(source, taps, plan, first, pixels)
+            with T.Else(), T.grid(decision.tile_y, decision.tile_x) as (dy, dx):
+                place = pixels[0] + (dy * workload.output[1] + dx) * channels
+                start = T.bind(corner + (dy * down) * row_size + (dx * across) * channels)
+                at = T.bind(row + dy * down), T.bind(column + dx * across)
+                self._border_pixel(data, zero, start, at, taps, first, T.bind(place))
+
+    def _border_pixel(
+        self,
+        data: Any,
+        zero: Any,
+        start: Any,
+        at: tuple[Any, Any],
+        taps: Vectors,
+        first: Any,
+        place: Any,
+    ) -> None:
+        """Emit an output whose window may begin or end outside the picture."""
+        dot, workload, size = self.dot, self.workload, self.dot.channels
+        row_size = workload.width * workload.channels
+        plan, offsets = _Plan.of(workload.window, 1, 1, dot), self._offsets
+        sums = Vectors(PARTS, dot.sums_type)
+        for part in range(PARTS):
+            sums[part] = self.finish.start(dot, first + part * self.stored.lanes)
+        with T.serial(0, plan.rows) as row:
+            above = tirx.all(at[0] + row >= 0, at[0] + row < workload.height)
+            for group in range(plan.groups):
+                pixels = []
+                for number in range(group * dot.group, (group + 1) * dot.group):
+                    column = at[1] + number
+                    inside = tirx.all(above, column >= 0, column < workload.width)
+                    value = load(data, start + row * row_size + number * workload.channels, size)
+                    nothing = tirx.const(0, workload.types.data) if zero is None else zero[0]
+                    filled = tirx.Broadcast(nothing, size)
+                    pixels.append(T.bind(tirx.if_then_else(inside, value, filled)))
+                for part, value in enumerate(dot.interleave(pixels)):
+                    number = (row * len(offsets) + offsets.index(group * dot.group)) * PARTS + part
+                    sums[part] = dot.filter(sums[part], value, taps[number])
+        row_of_one = [self._finished(sums, part, first, [place]) for part in range(PARTS)]
+        self.finish.store(dot, [row_of_one], self.count, [place], 0)
 
     def _copy_row(
         self,
@@ -438,9 +560,7 @@ class _Band:
 
     def _tile(
         self,
-        copy: Any,
-        corner: Any,
-        columns: int,
+        source: _Source,
         taps: Vectors,
         plan: _Plan,
         first: Any,
@@ -457,10 +577,10 @@ class _Band:
         if decision.tile_y == 1:
             # Each row of the input meets one of the filter: a loop, which takes less code.
             with T.serial(0, plan.rows) as row:
-                self._input_row(copy, corner, columns, taps, plan, sums, row, row)
+                self._input_row(source, taps, plan, sums, row, row)
         else:
             for row in range(plan.rows):
-                self._input_row(copy, corner, columns, taps, plan, sums, row, None)
+                self._input_row(source, taps, plan, sums, row, None)
         for y in range(decision.tile_y):
             starts = [pixel + y * (self.workload.output[1] * channels) for pixel in pixels]
             rows = [
@@ -486,9 +606,7 @@ class _Band:
 
     def _input_row(
         self,
-        copy: Any,
-        corner: Any,
-        columns: int,
+        source: _Source,
         taps: Vectors,
         plan: _Plan,
         sums: dict[tuple[int, int], Vectors],
@@ -498,10 +616,11 @@ class _Band:
         """Emit the products of a row of inputs; None for all rows of the filter that it meets."""
         dot, window, size = self.dot, self.workload.window, self.dot.channels
         offsets = self._offsets
-        begin = T.bind(corner + row * (columns * size))
+        begin = T.bind(source.start + row * source.row)
         for group in range(plan.groups):
             first = group * dot.group
-            pixels = [load(copy, begin + (first + i) * size, size) for i in range(dot.group)]
+            places = [begin + (first + i) * source.pixel for i in range(dot.group)]
+            pixels = [load(source.buffer, place, size) for place in places]
             held = [T.bind(part) for part in dot.interleave(pixels)]
             for (y, x), part in itertools.product(sums, range(PARTS)):
                 meets = row - y * window.stride[0] if filter_row is None else filter_row
