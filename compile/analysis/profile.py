@@ -127,7 +127,7 @@ def profile_artifact(
 
 def _peak_of(about: Mapping[str, Any], peak: Peak) -> float:
     """Return the peak of what a call multiplies, in 1e9 operations per second."""
-    return peak.of(parse(about["workload"])) if "decision" in about else peak.gflops
+    return peak.of(parse(about["workload"])) if about.get("decision") else peak.gflops
 
 
 def call_profiles(

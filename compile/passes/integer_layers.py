@@ -159,9 +159,13 @@ class IntegerLayers(GraphRewriter):
             shape = [1] * values.ndim
             if scale.size > 1:
                 shape[int(call.attrs.axis)] = scale.size
-            full = [np.broadcast_to(part.reshape(shape), values.shape) for part in (scale, zero)]
+            # A zero point that is left out is a single one even beside a scale per channel.
+            scales, zeros = (
+                np.broadcast_to(part.reshape(shape if part.size > 1 else ()), values.shape)
+                for part in (scale, zero)
+            )
             result = self.emit(call)
-            self._weights[result] = Weights(values, *full)
+            self._weights[result] = Weights(values, scales, zeros)
             return result
         if scale.size > 1 or str(data.ty.dtype) not in RANGES:
             return None
