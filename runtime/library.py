@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mobilenet_tvm.targets.errors import UserError
+from mobilenet_tvm.targets.host import permit_tiles
 
 #: Files in TVM's wheel: its runtime, and that for NVIDIA GPUs.
 RUNTIME_LIBRARY, CUDA_LIBRARY = "libtvm_runtime.so", "libtvm_runtime_cuda.so"
@@ -56,6 +57,8 @@ def load_runtime() -> None:
             )
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+        # An artifact may use AMX; the permission is the process's.
+        permit_tiles()
         if tvm_ffi.get_global_func("runtime.NumThreads", allow_missing=True) is None:
             ctypes.CDLL(str(find_runtime_library()), ctypes.RTLD_GLOBAL)
 

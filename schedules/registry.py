@@ -20,6 +20,7 @@ from mobilenet_tvm.schedules.cpu import (
     pooling,
     stem,
 )
+from mobilenet_tvm.schedules.cpu.integer import amx_pointwise
 from mobilenet_tvm.schedules.cpu.integer import depthwise as integer_depthwise
 from mobilenet_tvm.schedules.cpu.integer import pointwise as integer_pointwise
 from mobilenet_tvm.schedules.cpu.integer import stem as integer_stem
@@ -46,6 +47,7 @@ _CPU: tuple[Schedule[Any, Any], ...] = (
     pooling.SCHEDULE,
     integer_stem.SCHEDULE,
     integer_depthwise.SCHEDULE,
+    amx_pointwise.SCHEDULE,
     integer_pointwise.SCHEDULE,
 )
 _OPENCL: tuple[Schedule[Any, Any], ...] = (

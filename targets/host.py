@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import re
 import sys
@@ -26,6 +27,11 @@ _HWCAP2 = (
     "dcpodp sve2 sveaes svepmull svebitperm svesha3 svesm4 flagm2 frint svei8mm svef32mm svef64mm "
     "svebf16 i8mm bf16 dgh rng bti mte ecv afp rpres mte3 sme"
 )
+
+# From Linux's arch/x86/include/uapi/asm/prctl.h, and the state component of AMX's tiles.
+_SYS_ARCH_PRCTL = 158
+_ARCH_REQ_XCOMP_PERM = 0x1023
+_XFEATURE_XTILEDATA = 18
 
 # The implementer code of Arm's own cores, from the Arm architecture's MIDR_EL1.
 _ARM_LTD = 0x41
@@ -87,12 +93,30 @@ def cpu_features() -> frozenset[str]:
     """
     if architecture() == "x86_64":
         flags = re.search(r"^flags\s*:(.*)$", _read(_CPUINFO), re.MULTILINE)
-        return frozenset(flags[1].split()) if flags else frozenset()
+        found = frozenset(flags[1].split()) if flags else frozenset()
+        return found if permit_tiles() else found - {"amx_bf16", "amx_int8", "amx_tile"}
     if architecture() == "aarch64":
         getauxval = ctypes.CDLL(None).getauxval
         getauxval.argtypes, getauxval.restype = [ctypes.c_ulong], ctypes.c_ulong
         return _names(getauxval(_AT_HWCAP), _HWCAP) | _names(getauxval(_AT_HWCAP2), _HWCAP2)
     return frozenset()
+
+
+@functools.cache
+def permit_tiles() -> bool:
+    """Ask the kernel for the use of AMX's tile registers in this process and its threads, once.
+
+    Without it their first use ends the process (source: Linux, Documentation/arch/x86/xstate.rst).
+
+    Returns
+    -------
+    bool
+        Whether they may be used; False where there are none.
+    """
+    if architecture() != "x86_64" or sys.platform != "linux":
+        return False
+    system_call = ctypes.CDLL(None).syscall
+    return system_call(_SYS_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA) == 0
 
 
 def core_count() -> int:

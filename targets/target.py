@@ -54,7 +54,7 @@ class Target:
     preset : str
         The preset that this is a variant of, which names its tuning log. Default: `name`.
     base : str
-        A preset whose log's float layers serve this target too, since their code is the same.
+        A preset whose log serves this target too, as far as its decisions fit.
     dot : str
         The instruction set that multiplies integers, by its name in `schedules.cpu.dot`.
     gpu : Gpu, optional

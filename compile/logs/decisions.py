@@ -51,9 +51,17 @@ def _own_logs(target: Target) -> list[TuningLog]:
     return [TuningLog.read(path, target) for path in paths if os.access(path, os.R_OK)]
 
 
-def _floats(log: TuningLog) -> TuningLog:
-    """Return a log with its float layers alone: other targets multiply integers otherwise."""
-    log.records = [r for r in log.records if not parse(r.workload).types.integer]
+def _fitting(log: TuningLog, target: Target) -> TuningLog:
+    """Return another target's log with the decisions that this target can use too."""
+
+    def fits(record: Record) -> bool:
+        try:
+            registry.decision(parse(record.workload), record.decision, target)
+        except ValueError:
+            return False
+        return True
+
+    log.records = [record for record in log.records if fits(record)]
     return log
 
 
@@ -79,8 +87,11 @@ def find_logs(choice: str | Path | None, target: Target) -> list[TuningLog]:
         If a file cannot be read, or no line of the chosen one can be used.
     """
     if choice is None:
-        others = _own_logs(PRESETS[target.base]) if target.base else []
-        return [*_own_logs(target), *map(_floats, others)]
+        logs, base = _own_logs(target), target.base
+        while base:
+            logs += [_fitting(log, target) for log in _own_logs(PRESETS[base])]
+            base = PRESETS[base].base
+        return logs
     if str(choice) == "none":
         return []
     log = TuningLog.read(choice, target)

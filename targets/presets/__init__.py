@@ -72,7 +72,7 @@ def native() -> Target:
     if len(known) == 1 and (part := known.pop()) is not None:
         best = PRESETS[part]
     else:
-        x86 = ("x86-vnni", "x86-avx512", "x86-avx-vnni", "x86", "x86-sse4")
+        x86 = ("x86-amx", "x86-vnni", "x86-avx512", "x86-avx-vnni", "x86", "x86-sse4")
         names = x86 if machine == "x86_64" else ("arm64",)
         fitting = [
             PRESETS[name]
@@ -86,7 +86,8 @@ def native() -> Target:
                 "SSE4.2 or 64-bit ARM; choose another target with --target"
             )
         best = fitting[0]
-    extra = [name for name in OPTIONAL_FEATURES.get(best.dot, {}) if name in features]
+    possible = features - {*best.required_features}
+    extra = [name for name in OPTIONAL_FEATURES.get(best.dot, {}) if name in possible]
     return replace(
         best,
         name="native",

@@ -35,8 +35,12 @@ class Vectors:
 
     def __init__(self, count: int, dtype: str) -> None:
         scalar, _, lanes = dtype.partition("x")
-        self.count, self._lanes = count, int(lanes or 1)
+        self._count, self._lanes = count, int(lanes or 1)
         self._buffer = T.alloc_buffer((count * self._lanes,), scalar)
+
+    def __len__(self) -> int:
+        """Return the number of vectors."""
+        return self._count
 
     def __getitem__(self, index: Any) -> Any:
         """Return a vector."""

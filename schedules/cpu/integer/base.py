@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -352,7 +352,7 @@ class Finish:
 def finish_tile(
     dot: Dot,
     finish: Finish,
-    sums: list[Vectors],
+    sums: Sequence[Vectors | list[Any]],
     whole: Any,
     channel: Any,
     place: Any,
@@ -377,7 +377,7 @@ def finish_tile(
     stride : int
         From the outputs of a row to those of the next.
     """
-    lanes, last = dot.lanes, sums[0].count - 1
+    lanes, last = dot.lanes, len(sums[0]) - 1
     rest = finish.outputs % lanes
 
     def value(row: int, vector: int) -> Any:
@@ -417,3 +417,23 @@ def in_order(operand: Array, dot: Dot, tile: int, interleaved: bool) -> Array:
     order = np.array(dot.order(tile // dot.lanes))
     tiles = full.reshape(*full.shape[:-1], -1, tile)
     return np.ascontiguousarray(tiles[..., order].reshape(full.shape))
+
+
+def pack_panels(weight: Array, dot: Dot, tile: int, interleaved: bool) -> Array:
+    """Return weights [inputs, outputs] as [panels, groups, vectors of the instruction set], flat.
+
+    Parameters
+    ----------
+    weight : ndarray
+        [inputs, outputs].
+    dot : Dot
+        The instruction set.
+    tile : int
+        Outputs of a panel.
+    interleaved : bool
+        As for `in_order`.
+    """
+    full = np.pad(weight, ((0, -len(weight) % dot.group), (0, 0)))
+    ordered = in_order(full, dot, tile, interleaved)
+    parts = ordered.reshape(-1, dot.group, ordered.shape[1] // tile, tile // dot.lanes, dot.lanes)
+    return np.ascontiguousarray(dot.arrange(parts.transpose(2, 0, 3, 1, 4))).reshape(-1)

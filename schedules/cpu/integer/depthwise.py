@@ -421,7 +421,7 @@ class _Band:
         first: Any,
         pixels: list[Any],
     ) -> None:
-        """Emit a tile that reads the picture where it is, or its pixels one by one at the border."""
+        """Emit a tile that reads the picture where it is, or single pixels at the border."""
         workload, decision = self.workload, self.decision
         (top, left, *_), (down, across) = workload.window.padding, workload.window.stride
         channels, row_size = workload.channels, workload.width * workload.channels

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from tvm.script.ir_builder import tirx as T  # noqa: N812
 
 from mobilenet_tvm.schedules.base import Array
@@ -24,6 +23,7 @@ from mobilenet_tvm.schedules.cpu.integer.base import (
     is_interleaved,
     load,
     multiply,
+    pack_panels,
     parameter,
 )
 from mobilenet_tvm.schedules.cpu.registers import tile_features
@@ -119,14 +119,7 @@ class IntegerProduct(IntegerSchedule[Pointwise, Decision]):
     def pack(self, weights: Sequence[Array], decision: Decision) -> list[Array]:
         """Return weights [inputs, outputs] as [panels, groups, vectors of the instruction set]."""
         (weight,) = weights
-        dot = DOTS[decision.dot]
-        full = np.pad(weight, ((0, -len(weight) % dot.group), (0, 0)))
-        ordered = self.arrange(full, decision)
-        vectors = decision.tile_n // dot.lanes
-        parts = ordered.reshape(
-            -1, dot.group, ordered.shape[1] // decision.tile_n, vectors, dot.lanes
-        )
-        return [np.ascontiguousarray(dot.arrange(parts.transpose(2, 0, 3, 1, 4))).reshape(-1)]
+        return [pack_panels(weight, DOTS[decision.dot], decision.tile_n, decision.interleaved)]
 
     def arrange(self, operand: Array, decision: Decision) -> Array:
         """Return values of the outputs, the last axis, padded and in the order of the sums."""
