@@ -156,7 +156,7 @@ def _describe(
             "name": target.name,
             "triple": target.triple,
             "cpu": target.cpu,
-            "features": list(target.features),
+            "features": ",".join(target.features),
             "kind": target.kind,
         },
         required_features=target.required_features,

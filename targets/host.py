@@ -115,8 +115,8 @@ def permit_tiles() -> bool:
     """
     if architecture() != "x86_64" or sys.platform != "linux":
         return False
-    system_call = ctypes.CDLL(None).syscall
-    return system_call(_SYS_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA) == 0
+    status = ctypes.CDLL(None).syscall(_SYS_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA)
+    return bool(status == 0)
 
 
 def core_count() -> int:

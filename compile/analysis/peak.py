@@ -73,7 +73,7 @@ def target_of(facts: Mapping[str, Any]) -> Target:
     """Return the target in an artifact's metadata, as far as the machine's peak depends on it."""
     if facts.get("kind", "llvm") != "llvm":
         return get_target(facts["name"])
-    used = set(facts.get("features", ()))
+    used = set(facts.get("features", "").split(","))
     fitting = [t for t in PRESETS.values() if t.cpu == facts["cpu"] and used.issuperset(t.features)]
     return max(fitting, key=lambda t: len(t.features), default=None) or native()
 

@@ -120,8 +120,8 @@ class AmxProduct(IntegerSchedule[Pointwise, Decision]):
         """Return the valid decisions in the space, without duplicates."""
         name, order = dots_of(target, workload.types)[0].name, is_interleaved(workload)
         return [
-            Decision(name, *values, order)
-            for values in itertools.product(*self.space(workload, target).values())
+            Decision(name, rows, step, outside, order)
+            for rows, step, outside in itertools.product(*self.space(workload, target).values())
         ]
 
     def pack(self, weights: Sequence[Array], decision: Decision) -> list[Array]:
