@@ -19,7 +19,7 @@ from tvm.script.ir_builder import tirx as T  # noqa: N812
 from mobilenet_tvm.schedules.base import Array
 from mobilenet_tvm.schedules.base import Decision as BaseDecision
 from mobilenet_tvm.schedules.cpu.dot import DOTS, SETS, Dot, dots_of
-from mobilenet_tvm.schedules.cpu.dot.base import PARTS, Vectors
+from mobilenet_tvm.schedules.cpu.dot.base import PARTS, FilterTile, Vectors
 from mobilenet_tvm.schedules.cpu.integer.base import (
     Finish,
     IntegerSchedule,
@@ -133,14 +133,14 @@ class IntegerDepthwise(IntegerSchedule[Depthwise, Decision]):
         packed = []
         for chunk in _chunks(DOTS[decision.dot], channels):
             dot = chunk.dot
-            groups = -(-width // dot.group)
+            groups = -(-width // dot.pixels)
             for repeat in range(chunk.repeats):
                 first = chunk.first + repeat * chunk.count
-                taps = np.zeros((height, groups * dot.group, dot.channels), weight.dtype)
+                taps = np.zeros((height, groups * dot.pixels, dot.channels), weight.dtype)
                 taps[:, :width, : chunk.count] = weight[..., first : first + chunk.count]
                 packed += [
                     dot.arrange_taps(part).reshape(-1)
-                    for part in taps.reshape(-1, dot.group, dot.channels)
+                    for part in taps.reshape(-1, dot.pixels, dot.channels)
                 ]
         return [np.concatenate(packed)]
 
@@ -234,8 +234,8 @@ class IntegerDepthwise(IntegerSchedule[Depthwise, Decision]):
         tiles = -(-width // decision.tile_x) * decision.tile_x / width
         registers = outputs * PARTS + PARTS + 2
         spilled = max(0, registers - target.vector_registers)
-        products = PARTS * plan.dots * dot.lanes * dot.group / dot.macs_per_cycle
-        shuffles = SHUFFLE_CYCLES * dot.group * 2 * plan.loads / dot.group
+        products = PARTS * plan.dots * dot.lanes * dot.pixels / dot.macs_per_cycle
+        shuffles = SHUFFLE_CYCLES * 2 * plan.loads
         tile = products + shuffles + EPILOGUE_CYCLES * PARTS * outputs + 4 * spilled
         rows = (decision.tile_y * decision.band - 1) * window.stride[0] + window.kernel[0]
         copied = rows * workload.width / (decision.tile_y * decision.band * width)
@@ -252,36 +252,40 @@ class _Plan:
 
     Parameters
     ----------
-    groups : int
-        Groups of neighbouring pixels in a row of inputs.
-    pixels : int
-        Pixels in them.
-    rows : int
-        Rows of inputs.
+    rows, pixels : int
+        Rows of inputs, and their columns.
+    interleaved : int
+        Pixels in all groups of neighbours of a row.
     dots : int
         Dot products of the tile, each of a group of pixels and taps.
+    offsets : list of int
+        Taps that the first pixels of groups meet.
     """
 
-    groups: int
-    pixels: int
     rows: int
+    pixels: int
+    interleaved: int
     dots: int
+    offsets: list[int]
 
     @staticmethod
     def of(window: Window, tile_y: int, tile_x: int, dot: Dot) -> _Plan:
         """Plan a tile."""
-        rows, columns = window.inputs(tile_y, tile_x)
-        groups = -(-columns // dot.group)
-        across = window.stride[1]
-        offsets = [group * dot.group - x * across for group in range(groups) for x in range(tile_x)]
-        used = sum(-dot.group < offset < window.kernel[1] for offset in offsets)
-        dots = tile_y * window.kernel[0] * used
-        return _Plan(groups, groups * dot.group, rows, dots)
+        columns = [x * window.stride[1] for x in range(tile_x)]
+        met = [(group, x) for x in columns for group in dot.groups(x, window.kernel[1])]
+        groups = {group for group, _ in met}
+        return _Plan(
+            window.inputs(tile_y, 1)[0],
+            max(groups) + dot.pixels,
+            len(groups) * dot.pixels,
+            tile_y * window.kernel[0] * len(met),
+            sorted({group - x for group, x in met}),
+        )
 
     @property
     def loads(self) -> int:
         """Vectors of pixels that are loaded."""
-        return self.rows * self.pixels
+        return self.rows * self.interleaved
 
 
 @dataclass(frozen=True)
@@ -317,10 +321,12 @@ class _Band:
         columns = (width - decision.tile_x) * across + plan.pixels
         top = band * (decision.tile_y * decision.band)
         rows = window.inputs(decision.tile_y * decision.band, 1)[0]
-        copy = T.alloc_buffer((rows * columns * dot.channels,), workload.types.data, align=64)
+        # A load of half a pixel may read the first half of the next.
+        size = rows * columns * dot.channels + dot.channels // 2
+        copy = T.alloc_buffer((size,), workload.types.data, align=64)
         with T.serial(0, rows) as row:
             self._copy_row(data, zero, image, top * down + row, first, copy, row * columns, columns)
-        taps = self._taps(weight, start)
+        taps = self._taps(weight, start, plan.offsets)
         with T.serial(0, decision.band) as step, T.serial(0, -(-width // decision.tile_x)) as place:
             x = T.bind(T.min(place * decision.tile_x, width - decision.tile_x))
             corner = T.bind((step * (decision.tile_y * down) * columns + x * across) * dot.channels)
@@ -370,38 +376,22 @@ class _Band:
             with T.Else(), T.serial(0, columns) as column:
                 store(column, tirx.Broadcast(zero[0], size))
 
-    @property
-    def _offsets(self) -> list[int]:
-        """The taps at which the filter begins for some group of pixels and some output."""
-        dot, window = self.dot, self.workload.window
-        plan = _Plan.of(window, 1, self.decision.tile_x, dot)
-        every = {
-            group * dot.group - x * window.stride[1]
-            for group in range(plan.groups)
-            for x in range(self.decision.tile_x)
-        }
-        return [offset for offset in sorted(every) if -dot.group < offset < window.kernel[1]]
-
-    def _taps(self, weight: Any, start: Any) -> Vectors:
+    def _taps(self, weight: Any, start: Any, offsets: list[int]) -> Vectors:
         """Emit the taps: [rows of the filter, offsets, parts]."""
         dot, (rows, width) = self.dot, self.workload.window.kernel
-        groups = -(-width // dot.group)
-        size = dot.lanes * dot.group
-        offsets = self._offsets
-        taps = Vectors(rows * len(offsets) * PARTS, dot.taps_type)
+        groups = -(-width // dot.pixels)
+        parts = dot.parts
+        taps = Vectors(rows * len(offsets) * parts, dot.taps_type)
         with T.serial(0, rows) as row:
-            begin = T.bind(start + row * (groups * PARTS * size))
+            begin = T.bind(start + row * (groups * dot.pixels * dot.channels))
             for number, offset in enumerate(offsets):
-                first, skipped = divmod(offset, dot.group)
-                for part in range(PARTS):
-                    both = [
-                        dot.taps(load(weight, begin + (group * PARTS + part) * size, size))
-                        if 0 <= group < groups
-                        else None
-                        for group in (first, first + 1)
-                    ]
-                    place = (row * len(offsets) + number) * PARTS + part
-                    taps[place] = dot.shifted(*both, skipped)
+                loaded = dot.load_taps(
+                    lambda place, count, begin=begin: load(weight, begin + place, count),
+                    groups,
+                    offset,
+                )
+                for part, value in enumerate(loaded):
+                    taps[(row * len(offsets) + number) * parts + part] = value
         return taps
 
     def _tile(
@@ -415,28 +405,45 @@ class _Band:
         pixel: Any,
     ) -> None:
         """Emit a tile of outputs."""
-        dot, decision, channels = self.dot, self.decision, self.workload.channels
-        outputs = list(itertools.product(range(decision.tile_y), range(decision.tile_x)))
-        sums = {output: Vectors(PARTS, dot.sums_type) for output in outputs}
-        for output, part in itertools.product(outputs, range(PARTS)):
-            sums[output][part] = self.finish.start(dot, first + part * dot.lanes)
-        if decision.tile_y == 1:
-            # Each row of the input meets one of the filter: a loop, which takes less code.
-            with T.serial(0, plan.rows) as row:
-                self._input_row(copy, corner, columns, taps, plan, sums, row, row)
-        else:
-            for row in range(plan.rows):
-                self._input_row(copy, corner, columns, taps, plan, sums, row, None)
-        for y in range(decision.tile_y):
-            start = pixel + y * (self.workload.output[1] * channels)
-            rows = [
-                [
-                    self._finished(sums[y, x], part, first, start + x * channels)
-                    for part in range(PARTS)
+        dot, decision, window = self.dot, self.decision, self.workload.window
+        channels, size = self.workload.channels, dot.channels
+
+        def begin() -> Vectors:
+            sums = Vectors(PARTS, dot.sums_type)
+            for part in range(PARTS):
+                sums[part] = self.finish.start(dot, first + part * dot.lanes)
+            return sums
+
+        def end(sums: dict[tuple[int, int], Vectors]) -> None:
+            for y in sorted({y for y, _ in sums}):
+                across = [x for row, x in sums if row == y]
+                start = pixel + (y * self.workload.output[1] + across[0]) * channels
+                rows = [
+                    [
+                        self._finished(sums[y, x], part, first, start + i * channels)
+                        for part in range(PARTS)
+                    ]
+                    for i, x in enumerate(across)
                 ]
-                for x in range(decision.tile_x)
-            ]
-            self.finish.store(dot, rows, self.count, start, channels)
+                self.finish.store(dot, rows, self.count, start, channels)
+
+        def input_pixel(row: Any, column: int, place: int, count: int) -> Any:
+            return load(copy, corner + (row * (columns * size) + column * size + place), count)
+
+        outputs = list(itertools.product(range(decision.tile_y), range(decision.tile_x)))
+        dot.convolve(
+            FilterTile(
+                outputs,
+                plan.rows,
+                window.kernel,
+                window.stride,
+                input_pixel,
+                taps,
+                plan.offsets,
+                begin,
+                end,
+            )
+        )
 
     def _finished(self, sums: Vectors, part: int, first: Any, place: Any) -> Any:
         """Return the epilogue of a vector of sums, whose chunk begins at a place in the result."""
@@ -448,35 +455,6 @@ class _Band:
 
         return T.bind(self.finish.apply(dot, sums[part], first + part * dot.lanes, tensor))
 
-    def _input_row(
-        self,
-        copy: Any,
-        corner: Any,
-        columns: int,
-        taps: Vectors,
-        plan: _Plan,
-        sums: dict[tuple[int, int], Vectors],
-        row: Any,
-        filter_row: Any,
-    ) -> None:
-        """Emit the products of a row of inputs; None for all rows of the filter that it meets."""
-        dot, window, size = self.dot, self.workload.window, self.dot.channels
-        offsets = self._offsets
-        begin = T.bind(corner + row * (columns * size))
-        for group in range(plan.groups):
-            first = group * dot.group
-            pixels = [load(copy, begin + (first + i) * size, size) for i in range(dot.group)]
-            held = [T.bind(part) for part in dot.interleave(pixels)]
-            for (y, x), part in itertools.product(sums, range(PARTS)):
-                meets = row - y * window.stride[0] if filter_row is None else filter_row
-                offset = first - x * window.stride[1]
-                if offset not in offsets:
-                    continue
-                if filter_row is None and not 0 <= meets < window.kernel[0]:
-                    continue
-                place = (meets * len(offsets) + offsets.index(offset)) * PARTS + part
-                sums[y, x][part] = dot.filter(sums[y, x][part], held[part], taps[place])
-
 
 def _unrolled(window: Window, tile_y: int, tile_x: int, dot: Dot) -> int:
     """Return the dot products of a tile that are unrolled."""
@@ -486,7 +464,7 @@ def _unrolled(window: Window, tile_y: int, tile_x: int, dot: Dot) -> int:
 
 def _weights(dot: Dot, window: Window) -> int:
     """Return the number of packed weights of a chunk."""
-    return window.kernel[0] * -(-window.kernel[1] // dot.group) * dot.group * dot.channels
+    return window.kernel[0] * -(-window.kernel[1] // dot.pixels) * dot.pixels * dot.channels
 
 
 def _chunks(widest: Dot, channels: int) -> list[_Chunk]:

@@ -33,11 +33,7 @@ from mobilenet_tvm.targets.target import Target
 
 #: Parts of the work, where threads cannot divide it by tiles.
 MIN_TASKS = 8
-#: Cycles from a dot product to one that adds to its result, and loads that start in a cycle.
-DOT_LATENCY = 5
-LOADS_PER_CYCLE = 2
-#: Cycles to requantise and store a vector of sums, and to begin a tile.
-EPILOGUE_CYCLES = 5
+#: Cycles to begin a tile.
 TILE_CYCLES = 12
 
 
@@ -156,7 +152,6 @@ class IntegerProduct(IntegerSchedule[Pointwise, Decision]):
             # Bound to variables, addresses are short expressions.
             channel, start = T.bind(panel * tile_n), T.bind(first * depth)
             packed, place = T.bind(channel * depth), T.bind(number * (tile_m * outputs) + channel)
-            size = dot.lanes * dot.group
 
             def of_rows(rows: int) -> None:
                 sums = multiply(
@@ -164,7 +159,7 @@ class IntegerProduct(IntegerSchedule[Pointwise, Decision]):
                     (rows, vectors),
                     depth,
                     lambda row, k, count: load(source, start + (k + row * depth), count),
-                    lambda vector, k: load(weight, packed + (k * tile_n + vector * size), size),
+                    lambda k, at, count: load(weight, packed + (k * tile_n + at), count),
                     lambda vector: finish.start(dot, channel + vector * dot.lanes),
                 )
                 whole = panel < panels - 1
@@ -236,20 +231,17 @@ def _tiles(workload: Pointwise, target: Target) -> list[tuple[int, int]]:
         (rows, wide)
         for wide in divisors(vectors, widest)
         for rows in range(1, min(workload.pixels, 16) + 1)
-        if rows * wide + wide + 2 <= target.vector_registers
+        if dot.registers(rows, wide) <= target.vector_registers
     ]
 
 
 def _cycles(workload: Pointwise, dot: Dot, rows: int, vectors: int) -> float:
     """Estimate a layer's cycles with a register tile."""
     tiles = -(-workload.pixels // rows) * -(-workload.outputs // (vectors * dot.lanes))
-    sums = rows * vectors
-    busy = sums * dot.lanes * dot.group / dot.macs_per_cycle
-    loads = (rows + vectors) / LOADS_PER_CYCLE
-    per_group = max(busy, loads, DOT_LATENCY)
+    per_group = dot.cycles(rows, vectors)
     groups = -(-workload.inputs // dot.group)
     ragged = 1.03 if workload.pixels % rows else 1.0
-    return ragged * tiles * (groups * per_group + EPILOGUE_CYCLES * sums + TILE_CYCLES)
+    return ragged * tiles * (groups * per_group + dot.finish_cycles(rows, vectors) + TILE_CYCLES)
 
 
 SCHEDULE = IntegerProduct()
