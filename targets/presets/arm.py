@@ -86,6 +86,13 @@ ARM = (
     ),
 )
 
+#: Instruction sets that multiply integers beyond those of presets, the best first: the name, the
+#: CPU features by Linux's names, and by LLVM's.
+ARM_DOTS = (
+    ("i8mm", ("asimddp", "i8mm"), ("+dotprod", "+i8mm")),
+    ("dotprod", ("asimddp",), ("+dotprod",)),
+)
+
 #: Preset by part number in the core's main ID register (source: the technical reference manuals).
 ARM_PARTS = {
     0xD03: "cortex-a53",

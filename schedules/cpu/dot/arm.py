@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,8 +26,12 @@ class ArmDot(Dot):
         stores = float(packed)
         if rest := vectors % 4:
             packed += -(-rows // (4 // rest))
-            stores += rows * (3.0 if rest == 3 else 1.75)
+            stores += rows * {1: 3.5, 2: 1.75, 3: 3.0}[rest]
         return 5 * rows * vectors + 6 * packed + stores + 2 * vectors
+
+    def band_cycles(self, copied: float, taps: float) -> float:
+        """Estimate the instructions to prepare a band of rows for a depthwise filter."""
+        return 2.5 * copied + 3 * self.parts * taps
 
     def narrow(
         self, rows: Sequence[Sequence[Any]], numbers: Any, dtype: str, interleaved: bool
@@ -128,3 +132,23 @@ def pieces(inputs: int, widest: int, narrowest: int) -> Iterator[tuple[int, int]
             size //= 2
         yield first, size
         first += size
+
+
+def in_pairs(load: Callable[[int, int], Any], size: int, count: int) -> Iterator[Any]:
+    """Yield neighbouring vectors of bytes, two of which are loaded by one instruction.
+
+    Parameters
+    ----------
+    load : callable
+        Returns bytes, given the first and their number.
+    size : int
+        Bytes of a vector.
+    count : int
+        How many vectors there are.
+    """
+    for first in range(0, count - 1, 2):
+        both = T.bind(load(first * size, 2 * size))
+        yield T.bind(half(both, False))
+        yield T.bind(half(both, True))
+    if count % 2:
+        yield T.bind(load((count - 1) * size, size))

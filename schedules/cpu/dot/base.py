@@ -161,6 +161,8 @@ class Dot(ABC):
         Inputs that a step of a matrix product takes, a multiple of `group`, where there are enough.
     widened : bool
         Whether a matrix product reads data of 16 bits, to which they are converted first.
+    peeled : bool
+        Whether the first step of a matrix product is code apart, since sums begin with its result.
     pixels : int
         Neighbouring pixels that a depthwise filter multiplies at a time. Default: `group`.
     """
@@ -171,6 +173,7 @@ class Dot(ABC):
     group: int = 4
     depth: int = 4
     widened: bool = False
+    peeled: bool = False
     pixels: int = 0
 
     def __post_init__(self) -> None:
@@ -380,6 +383,45 @@ class Dot(ABC):
                 taps = tile.taps_of(self, output, row, group, filter_row)
                 for part, tap in enumerate(taps):
                     sums[output][part] = self.filter(sums[output][part], held[part], tap)
+
+    def band_cycles(self, copied: float, taps: float) -> float:  # noqa: ARG002
+        """Estimate the cycles to prepare a band of rows for a depthwise filter.
+
+        Parameters
+        ----------
+        copied : float
+            Vectors of pixels' bytes that are copied.
+        taps : float
+            Groups of taps that are loaded.
+        """
+        return copied
+
+    def filter_cycles(
+        self,
+        outputs: int,
+        dots: int,
+        loads: int,
+        taps: int,  # noqa: ARG002
+        registers: int,
+    ) -> float:
+        """Estimate the cycles of a tile of a depthwise filter.
+
+        Parameters
+        ----------
+        outputs : int
+            Its outputs.
+        dots : int
+            Its products, each of a group of pixels and taps for all channels of a vector of bytes.
+        loads : int
+            Pixels in the groups that it reads.
+        taps : int
+            Groups of taps that it meets.
+        registers : int
+            Vector registers.
+        """
+        spilled = max(0, outputs * PARTS + PARTS + 2 - registers)
+        products = PARTS * dots * self.lanes * self.pixels / self.macs_per_cycle
+        return products + 2 * loads + 4 * PARTS * outputs + 4 * spilled
 
     def narrow(
         self, rows: Sequence[Sequence[Any]], numbers: Any, dtype: str, interleaved: bool

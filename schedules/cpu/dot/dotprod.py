@@ -9,7 +9,7 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T  # noqa: N812
 
-from mobilenet_tvm.schedules.cpu.dot.arm import NEON, ArmDot, pieces, splat
+from mobilenet_tvm.schedules.cpu.dot.arm import NEON, ArmDot, in_pairs, pieces, splat
 from mobilenet_tvm.schedules.cpu.dot.base import PARTS, FilterTile, Tile, Vectors, intrinsic, quads
 from mobilenet_tvm.schedules.workloads.dtypes import vector_type
 
@@ -26,7 +26,20 @@ class Dotprod(ArmDot):
 
     def cycles(self, rows: int, vectors: int) -> float:
         """Estimate the cycles of a tile for a group: loads, too, keep a small core from it."""
-        return rows * vectors + rows / 4 + vectors + 1
+        return rows * vectors + rows / 4 + vectors / 2 + 1
+
+    def filter_cycles(
+        self, outputs: int, dots: int, loads: int, taps: int, registers: int
+    ) -> float:
+        """Estimate the instructions of a tile of a depthwise filter."""
+        sums = PARTS * outputs
+        products = PARTS * dots + 3 * loads + 0.75 * PARTS * taps + 27 * outputs + 5
+        if PARTS * taps <= _HELD:
+            return products + 4 * max(0, sums + PARTS * taps + 8 - registers)
+        held = PARTS * loads // self.pixels
+        if held > _HELD:
+            products += loads + 2 * max(0, held // 2 - _HELD)
+        return products + 2 * max(0, sums - _HELD)
 
     def multiply(self, tile: Tile, k: Any, inputs: int) -> None:
         """Emit the multiply-adds: a vector of weights meets a lane of each row."""
@@ -37,14 +50,18 @@ class Dotprod(ArmDot):
                 T.bind(tirx.reinterpret(words, tile.data(row, k + first, count)))
                 for row in range(tile.rows)
             ]
-            for group, vector in itertools.product(range(count // self.group), range(tile.vectors)):
-                place = k + first + group * self.group
-                weights = T.bind(tile.weights(place, vector * size, size))
+            groups = range(count // self.group)
+            weights = in_pairs(
+                lambda place, length, k=k + first: tile.weights(k, place, length),
+                size,
+                len(groups) * tile.vectors,
+            )
+            for (group, vector), weight in zip(
+                itertools.product(groups, range(tile.vectors)), weights, strict=True
+            ):
                 for row, words in enumerate(rows):
-                    data = tirx.reinterpret(weights.ty, splat(words, group, self.lanes))
-                    tile.update(
-                        row, vector, lambda sums, w=weights, d=data: self.filter(sums, w, d)
-                    )
+                    data = tirx.reinterpret(weight.ty, splat(words, group, self.lanes))
+                    tile.update(row, vector, lambda sums, w=weight, d=data: self.filter(sums, w, d))
 
     def groups(self, first: int, width: int) -> list[int]:
         """Return where groups begin: at even pixels, or multiples of four, where those suffice."""

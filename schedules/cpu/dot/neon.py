@@ -20,11 +20,12 @@ from mobilenet_tvm.schedules.cpu.dot.arm import (
 from mobilenet_tvm.schedules.cpu.dot.arm import (
     ArmDot,
     half,
+    in_pairs,
     long_product,
     pieces,
     splat,
 )
-from mobilenet_tvm.schedules.cpu.dot.base import Array, FilterTile, Tile, Vectors, intrinsic
+from mobilenet_tvm.schedules.cpu.dot.base import PARTS, Array, FilterTile, Tile, Vectors, intrinsic
 
 
 class NeonDot(ArmDot):
@@ -42,6 +43,13 @@ class NeonDot(ArmDot):
     def parts(self) -> int:
         """Vectors of taps for all channels of a pixel."""
         return 1
+
+    def filter_cycles(
+        self, outputs: int, dots: int, loads: int, taps: int, registers: int
+    ) -> float:
+        """Estimate the instructions of a tile of a depthwise filter."""
+        held = loads + taps + 3 * PARTS
+        return 4.2 * dots + loads + taps / 2 + 27 * outputs + 2 * max(0, held - registers) + 5
 
     def load_taps(self, weights: Callable[[int, int], Any], groups: int, offset: int) -> list[Any]:
         """Return a tap for all channels."""
@@ -101,8 +109,8 @@ class Smlal(NeonDot):
         return ended
 
     def registers(self, rows: int, vectors: int) -> int:
-        """Return the vector registers of a tile: sums, a load of each row, weights, a product."""
-        return rows * vectors * self.lanes + rows + 4
+        """Return the vector registers of a tile: sums, a load of each row, weights, products."""
+        return rows * vectors * self.lanes + rows + 7
 
     def cycles(self, rows: int, vectors: int) -> float:
         """Estimate the cycles of a tile for a group."""
@@ -115,10 +123,14 @@ class Smlal(NeonDot):
 
     def multiply(self, tile: Tile, k: Any, inputs: int) -> None:
         """Emit the multiply-adds: two products in 16 bits, whose pairs are added to 32."""
-        for first, count in pieces(inputs, self.depth, self.group):
+        for first, count in pieces(inputs, 2 * self.group, self.group):
             rows = [T.bind(tile.data(row, k + first, count)) for row in range(tile.rows)]
-            for output in range(tile.vectors * self.lanes):
-                weights = T.bind(tile.weights(k + first, output * count, count))
+            loaded = in_pairs(
+                lambda place, length, k=k + first: tile.weights(k, place, length),
+                count,
+                tile.vectors * self.lanes,
+            )
+            for output, weights in enumerate(loaded):
                 for row, data in enumerate(rows):
                     tile.update(
                         row, output, lambda sums, w=weights, d=data: sums + _pairs(_product(d, w))
@@ -212,5 +224,5 @@ def _product(data: Any, weights: Any) -> Any:
     return low + high
 
 
-NEON = Smlal("neon", 128, 8, group=8, depth=16, pixels=1)
+NEON = Smlal("neon", 128, 8, group=8, depth=32, peeled=True, pixels=1)
 NEON_SHORT = SmlalShort("neon-16", 128, 4, group=2, depth=8, widened=True, pixels=1)

@@ -150,8 +150,11 @@ def multiply(
     sums = dot.begin(rows, vectors, start)
     tile = Tile(rows, vectors, data, weights, sums)
     whole = inputs // dot.depth
+    first = 1 if dot.peeled and whole > 1 else 0
+    if first:
+        dot.multiply(tile, 0, dot.depth)
     if whole:
-        with T.serial(0, whole) as step:
+        with T.serial(first, whole) as step:
             dot.multiply(tile, step * dot.depth, dot.depth)
     if inputs % dot.depth:
         dot.multiply(tile, whole * dot.depth, inputs % dot.depth)

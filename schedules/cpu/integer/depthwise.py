@@ -29,14 +29,12 @@ from mobilenet_tvm.schedules.cpu.integer.base import (
     parameter,
 )
 from mobilenet_tvm.schedules.cpu.registers import tile_features
-from mobilenet_tvm.schedules.loops import divisors
+from mobilenet_tvm.schedules.loops import divisor_at_most, divisors
 from mobilenet_tvm.schedules.workloads import Depthwise, Window
 from mobilenet_tvm.targets.target import Target
 
-#: Cycles for a vector: to interleave, to requantise its sums, and to copy.
-SHUFFLE_CYCLES = 1.0
-EPILOGUE_CYCLES = 4.0
-COPY_CYCLES = 1.0
+#: Pixels whose copy is unrolled.
+MAX_COPIED = 8
 #: Dot products of a tile: more take long to compile.
 MAX_UNROLLED = 160
 #: Parts of the work that threads can divide well.
@@ -232,18 +230,16 @@ class IntegerDepthwise(IntegerSchedule[Depthwise, Decision]):
         plan = _Plan.of(window, decision.tile_y, decision.tile_x, dot)
         outputs = decision.tile_y * decision.tile_x
         tiles = -(-width // decision.tile_x) * decision.tile_x / width
-        registers = outputs * PARTS + PARTS + 2
-        spilled = max(0, registers - target.vector_registers)
-        products = PARTS * plan.dots * dot.lanes * dot.pixels / dot.macs_per_cycle
-        shuffles = SHUFFLE_CYCLES * 2 * plan.loads
-        tile = products + shuffles + EPILOGUE_CYCLES * PARTS * outputs + 4 * spilled
+        taps = window.kernel[0] * len(plan.offsets)
+        tile = dot.filter_cycles(outputs, plan.dots, plan.loads, taps, target.vector_registers)
         rows = (decision.tile_y * decision.band - 1) * window.stride[0] + window.kernel[0]
         copied = rows * workload.width / (decision.tile_y * decision.band * width)
         columns = workload.width + plan.pixels
         cached = 1.0 if rows * columns * dot.channels <= 0.75 * target.l1d_bytes else 2.0
         tasks = workload.batch * height // (decision.tile_y * decision.band)
         few = 1.0 if tasks * workload.channels >= MIN_TASKS * dot.channels else 1.3
-        return few * (tile * tiles / outputs + COPY_CYCLES * cached * copied)
+        loaded = taps / (decision.tile_y * decision.band * width)
+        return few * (tile * tiles / outputs + dot.band_cycles(cached * copied, loaded))
 
 
 @dataclass(frozen=True)
@@ -362,9 +358,12 @@ class _Band:
 
         def copied() -> None:
             filled(range(left))
-            with T.serial(0, inside) as column:
-                place = T.bind((begin + column) * workload.channels + first)
-                store(left + column, load_some(data, place, size, self.count))
+            together = divisor_at_most(inside, MAX_COPIED)
+            with T.serial(0, inside // together) as part:
+                place = T.bind((begin + part * together) * workload.channels + first)
+                for column in range(together):
+                    value = load_some(data, place + column * workload.channels, size, self.count)
+                    store(left + part * together + column, value)
             filled(range(left + inside, columns))
 
         if zero is None:
@@ -373,8 +372,11 @@ class _Band:
         with T.If(tirx.all(source >= 0, source < workload.height)):
             with T.Then():
                 copied()
-            with T.Else(), T.serial(0, columns) as column:
-                store(column, tirx.Broadcast(zero[0], size))
+            with T.Else():
+                together = divisor_at_most(columns, MAX_COPIED)
+                with T.serial(0, columns // together) as part:
+                    for column in range(together):
+                        store(part * together + column, tirx.Broadcast(zero[0], size))
 
     def _taps(self, weight: Any, start: Any, offsets: list[int]) -> Vectors:
         """Emit the taps: [rows of the filter, offsets, parts]."""

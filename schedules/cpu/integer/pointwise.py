@@ -33,6 +33,8 @@ from mobilenet_tvm.targets.target import Target
 
 #: Parts of the work, where threads cannot divide it by tiles.
 MIN_TASKS = 8
+#: Parts of the work, where threads divide it by tiles, if that many tiles share weights.
+MAX_TASKS = 64
 #: Cycles to begin a tile.
 TILE_CYCLES = 12
 
@@ -169,9 +171,14 @@ class IntegerProduct(IntegerSchedule[Pointwise, Decision]):
 
         loop = T.parallel if workload.flops >= PARALLEL_FLOPS else T.serial
         if not dot.widened and depth == inputs:
-            with loop(0, panels * tiles) as index:
-                number = T.bind(index // (block * panels) * block + index % block)
-                tile(T.bind(index // block % panels), number, data, number * tile_m)
+            # A task's tiles share a panel.
+            share = divisor_at_most(block, max(1, panels * tiles // MAX_TASKS))
+            shares = block // share
+            with loop(0, panels * tiles // share) as task:
+                panel = T.bind(task // shares % panels)
+                start = T.bind(task // (shares * panels) * block + task % shares * share)
+                with T.serial(0, share) as index:
+                    tile(panel, start + index, data, (start + index) * tile_m)
             return
         # The rows of a block are first copied: widened, or padded to whole groups.
         blocks = tiles // block
