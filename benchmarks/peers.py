@@ -2,191 +2,72 @@
 
     pip install '.[bench]' && pip install --no-deps pnnx
     python benchmarks/peers.py --threads 1 --threads 2
+    python benchmarks/peers.py --int8 --no-amx
 
 Each runtime has its own process, which is bound to as many cores as threads and stopped while the
 others run, so that its idle workers do not take a core from them. Its output is first compared with
 ONNX Runtime's. Then, in each round, every runtime runs the network once untimed and a few times
 timed, so that all see the same machine load. ncnn needs pnnx to convert its models; pnnx lists
 PyTorch as a dependency but does not need it, hence --no-deps.
+
+With --int8 the networks are quantised: those in ONNX files for all but LiteRT, which has networks
+of its own, quantised by another tool. Its output is therefore compared with the float32 network's.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import amx_tiles
 import click
 import numpy as np
-
-Array = np.ndarray[Any, Any]
-Run = Callable[[], Array]
+from peer_runtimes import FLOAT_ONLY, OURS, RUNTIMES, Array, Case
 
 MODELS = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small")
 PEERS = Path(__file__).resolve().parents[2] / "shared" / "peers"
-OURS = "mobilenet-tvm"
-RUNTIMES = ("ONNX Runtime", OURS, "OpenVINO", "LiteRT", "MNN", "ncnn")
-#: All runtimes compute in float32, but round at different points.
+
+#: Of the output's range: all runtimes compute in float32, but round at different points.
 TOLERANCE = 5e-3
+#: In steps of the last QuantizeLinear. The networks of shared/peers have synthetic weights, which
+#: amplify a value that is rounded the other way: from ONNX Runtime, OpenVINO is up to 23 steps away
+#: and ONNX Runtime without optimisations 15 (both V2), but the output for another picture 37.
+INT8_TOLERANCE = 30
+#: Of the range of the float32 network's output. Quantisation moves ONNX Runtime's output by up to
+#: 0.38 of it and LiteRT's by 0.29 (both V2), so this finds wrong networks, not wrong rounding.
+QUANTISATION_TOLERANCE = 0.4
+
+#: Features that decide how fast small integers are multiplied, as spelled in /proc/cpuinfo.
+INTEGER_FEATURES = ("avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
 
 
-def ours(path: Path, image: Array, threads: int, target: str, work: Path) -> Run:
-    """Compile with this project and load the artifact."""
-    from mobilenet_tvm.compile import compile_model
-    from mobilenet_tvm.runtime import load
-
-    artifact = compile_model(path, target, work / f"{path.stem}.so")
-    model = load(artifact.path, threads=threads)
-    return lambda: np.asarray(model(image))
-
-
-def onnxruntime(path: Path, image: Array, threads: int) -> Run:
-    """Microsoft's ONNX Runtime, CPU provider."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda: np.asarray(session.run(None, {"input": image})[0])
-
-
-def openvino(path: Path, image: Array, threads: int) -> Run:
-    """Intel's OpenVINO, CPU plug-in, restricted to float32."""
-    import openvino as ov
-
-    settings = {
-        "INFERENCE_NUM_THREADS": threads,
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
-    }
-    request = ov.Core().compile_model(str(path), "CPU", settings).create_infer_request()
-    return lambda: np.asarray(next(iter(request.infer([image]).values())))
-
-
-def litert(path: Path, image: Array, threads: int) -> Run:
-    """Google's LiteRT, whose CPU path is XNNPACK; reads NHWC."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(str(path.with_suffix(".tflite")), num_threads=threads)
-    interpreter.allocate_tensors()
-    source = interpreter.get_input_details()[0]["index"]
-    result = interpreter.get_output_details()[0]["index"]
-    picture = np.ascontiguousarray(image.transpose(0, 2, 3, 1))
-
-    def run() -> Array:
-        interpreter.set_tensor(source, picture)
-        interpreter.invoke()
-        return np.asarray(interpreter.get_tensor(result))
-
-    return run
-
-
-def mnn(path: Path, image: Array, threads: int, work: Path) -> Run:
-    """Alibaba's MNN, converted by its own tool, restricted to float32."""
-    import MNN
-
-    converted = work / f"{path.stem}.mnn"
-    if not converted.exists():
-        tool = shutil.which("mnnconvert", path=Path(sys.executable).parent)
-        files = ["--modelFile", str(path), "--MNNModel", str(converted)]
-        command = [str(tool), "-f", "ONNX", *files, "--bizCode", "bench"]
-        subprocess.run(command, check=True, capture_output=True)
-    interpreter = MNN.Interpreter(str(converted))
-    session = interpreter.createSession(
-        {"numThread": threads, "precision": "high", "backend": "CPU"}
-    )
-    source = interpreter.getSessionInput(session)
-    given = MNN.Tensor(image.shape, MNN.Halide_Type_Float, image, MNN.Tensor_DimensionType_Caffe)
-    shape = (image.shape[0], 1000)
-
-    def run() -> Array:
-        source.copyFrom(given)
-        interpreter.runSession(session)
-        result = interpreter.getSessionOutput(session)
-        host = MNN.Tensor(
-            shape,
-            MNN.Halide_Type_Float,
-            np.zeros(shape, np.float32),
-            MNN.Tensor_DimensionType_Caffe,
-        )
-        result.copyToHostTensor(host)
-        return np.array(host.getData(), np.float32).reshape(shape)
-
-    return run
-
-
-def ncnn(path: Path, image: Array, threads: int, work: Path) -> Run:
-    """Tencent's ncnn, converted by pnnx, restricted to float32."""
-    import ncnn as lib
-
-    converted = work / f"{path.stem}.ncnn.param"
-    if not converted.exists():
-        tool = shutil.which("pnnx", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-        if tool is None:
-            raise RuntimeError("its converter is missing: pip install --no-deps pnnx")
-        package = Path(tool).parent.parent.glob("lib/python*/site-packages/pnnx/pnnx")
-        shutil.copy(path, work)
-        shape = f"inputshape=[{','.join(map(str, image.shape))}]"
-        command = [str(next(package, tool)), f"{path.name}", shape]
-        subprocess.run(command, check=True, capture_output=True, cwd=work)
-    net = lib.Net()
-    net.opt.num_threads = threads
-    for option in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
-        setattr(net.opt, f"use_{option}", False)
-    net.load_param(str(converted))
-    net.load_model(str(converted.with_suffix(".bin")))
-    picture = lib.Mat(image[0])
-
-    def run() -> Array:
-        extractor = net.create_extractor()
-        extractor.input("in0", picture)
-        _, result = extractor.extract("out0")
-        return np.array(result).reshape(1, -1)
-
-    return run
-
-
-def make(name: str, path: Path, image: Array, threads: int, target: str, work: Path) -> Run:
-    """Prepare a runtime to run a network."""
-    match name:
-        case "ONNX Runtime":
-            return onnxruntime(path, image, threads)
-        case "OpenVINO":
-            return openvino(path, image, threads)
-        case "LiteRT":
-            return litert(path, image, threads)
-        case "MNN":
-            return mnn(path, image, threads, work)
-        case "ncnn":
-            return ncnn(path, image, threads, work)
-        case _:
-            return ours(path, image, threads, target, work)
-
-
-def serve(name: str, path: Path, threads: int, target: str, work: Path) -> None:
+def serve(name: str, case: Case) -> None:
     """Run one runtime in this process: each line on standard input is a number of timed runs.
 
-    The first answer is the file with the output, the others are times in milliseconds.
+    The first answer is the file with the output and whether the runtime may use AMX tiles, the
+    others are times in milliseconds.
     """
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: case.threads])
     # Some runtimes print to standard output, which is reserved for the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    if not case.amx:
+        amx_tiles.refuse()
     image = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
-    run = make(name, path, image, threads, target, work)
-    result = work / f"{name}.npy"
+    run = RUNTIMES[name](case, image)
+    result = case.work / f"{name}.npy"
     np.save(result, run())
-    print(result, file=answers, flush=True)
+    print(json.dumps([str(result), amx_tiles.permitted()]), file=answers, flush=True)
     for line in sys.stdin:
         run()
         times = []
@@ -200,19 +81,21 @@ def serve(name: str, path: Path, threads: int, target: str, work: Path) -> None:
 class Peer:
     """A runtime in a process that is stopped while it is not timed."""
 
-    def __init__(self, name: str, path: Path, threads: int, target: str, work: Path) -> None:
-        command = [sys.executable, __file__, "--child", name, "--threads", str(threads)]
-        command += ["--target", target, "--work", str(work), "--folder", str(path.parent)]
-        self.log = (work / f"{name}.log").open("w+")
+    def __init__(self, name: str, case: Case) -> None:
+        command = [sys.executable, __file__, "--child", name, "--threads", str(case.threads)]
+        command += ["--target", case.target, "--work", str(case.work)]
+        command += ["--folder", str(case.folder), "--model", case.model]
+        command += ["--int8"] * case.int8 + ["--no-amx"] * (not case.amx)
+        self.log = (case.work / f"{name}.log").open("w+")
         self.process = subprocess.Popen(
-            [*command, "--model", path.stem],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            text=True,
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True
         )
+        self.output: Array | None = None
+        self.amx = False
         answer = self._read()
-        self.output: Array | None = np.load(answer) if answer else None
+        if answer:
+            result, self.amx = json.loads(answer)
+            self.output = np.load(result)
         self._signal(signal.SIGSTOP)
 
     def time(self, repeats: int) -> list[float]:
@@ -224,9 +107,12 @@ class Peer:
         return times
 
     def reason(self) -> str:
-        """Return the last line that the process wrote before it died."""
+        """Return the last exception that the process wrote before it died, or its last line."""
         self.log.seek(0)
-        return (self.log.read().strip().splitlines() or ["no reason given"])[-1]
+        lines = self.log.read().strip().splitlines()
+        # TVM writes warnings after the exception.
+        exceptions = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+        return (exceptions or lines or ["no reason given"])[-1]
 
     def close(self) -> None:
         """End the process."""
@@ -242,25 +128,84 @@ class Peer:
             self.process.send_signal(number)
 
 
-def measure(
-    path: Path, threads: int, target: str, rounds: int, repeats: int, work: Path
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Reference:
+    """What an output is compared with.
+
+    Parameters
+    ----------
+    output : array
+        The output to compare with.
+    unit : float
+        In which differences are measured.
+    limit : float
+        The largest difference of a runtime that computes the network, in that unit.
+    words : str
+        The unit, and whose output it is.
+    """
+
+    output: Array
+    unit: float
+    limit: float
+    words: str
+
+    def difference(self, output: Array) -> float:
+        """Return the largest difference of an output."""
+        return float(np.abs(output - self.output).max() / self.unit)
+
+
+def same_network(name: str, output: Array, case: Case) -> Reference:
+    """Return what outputs of the same file are compared with: that of the runtime named."""
+    if case.int8:
+        return Reference(output, last_step(case.path), INT8_TOLERANCE, f"steps from {name}'s")
+    return Reference(output, float(np.ptp(output)), TOLERANCE, f"of the range from {name}'s")
+
+
+def float_network(case: Case) -> Reference:
+    """Return what the output of a network quantised by another tool is compared with."""
+    peer = Peer("ONNX Runtime", replace(case, int8=False))
+    output, reason = peer.output, peer.reason()
+    peer.close()
+    if output is None:
+        raise click.ClickException(f"the float32 network does not run: {reason}")
+    unit, words = float(np.ptp(output)), "of the range from the float32 network's"
+    return Reference(output, unit, QUANTISATION_TOLERANCE, words)
+
+
+def last_step(path: Path) -> float:
+    """Return the scale of the last QuantizeLinear in an ONNX file."""
+    import onnx
+
+    graph = onnx.load(path).graph
+    names = [node.input[1] for node in graph.node if node.op_type == "QuantizeLinear"]
+    scales = [scale for scale in graph.initializer if names and scale.name == names[-1]]
+    if not scales:
+        raise click.ClickException(f"{path}: has no QuantizeLinear; give a quantised network")
+    return float(onnx.numpy_helper.to_array(scales[0]).item())
+
+
+def measure(case: Case, rounds: int, repeats: int) -> dict[str, Any]:
     """Return the runtimes' minimum and median latencies in milliseconds, and those missing."""
     peers: dict[str, Peer] = {}
     missing: dict[str, str] = {}
-    expected: Array | None = None
+    differences: dict[str, str] = {}
+    first: Reference | None = None
     try:
         for name in RUNTIMES:
-            peer = Peer(name, path, threads, target, work)
-            output = peer.output
-            if output is None:
+            if case.int8 and name in FLOAT_ONLY:
+                continue
+            reference = float_network(case) if case.int8 and name == "LiteRT" else first
+            peer = Peer(name, case)
+            if peer.output is None:
                 missing[name] = peer.reason()
                 peer.close()
                 continue
-            expected = output if expected is None else expected
-            difference = float(np.abs(output - expected).max() / np.ptp(expected))
-            if difference > TOLERANCE:
-                missing[name] = f"its output differs by {difference:.1e} of the range"
+            if reference is None:
+                first = reference = same_network(name, peer.output, case)
+            difference = reference.difference(peer.output)
+            differences[name] = f"{difference:.2g} {reference.words}"
+            if not difference <= reference.limit:
+                missing[name] = f"its output is {differences[name]}, more than {reference.limit}"
                 peer.close()
                 continue
             peers[name] = peer
@@ -272,21 +217,27 @@ def measure(
         for peer in peers.values():
             peer.close()
     return {
-        "model": path.stem,
-        "threads": threads,
+        "model": case.path.stem,
+        "threads": case.threads,
         "milliseconds": {
             name: {"least": min(values), "median": statistics.median(values)}
             for name, values in times.items()
         },
         "missing": missing,
+        "differences": differences,
+        "amx": [name for name, peer in peers.items() if peer.amx],
     }
 
 
-def table(rows: list[dict[str, Any]], gflops: dict[int, float], flops: dict[str, int]) -> str:
-    """Return the results as a Markdown table: minimum / median milliseconds, and ratios."""
+def table(rows: list[dict[str, Any]], peak: dict[int, float], flops: dict[str, int]) -> str:
+    """Return the results as a Markdown table: minimum / median milliseconds, and ratios.
+
+    Without a peak there is no share of it.
+    """
     names = list(dict.fromkeys(name for row in rows for name in row["milliseconds"]))
     names.sort(key=lambda name: name != OURS)
-    head = ["model", "threads", *names, "ratio least", "ratio median", "of FMA peak"]
+    head = ["model", "threads", *names, "ratio least", "ratio median"]
+    head += ["of FMA peak"] if peak else []
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
         times = row["milliseconds"]
@@ -296,17 +247,52 @@ def table(rows: list[dict[str, Any]], gflops: dict[int, float], flops: dict[str,
             cells.append(f"{value['least']:.2f} / {value['median']:.2f}" if value else "-")
         for kind in ("least", "median"):
             others = [value[kind] for name, value in times.items() if name != OURS]
-            cells.append(f"{times[OURS][kind] / min(others):.2f}" if others else "-")
-        speed = 1e-6 * flops[row["model"]] / times[OURS]["least"]
-        cells.append(f"{speed / gflops[row['threads']]:.0%}")
+            both = others and OURS in times
+            cells.append(f"{times[OURS][kind] / min(others):.2f}" if both else "-")
+        if peak and OURS in times:
+            speed = 1e-6 * flops[row["model"]] / times[OURS]["least"]
+            cells.append(f"{speed / peak[row['threads']]:.0%}")
+        elif peak:
+            cells.append("-")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def notes(rows: list[dict[str, Any]], int8: bool) -> list[str]:
+    """Return what to know besides the table: missing runtimes and, with int8, how they compute."""
+    lines = [
+        f"{row['model']}: {name} is missing: {reason}"
+        for row in rows
+        for name, reason in row["missing"].items()
+    ]
+    if not int8:
+        return lines
+    for row in rows:
+        found = "; ".join(f"{name} {words}" for name, words in row["differences"].items())
+        lines.append(f"{row['model']}, largest difference of outputs: {found}")
+    lines += [f"{name} is left out: {reason}" for name, reason in FLOAT_ONLY.items()]
+    features = ", ".join(integer_features()) or "none for int8"
+    lines.append(f"Features of the processor: {features}")
+    if amx_tiles.supported():
+        users = dict.fromkeys(name for row in rows for name in row["amx"])
+        lines.append(f"Runtimes that got AMX tiles on request: {', '.join(users) or 'none'}")
+    return list(dict.fromkeys(lines))
+
+
+def integer_features() -> list[str]:
+    """Return those of the processor's features that decide how fast int8 networks are."""
+    from mobilenet_tvm.targets.host import cpu_features
+
+    features = cpu_features()
+    return [name for name in INTEGER_FEATURES if name in features]
 
 
 @click.command()
 @click.option("--threads", type=int, multiple=True, default=(1, 2), show_default=True)
 @click.option("--model", "models", multiple=True, default=MODELS, show_default=True)
-@click.option("--target", default="x86", show_default=True, help="Target of this project.")
+@click.option("--int8", is_flag=True, help="Run the quantised networks, NAME_int8.")
+@click.option("--target", help="Target of this project.  [default: x86; native with --int8]")
+@click.option("--amx/--no-amx", default=True, help="Whether runtimes may use AMX tiles.")
 @click.option("--rounds", default=20, show_default=True)
 @click.option("--repeats", default=5, show_default=True, help="Timed runs per round.")
 @click.option("--folder", type=click.Path(path_type=Path), default=PEERS, show_default=True)
@@ -316,7 +302,9 @@ def table(rows: list[dict[str, Any]], gflops: dict[int, float], flops: dict[str,
 def main(
     threads: tuple[int, ...],
     models: tuple[str, ...],
-    target: str,
+    int8: bool,
+    target: str | None,
+    amx: bool,
     rounds: int,
     repeats: int,
     folder: Path,
@@ -325,33 +313,34 @@ def main(
     work: Path,
 ) -> None:
     """Compare latencies on the networks in a folder (.onnx, and .tflite for LiteRT)."""
-    paths = [folder / f"{model}.onnx" for model in models]
-    absent = [path for path in paths if not path.is_file()]
+    target = target or ("native" if int8 else "x86")
+    cases = [Case(folder, m, int8, count, target, amx, work) for count in threads for m in models]
+    absent = [case.path for case in cases if not case.path.is_file()]
     if absent:
         raise click.ClickException(f"{absent[0]}: no such file; name the folder with --folder")
     if child:
-        serve(child, paths[0], threads[0], target, work)
+        serve(child, cases[0])
         return
     from mobilenet_tvm.compile.analysis.peak import measure_peak
     from mobilenet_tvm.compile.frontend.read import fix_shapes, read_onnx
     from mobilenet_tvm.compile.models.counts import macs
     from mobilenet_tvm.targets.presets import native
 
-    flops = {path.stem: 2 * macs(fix_shapes(read_onnx(path))) for path in paths}
-    peak = {count: measure_peak(native(), count).gflops for count in threads}
+    flops: dict[str, int] = {}
+    peak: dict[int, float] = {}
+    if not int8:  # On CPUs measure_peak has no peak of int8.
+        paths = {case.path for case in cases}
+        flops = {path.stem: 2 * macs(fix_shapes(read_onnx(path))) for path in paths}
+        peak = {count: measure_peak(native(), count).gflops for count in threads}
     with tempfile.TemporaryDirectory() as folder_of_work:
-        rows = [
-            measure(path, count, target, rounds, repeats, Path(folder_of_work))
-            for count in threads
-            for path in paths
-        ]
+        here = Path(folder_of_work)
+        rows = [measure(replace(case, work=here), rounds, repeats) for case in cases]
     if as_json:
         click.echo(json.dumps({"peak_gflops": peak, "rows": rows}, indent=2))
         return
     click.echo(table(rows, peak, flops))
-    for row in rows:
-        for name, reason in row["missing"].items():
-            click.echo(f"{row['model']}: {name} is missing: {reason}")
+    for line in notes(rows, int8):
+        click.echo(line)
     for count, gflops in peak.items():
         click.echo(f"FMA peak with {count} threads: {gflops:.1f} GFLOP/s")
 

@@ -53,6 +53,8 @@ class Target:
         LLVM's scheduling model by which static tuning counts cycles; empty where none fits.
     preset : str
         The preset that this is a variant of, which names its tuning log. Default: `name`.
+    base : str
+        A preset whose log's float layers serve this target too, since their code is the same.
     dot : str
         The instruction set that multiplies integers, by its name in `schedules.cpu.dot`.
     gpu : Gpu, optional
@@ -79,6 +81,7 @@ class Target:
     memory_gb_per_s: float = 4.0
     core: str = ""
     preset: str = ""
+    base: str = ""
     dot: str = ""
     gpu: Gpu | None = None
 

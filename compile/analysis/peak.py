@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tvm import te
+import tvm
+from tvm import te, tirx
 from tvm.s_tir import Schedule
 
 from mobilenet_tvm.compile.codegen.build import write_library
@@ -17,6 +18,7 @@ from mobilenet_tvm.runtime.measure import shortest_run
 from mobilenet_tvm.runtime.remote.connection import Connection
 from mobilenet_tvm.runtime.remote.marks import PREFIX
 from mobilenet_tvm.runtime.threads import Threads
+from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.cpu import pointwise
 from mobilenet_tvm.schedules.gpu import tensor_core_pointwise
 from mobilenet_tvm.schedules.gpu.threads import (
@@ -27,12 +29,12 @@ from mobilenet_tvm.schedules.gpu.threads import (
     gpu_of,
     lanes_of,
 )
-from mobilenet_tvm.schedules.workloads import Pointwise, Types
+from mobilenet_tvm.schedules.workloads import Pointwise, Step, Types, Workload
 from mobilenet_tvm.targets.presets import PRESETS, get_target, native
 from mobilenet_tvm.targets.target import Target
 
-#: Returns the seconds of the shortest run of a function of arrays, given their shapes and dtype.
-_Timer = Callable[[Schedule, Sequence[Sequence[int]], str], float]
+#: Returns the seconds of the shortest run of a module's function of arrays.
+_Timer = Callable[[tvm.IRModule], float]
 
 #: Seconds for which a GPU multiplies: far more than the launch of a kernel takes.
 _GPU_SECONDS = 0.01
@@ -48,17 +50,32 @@ class Peak:
         Multiply-adds on registers, in 1e9 operations per second; a multiply-add is two.
     gbytes : float
         Bytes read from memory per second, in 1e9; on a GPU, read and written.
+    gops : float
+        Multiply-adds of 8-bit integers, in 1e9 operations per second; 0 where none are used.
     """
 
     gflops: float
     gbytes: float
+    gops: float = 0.0
+
+    @property
+    def text(self) -> str:
+        """The peaks of multiply-adds, as text."""
+        integers = f", {self.gops:.1f} GOP/s in int8" if self.gops else ""
+        return f"{self.gflops:.1f} GFLOP/s{integers}"
+
+    def of(self, workload: Workload) -> float:
+        """Return the peak of a layer's multiply-adds, in 1e9 operations per second."""
+        return self.gops if workload.types.integer and self.gops else self.gflops
 
 
 def target_of(facts: Mapping[str, Any]) -> Target:
     """Return the target in an artifact's metadata, as far as the machine's peak depends on it."""
     if facts.get("kind", "llvm") != "llvm":
         return get_target(facts["name"])
-    return next((t for t in PRESETS.values() if t.cpu == facts["cpu"]), None) or native()
+    used = set(facts.get("features", ()))
+    fitting = [t for t in PRESETS.values() if t.cpu == facts["cpu"] and used.issuperset(t.features)]
+    return max(fitting, key=lambda t: len(t.features), default=None) or native()
 
 
 def measure_peak(
@@ -87,7 +104,8 @@ def measure_peak(
     best = _timer(target, threads, board)
     if target.gpu is not None:
         return Peak(_gpu_multiply_adds(target, dtype, best), _gpu_bandwidth(target, best))
-    return Peak(_multiply_adds(threads, target, best), _bandwidth(threads, target, best))
+    integers = _integer_multiply_adds(threads, target, best) if target.dot else 0.0
+    return Peak(_multiply_adds(threads, target, best), _bandwidth(threads, target, best), integers)
 
 
 def _multiply_adds(threads: int, target: Target, best: _Timer) -> float:
@@ -97,10 +115,18 @@ def _multiply_adds(threads: int, target: Target, best: _Timer) -> float:
     """
     workload = Pointwise(280 * threads, 512, 48)
     decision = pointwise.SCHEDULE.default(workload, target)
-    sch = Schedule(pointwise.SCHEDULE.build(workload, decision, target))
-    panels = workload.outputs // decision.tile_n
-    shapes = ((280 * threads, 512), (panels, 512, decision.tile_n), (280 * threads, 48))
-    return 1e-9 * workload.flops / best(sch, shapes, "float32")
+    func = pointwise.SCHEDULE.build(workload, decision, target)
+    return 1e-9 * workload.flops / best(_module(func))
+
+
+def _integer_multiply_adds(threads: int, target: Target, best: _Timer) -> float:
+    """Time an integer product whose data and weights stay in the caches."""
+    bytes_type = target.bytes_type
+    types = Types(bytes_type, "int8", "int32", bytes_type)
+    steps = (Step("add_channel"), Step("requantize"))
+    workload = Pointwise(280 * threads, 1024, 96, steps, types)
+    func = registry.build(workload, registry.default(workload, target), target)
+    return 1e-9 * workload.flops / best(_module(func))
 
 
 def _bandwidth(threads: int, target: Target, best: _Timer) -> float:
@@ -122,8 +148,7 @@ def _bandwidth(threads: int, target: Target, best: _Timer) -> float:
     sch.unroll(outer)
     sch.vectorize(lane)
     sch.decompose_reduction(block, r)
-    shapes = ((threads, rows, columns), (threads, columns))
-    return 1e-9 * 4 * threads * rows * columns / best(sch, shapes, "float32")
+    return 1e-9 * 4 * threads * rows * columns / best(sch.mod)
 
 
 def _gpu_multiply_adds(target: Target, dtype: str, best: _Timer) -> float:
@@ -164,14 +189,13 @@ def _gpu_multiply_adds(target: Target, dtype: str, best: _Timer) -> float:
     sch.unroll(vector)
     sch.vectorize(lane)
     flops = 2 * groups * group * vectors * lanes * steps
-    return 1e-9 * flops / best(sch, shapes, type_)
+    return 1e-9 * flops / best(sch.mod)
 
 
 def _tensor_multiply_adds(product: Pointwise, target: Target, best: _Timer) -> float:
     decision = tensor_core_pointwise.SCHEDULE.default(product, target)
     sch = Schedule(tensor_core_pointwise.SCHEDULE.build(product, decision, target))
-    shapes = [tuple(map(int, param.ty.shape)) for param in sch.mod["main"].params]
-    return 1e-9 * product.flops / best(sch, shapes, product.dtype)
+    return 1e-9 * product.flops / best(sch.mod)
 
 
 def _gpu_bandwidth(target: Target, best: _Timer) -> float:
@@ -185,15 +209,16 @@ def _gpu_bandwidth(target: Target, best: _Timer) -> float:
     vector, lane = sch.split(loop, [None, lanes_of("float32")])
     bind_threads(sch, [vector], 4 * gpu.lockstep)
     sch.vectorize(lane)
-    return 1e-9 * 2 * 4 * size / best(sch, [(size,), (size,)], "float32")
+    return 1e-9 * 2 * 4 * size / best(sch.mod)
 
 
 def _timer(target: Target, threads: int, board: Connection | None) -> _Timer:
-    def best(sch: Schedule, shapes: Sequence[Sequence[int]], dtype: str) -> float:
-        tensors = [(tuple(shape), dtype) for shape in shapes]
+    def best(mod: tvm.IRModule) -> float:
+        parameters = mod["main"].params
+        tensors = [(tuple(map(int, p.ty.shape)), str(p.ty.dtype)) for p in parameters]
         with tempfile.TemporaryDirectory() as folder:
             library = Path(folder) / "peak.so"
-            write_library(sch.mod, target, library)
+            write_library(mod, target, library)
             if board is None:
                 return float(Threads(threads).call(shortest_run, library, tensors, target.kind))
             name = board.upload(library)
@@ -201,3 +226,7 @@ def _timer(target: Target, threads: int, board: Connection | None) -> _Timer:
         return float(board.call(f"{PREFIX}time", *given))
 
     return best
+
+
+def _module(func: tirx.PrimFunc) -> tvm.IRModule:
+    return tvm.IRModule({"main": func.with_attr("global_symbol", "main")})

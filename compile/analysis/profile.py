@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from mobilenet_tvm.runtime.metadata import Metadata
 from mobilenet_tvm.runtime.profile import CallTime, profile
 from mobilenet_tvm.runtime.remote.info import BoardInfo
 from mobilenet_tvm.runtime.remote.model import RemoteModel
+from mobilenet_tvm.schedules.workloads import parse
 from mobilenet_tvm.targets.target import Target
 
 
@@ -124,6 +125,11 @@ def profile_artifact(
     return ProfileResult(target, model.threads, peak, calls, session.board if session else None)
 
 
+def _peak_of(about: Mapping[str, Any], peak: Peak) -> float:
+    """Return the peak of what a call multiplies, in 1e9 operations per second."""
+    return peak.of(parse(about["workload"])) if about.get("decision") else peak.gflops
+
+
 def call_profiles(
     times: Sequence[CallTime], metadata: Metadata, peak: Peak
 ) -> tuple[CallProfile, ...]:
@@ -161,7 +167,7 @@ def call_profiles(
                 bytes=moved,
                 gflops=1e-9 * flops / call.median,
                 gbytes=1e-9 * moved / call.median,
-                peak=1e-9 * flops / call.median / peak.gflops,
+                peak=1e-9 * flops / call.median / _peak_of(about, peak),
                 workload=about.get("workload", call.function),
                 decision=" ".join(f"{name}={value}" for name, value in decision.items()),
                 tuned=about.get("tuned", False),

@@ -42,9 +42,7 @@ def profile(file: Path, threads: int | None, device: str, rounds: int, as_json: 
 def _print_table(result: ProfileResult) -> None:
     what = f"{result.threads} threads" if result.target.gpu is None else "the GPU"
     where = f" of {result.board.name}" if result.board else ""
-    click.echo(
-        f"peak of {what}{where}: {result.peak.gflops:.1f} GFLOP/s, {result.peak.gbytes:.1f} GB/s"
-    )
+    click.echo(f"peak of {what}{where}: {result.peak.text}, {result.peak.gbytes:.1f} GB/s")
     width = max((len(call.node) for call in result.calls), default=0)
     click.echo(
         f"{'us':>8} {'%':>5} {'GFLOP/s':>8} {'peak':>5} {'GB/s':>6}  {'tuned':<8}  "

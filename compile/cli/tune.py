@@ -119,7 +119,7 @@ def _dict(result: TuneResult) -> dict[str, Any]:
     tuned = result.tuned
     facts: dict[str, Any] = {"target": result.target.name}
     if result.replaced is None:
-        facts |= {"threads": result.threads, "peak_gflops": result.peak_gflops}
+        facts |= {"threads": result.threads, "peak": vars(result.peak) if result.peak else None}
     else:
         facts |= {"core": result.target.core, "replaced": result.replaced}
     return facts | {
@@ -195,7 +195,7 @@ def _times(task: Task, result: TuneResult) -> str:
         return f"{task.count:>5} {text:>10} {'':>9} {'':>6} {'':>8} {'':>5} {'':>6}"
     default, best = task.default, task.times[task.best]
     gflops = 1e-9 * task.workload.flops / best.seconds
-    share = f"{gflops / result.peak_gflops:.0%}" if result.peak_gflops else "-"
+    share = f"{gflops / result.peak.of(task.workload):.0%}" if result.peak else "-"
     return (
         f"{task.count:>5} {1e6 * default.seconds:>10.1f} {1e6 * best.seconds:>9.1f} "
         f"{1 - best.seconds / default.seconds:>6.1%} {gflops:>8.1f} {share:>5} "

@@ -9,8 +9,9 @@ from pathlib import Path
 from mobilenet_tvm.compile.logs.log import Record, TuningLog, in_words, shipped_log, user_log
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.base import Decision
-from mobilenet_tvm.schedules.workloads import Workload
+from mobilenet_tvm.schedules.workloads import Workload, parse
 from mobilenet_tvm.targets.errors import UserError
+from mobilenet_tvm.targets.presets import PRESETS
 from mobilenet_tvm.targets.target import Target
 
 
@@ -44,6 +45,18 @@ class Decisions:
         return max(known, key=lambda record: record.source == "measured", default=None)
 
 
+def _own_logs(target: Target) -> list[TuningLog]:
+    """Return the user's log of a target and the shipped one, as far as they can be read."""
+    paths = (user_log(target), shipped_log(target))
+    return [TuningLog.read(path, target) for path in paths if os.access(path, os.R_OK)]
+
+
+def _floats(log: TuningLog) -> TuningLog:
+    """Return a log with its float layers alone: other targets multiply integers otherwise."""
+    log.records = [r for r in log.records if not parse(r.workload).types.integer]
+    return log
+
+
 def find_logs(choice: str | Path | None, target: Target) -> list[TuningLog]:
     """Read the logs that a target's decisions come from.
 
@@ -66,8 +79,8 @@ def find_logs(choice: str | Path | None, target: Target) -> list[TuningLog]:
         If a file cannot be read, or no line of the chosen one can be used.
     """
     if choice is None:
-        paths = (user_log(target), shipped_log(target))
-        return [TuningLog.read(path, target) for path in paths if os.access(path, os.R_OK)]
+        others = _own_logs(PRESETS[target.base]) if target.base else []
+        return [*_own_logs(target), *map(_floats, others)]
     if str(choice) == "none":
         return []
     log = TuningLog.read(choice, target)

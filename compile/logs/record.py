@@ -37,7 +37,7 @@ class Record:
     ----------
     workload : str
         Its text: operator, shapes, epilogue.
-    decision : mapping of str to int or bool
+    decision : mapping of str to int, bool or str
         By name, as in `vars` of a decision.
     microseconds : float
         First decile of the runs: other processes only ever add time.
@@ -229,7 +229,7 @@ def _is_date(value: Any) -> bool:
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     "target": _is_text,
     "workload": _is_text,
-    "dtype": lambda value: value in ("float32", "float16"),
+    "dtype": lambda value: value in ("float32", "float16", "int8", "int16"),
     "layout": lambda value: value == "NHWC",
     "decision": lambda value: isinstance(value, dict),
     "microseconds": lambda value: _is_number(value, 0.01),

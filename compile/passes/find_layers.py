@@ -166,7 +166,7 @@ class FindLayers:
         self._chains[last] = chain
 
     def _only_reader(self, var: relax.Var) -> relax.Var | None:
-        """Return the variable whose value is the only one that reads another, and is in no layer."""
+        """Return the only variable whose value reads another, unless it is in a layer."""
         if self._uses[var] != 1 or len(self._consumers[var]) != 1:
             return None
         reader = self._consumers[var][0]
@@ -385,7 +385,8 @@ def _quantized_step(
     if name == ops.REQUANTIZE:
         scale = _channels(constant_value(call.args[1]), shape, shape)
         return None if scale is None else (Step("requantize"), [scale, ops.numbers_of(call)])
-    left, right, numbers = *call.args[:2], ops.numbers_of(call)
+    left, right = call.args[:2]
+    numbers = ops.numbers_of(call)
     if left.same_as(right) or shape_of(left) != shape_of(right):
         return None
     if right.same_as(data):

@@ -159,9 +159,13 @@ class IntegerLayers(GraphRewriter):
             shape = [1] * values.ndim
             if scale.size > 1:
                 shape[int(call.attrs.axis)] = scale.size
-            full = [np.broadcast_to(part.reshape(shape), values.shape) for part in (scale, zero)]
+            # A zero point that is left out is a single one even beside a scale per channel.
+            scales, zeros = (
+                np.broadcast_to(part.reshape(shape if part.size > 1 else ()), values.shape)
+                for part in (scale, zero)
+            )
             result = self.emit(call)
-            self._weights[result] = Weights(values, *full)
+            self._weights[result] = Weights(values, scales, zeros)
             return result
         if scale.size > 1 or str(data.ty.dtype) not in RANGES:
             return None
@@ -226,10 +230,10 @@ class IntegerLayers(GraphRewriter):
         left, right = pair.left, pair.right
         bounds = self._bounds(pair.low, pair.high, scale, zero)
         if pair.op == "add":
-            factors = left.scale / scale, right.scale / scale
+            factors = [float(side.scale / scale) for side in (left, right)]
             offset = -(factors[0] * left.zero + factors[1] * right.zero)
             return ops.add(left.values, right.values, (*factors, offset), bounds, zero)
-        numbers = left.zero, right.zero, left.scale * right.scale / scale
+        numbers = left.zero, right.zero, float(left.scale * right.scale / scale)
         return ops.multiply(left.values, right.values, numbers, bounds, zero)
 
     def _bounds(self, low: float, high: float, scale: np.float32, zero: int) -> tuple[int, int]:
@@ -424,12 +428,12 @@ class IntegerLayers(GraphRewriter):
                 return None
         if not roots or any(not root.same_as(roots[0]) for root in roots):
             return None
-        table = evaluate(call, values)
-        if table is None:
+        of_bytes = evaluate(call, values)
+        if of_bytes is None:
             return None
         result = self.emit(call)
         if shape_of(result) == shape_of(roots[0]):
-            self._functions[result] = roots[0], table
+            self._functions[result] = roots[0], of_bytes
         return result
 
     def _move(self, call: relax.Call) -> relax.Expr | None:

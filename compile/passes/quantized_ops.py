@@ -46,20 +46,20 @@ def requantize(sums: relax.Expr, scale: Any, bounds: Sequence[int], zero: int, d
     dtype : str
         Type of the values: `uint8` or `int8`.
     """
-    numbers = quantization_bounds(*bounds, zero)
+    numbers = _bounds(bounds, zero)
     return _call(REQUANTIZE, dtype, sums, constant(scale), *numbers)
 
 
 def quantize(x: relax.Expr, scale: float, bounds: Sequence[int], zero: int, dtype: str) -> Any:
     """Return the quantised values of float32 values, which are divided by the scale."""
-    return _call(QUANTIZE, dtype, x, scale, *quantization_bounds(*bounds, zero))
+    return _call(QUANTIZE, dtype, x, scale, *_bounds(bounds, zero))
 
 
 def add(
     left: relax.Expr, right: relax.Expr, factors: Sequence[float], bounds: Sequence[int], zero: int
 ) -> Any:
     """Return the quantised sum of quantised values; factors are those of both, and an offset."""
-    numbers = quantization_bounds(*bounds, zero)
+    numbers = _bounds(bounds, zero)
     return _call(ADD, str(left.ty.dtype), left, right, *factors, *numbers)
 
 
@@ -67,7 +67,7 @@ def multiply(
     left: relax.Expr, right: relax.Expr, numbers: Sequence[float], bounds: Sequence[int], zero: int
 ) -> Any:
     """Return the quantised product of quantised values; numbers: both zero points, and a factor."""
-    last = quantization_bounds(*bounds, zero)
+    last = _bounds(bounds, zero)
     return _call(MULTIPLY, str(left.ty.dtype), left, right, *numbers, *last)
 
 
@@ -82,9 +82,16 @@ def numbers_of(call: relax.Call) -> Any:
     return np.array([v for v in values if v is not None and v.shape == ()], np.float32)
 
 
+def _bounds(bounds: Sequence[int], zero: int) -> tuple[float, ...]:
+    low, high = bounds
+    return quantization_bounds(low, high, zero)
+
+
 def _call(name: str, dtype: str, *arguments: Any) -> relax.Call:
     """Return a call; numbers become constants without axes, the type that of an empty constant."""
-    values = [a if isinstance(a, relax.Expr) else constant(np.float32(a)) for a in arguments]
+    values = [
+        a if isinstance(a, relax.Expr) else constant(np.asarray(a, np.float32)) for a in arguments
+    ]
     return relax.Call(Op.get(f"relax.{name}"), [*values, constant(np.zeros(0, dtype))])
 
 

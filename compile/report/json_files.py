@@ -110,7 +110,12 @@ def _read(path: Path, make: Callable[[Any], T], made_by: str) -> T:
 
 
 def _profile(found: Any) -> Profile:
-    peak = Peak(_positive(found["peak"]["gflops"]), _positive(found["peak"]["gbytes"]))
+    integers = found["peak"].get("gops") or 0.0
+    peak = Peak(
+        _positive(found["peak"]["gflops"]),
+        _positive(found["peak"]["gbytes"]),
+        _positive(integers) if integers else 0.0,
+    )
     calls = tuple(map(_call, found["calls"]))
     if not calls:
         raise ValueError("no calls")

@@ -14,6 +14,7 @@ from mobilenet_tvm.compile.report.data import LayerTimes, Report
 from mobilenet_tvm.compile.report.json_files import PeerRow
 from mobilenet_tvm.compile.report.markup import microseconds, milliseconds, percent, tag, text
 from mobilenet_tvm.compile.report.operators import in_order, style
+from mobilenet_tvm.schedules.workloads import OPERATORS, parse
 from mobilenet_tvm.targets.errors import UserError
 
 #: The name of this project in the output of peers.py.
@@ -81,9 +82,7 @@ def _header(report: Report) -> str:
         if not report.setting.target:
             facts.append(("Times", "medians in the model, from profiles"))
     if report.peak:
-        facts.append(
-            ("Peak", f"{report.peak.gflops:.1f} GFLOP/s, {report.peak.gbytes:.1f} GB/s from memory")
-        )
+        facts.append(("Peak", f"{report.peak.text}, {report.peak.gbytes:.1f} GB/s from memory"))
     days = dict.fromkeys(date[:16].replace("T", " ") for date in report.dates)
     facts += [
         ("Models", ", ".join(report.names)),
@@ -289,7 +288,9 @@ def _row(position: int, layer: LayerTimes, report: Report, in_network: bool) -> 
         _cell(speed, f"{speed:.1f}" if speed else ""),
     ]
     if report.peak:
-        cells.append(_share(speed / report.peak.gflops if speed else None))
+        known = layer.operator in OPERATORS
+        peak = report.peak.of(parse(layer.workload)) if known else report.peak.gflops
+        cells.append(_share(speed / peak if speed else None))
     cells.append(_share(tuned.spread if tuned else None))
     if in_network:
         cells.append(_time(layer.profiled))

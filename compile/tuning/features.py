@@ -84,7 +84,8 @@ def features(workload: Workload, decision: Decision, target: Target) -> dict[str
         "lanes_of_target": target.lanes_of(workload.types.sums),
         "registers": target.vector_registers,
         "fma_per_cycle": target.fma_per_cycle,
-        **{name: float(value) for name, value in vars(decision).items()},
+        # The name of an instruction set is the same in all decisions of a layer.
+        **{n: float(value) for n, value in vars(decision).items() if not isinstance(value, str)},
         **registry.features(workload, decision, target),
     }
 

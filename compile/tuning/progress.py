@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TextIO
 
+from mobilenet_tvm.compile.analysis.peak import Peak
 from mobilenet_tvm.compile.tuning.measure import Failure
 from mobilenet_tvm.compile.tuning.task import Outcome
 from mobilenet_tvm.schedules.base import Decision
@@ -62,7 +63,7 @@ def _short(name: str) -> str:
 
 
 def line_printer(
-    stream: TextIO, peak_gflops: float | None = None, every: float = 2.0
+    stream: TextIO, peak: Peak | None = None, every: float = 2.0
 ) -> Callable[[Event], None]:
     """Return a function that prints every failure, and other events at intervals.
 
@@ -70,7 +71,7 @@ def line_printer(
     ----------
     stream : file
         A terminal or a log.
-    peak_gflops : float, optional
+    peak : Peak, optional
         Peak of the machine, to print the share of it that is reached.
     every : float
         Seconds between lines of successful trials.
@@ -92,7 +93,7 @@ def line_printer(
         elif event.best:
             gflops = 1e-9 * event.workload.flops / event.best
             text += f"best {1e6 * event.best:.1f} us, {gflops:.1f} GFLOP/s"
-            text += f", {gflops / peak_gflops:.0%} of peak" if peak_gflops else ""
+            text += f", {gflops / peak.of(event.workload):.0%} of peak" if peak else ""
             text += f"; on {event.outcome.board}" if event.outcome.board else ""
         stream.write(f"{text}\n")
         stream.flush()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TextIO
 
-from mobilenet_tvm.compile.analysis.peak import measure_peak
+from mobilenet_tvm.compile.analysis.peak import Peak, measure_peak
 from mobilenet_tvm.compile.artifact import check_dtype
 from mobilenet_tvm.compile.logs.log import TuningLog, user_log
 from mobilenet_tvm.compile.models.source import ModelOptions
@@ -26,7 +26,7 @@ from mobilenet_tvm.runtime.address import Address
 from mobilenet_tvm.runtime.remote.session import Session
 from mobilenet_tvm.schedules.base import Decision
 from mobilenet_tvm.schedules.workloads import Workload
-from mobilenet_tvm.targets.errors import WrongUseError
+from mobilenet_tvm.targets.errors import UserError, WrongUseError
 from mobilenet_tvm.targets.host import machine_name
 from mobilenet_tvm.targets.presets import get_target
 from mobilenet_tvm.targets.target import Target
@@ -118,7 +118,7 @@ class TuneResult:
         The log as it is now.
     tuned : Tuned
         The outcome of each layer; `tuned.over` tells why tuning ended early, if it did.
-    peak_gflops : float, optional
+    peak : Peak, optional
         What these threads, or the GPU, can do, in 1e9 operations per second: measured, or by the
         target's description where times are estimates. None where boards were measured.
     replaced : int, optional
@@ -129,7 +129,7 @@ class TuneResult:
     threads: int
     log: TuningLog
     tuned: Tuned
-    peak_gflops: float | None = None
+    peak: Peak | None = None
     replaced: int | None = None
 
     @staticmethod
@@ -235,6 +235,12 @@ def _prepare(
     named = [models] if isinstance(models, str | Path) else models
     found = find_layers(named, machine, options.model_options, options.dtype)
     layers = select(found, options.layers)
+    if options.static:
+        layers = type(layers)({w: count for w, count in layers.items() if not w.types.integer})
+        if not layers:
+            raise UserError(
+                "--static knows no integer layers; leave it out, or tune on a board with --device"
+            )
     log = Path(options.log) if options.log else user_log(machine)
     return _Setup(machine, layers, Records(log, machine, options.threads, device), farm)
 
@@ -244,7 +250,7 @@ def _measure(setup: _Setup, options: TuneOptions, progress: TextIO | None) -> Tu
     peak = None
     if setup.farm is None:
         require_native(target)
-        peak = measure_peak(target, options.threads, dtype=options.dtype).gflops
+        peak = measure_peak(target, options.threads, dtype=options.dtype)
     last_word: dict[Workload, tuple[Decision, Measurement]] = {}
     try:
         tuned = tune(
@@ -284,7 +290,7 @@ def _estimate(setup: _Setup, options: TuneOptions, progress: TextIO | None) -> T
     if found:
         log.settle(found)
     peak = target.clock_ghz * 2 * target.fma_per_cycle * target.lanes_of("float32")
-    return TuneResult(target, options.threads, log, tuned, peak, len(found))
+    return TuneResult(target, options.threads, log, tuned, Peak(peak, 0.0), len(found))
 
 
 def _print(line: str, progress: TextIO | None) -> None:

@@ -155,7 +155,7 @@ class Step:
         raise ValueError(f"unknown epilogue step {self.op}")
 
     def scaled(self, x: Any, operands: Sequence[Any], dtype: str) -> Any:
-        """Return what `requantize` or `add_quantized` rounds, as float32; arguments as of `apply`."""
+        """Return the float32 value that a step of `ROUNDING` rounds; arguments as of `apply`."""
         real = as_float(x, dtype)
         if self.op == "requantize":
             return real * operands[0]

@@ -22,8 +22,13 @@ ALIASES = {
     "rpi5": "cortex-a76",
     "x86_64": "x86",
 }
+#: Features that `native` uses where a machine has them, in Linux' spelling and LLVM's, by the
+#: instruction set that multiplies integers.
+OPTIONAL_FEATURES = {"avx512-vnni": {"avx512vbmi": "+avx512vbmi"}}
 #: All CPU features that some target requires.
-RELEVANT_FEATURES = frozenset().union(*(target.required_features for target in PRESETS.values()))
+RELEVANT_FEATURES = frozenset().union(
+    *(target.required_features for target in PRESETS.values()), *OPTIONAL_FEATURES.values()
+)
 
 
 def get_target(name: str) -> Target:
@@ -67,7 +72,8 @@ def native() -> Target:
     if len(known) == 1 and (part := known.pop()) is not None:
         best = PRESETS[part]
     else:
-        names = ("x86-avx512", "x86", "x86-sse4") if machine == "x86_64" else ("arm64",)
+        x86 = ("x86-vnni", "x86-avx512", "x86-avx-vnni", "x86", "x86-sse4")
+        names = x86 if machine == "x86_64" else ("arm64",)
         fitting = [
             PRESETS[name]
             for name in names
@@ -80,10 +86,13 @@ def native() -> Target:
                 "SSE4.2 or 64-bit ARM; choose another target with --target"
             )
         best = fitting[0]
+    extra = [name for name in OPTIONAL_FEATURES.get(best.dot, {}) if name in features]
     return replace(
         _with_dot(best, features),
         name="native",
         description=f"this machine, as {best.name}",
+        features=(*best.features, *(OPTIONAL_FEATURES[best.dot][name] for name in extra)),
+        required_features=(*best.required_features, *extra),
         l1d_bytes=cache_bytes(1) or best.l1d_bytes,
         l2_bytes=cache_bytes(2) or best.l2_bytes,
     )

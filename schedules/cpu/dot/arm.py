@@ -29,9 +29,10 @@ class ArmDot(Dot):
             stores += rows * {1: 3.5, 2: 1.75, 3: 3.0}[rest]
         return 5 * rows * vectors + 6 * packed + stores + 2 * vectors
 
-    def band_cycles(self, copied: float, taps: float) -> float:
-        """Estimate the instructions to prepare a band of rows for a depthwise filter."""
-        return 2.5 * copied + 3 * self.parts * taps
+    def copy_cycles(self, far: bool) -> float:
+        """Estimate the instructions to copy a vector of a pixel's bytes."""
+        del far
+        return 2.75
 
     def narrow(
         self, rows: Sequence[Sequence[Any]], numbers: Any, dtype: str, interleaved: bool

@@ -20,8 +20,12 @@ Array = np.ndarray[Any, Any]
 #: Cycles from a dot product to one that adds to its result, and loads that start in a cycle.
 DOT_LATENCY = 5
 LOADS_PER_CYCLE = 2
-#: Cycles to requantise and store a vector of sums.
+#: Cycles to requantise and store a vector of sums, and those that become a vector of bytes.
 EPILOGUE_CYCLES = 5
+BYTES_CYCLES = 14.0
+#: Cycles to interleave a vector of pixels, and to begin a tile of a depthwise filter.
+SHUFFLE_CYCLES = 2.0
+FILTER_CYCLES = 8.0
 #: Vectors of sums of the channels in one vector of bytes.
 PARTS = 4
 
@@ -81,10 +85,10 @@ class Tile:
     weights: Callable[[Any, int, int], Any]
     sums: list[Vectors]
 
-    def update(self, row: int, vector: int, change: Callable[[Any], Any]) -> None:
-        """Emit the replacement of a vector of sums by a function of it."""
+    def update(self, row: int, vector: int, change: Callable[..., Any], *others: Any) -> None:
+        """Emit the replacement of a vector of sums by a function of it and of other values."""
         sums = self.sums[row]
-        sums[vector] = change(sums[vector])
+        sums[vector] = change(sums[vector], *others)
 
 
 @dataclass(frozen=True)
@@ -331,29 +335,26 @@ class Dot(ABC):
         """
         return list(range(first // self.pixels * self.pixels, first + width, self.pixels))
 
-    def load_taps(self, weights: Callable[[int, int], Any], groups: int, offset: int) -> list[Any]:
+    def load_taps(self, load: Callable[[int], Any], groups: int, offset: int) -> list[Any]:
         """Return the taps that a group of pixels meets in a row of the filter, by part.
 
         Parameters
         ----------
-        weights : callable
-            Returns the row's packed weights, given the first and their number.
+        load : callable
+            Returns one of the row's vectors of taps, which are [groups, parts].
         groups : int
             Groups of taps in the row.
         offset : int
             Tap that the first pixel of the group meets; may be negative.
         """
-        size = self.lanes * self.pixels
-        first, skipped = divmod(offset, self.pixels)
+        number, skipped = divmod(offset, self.pixels)
         taps = []
         for part in range(PARTS):
-            both = [
-                self.taps(weights((group * PARTS + part) * size, size))
-                if 0 <= group < groups
-                else None
-                for group in (first, first + 1)
-            ]
-            taps.append(self.shifted(*both, skipped))
+            first, second = (
+                load(group * PARTS + part) if 0 <= group < groups else None
+                for group in (number, number + 1)
+            )
+            taps.append(self.shifted(first, second, skipped))
         return taps
 
     def convolve(self, tile: FilterTile) -> None:
@@ -384,17 +385,9 @@ class Dot(ABC):
                 for part, tap in enumerate(taps):
                     sums[output][part] = self.filter(sums[output][part], held[part], tap)
 
-    def band_cycles(self, copied: float, taps: float) -> float:  # noqa: ARG002
-        """Estimate the cycles to prepare a band of rows for a depthwise filter.
-
-        Parameters
-        ----------
-        copied : float
-            Vectors of pixels' bytes that are copied.
-        taps : float
-            Groups of taps that are loaded.
-        """
-        return copied
+    def copy_cycles(self, far: bool) -> float:
+        """Estimate the cycles to copy a vector of a pixel's bytes, maybe from a far cache."""
+        return 7.0 if far else 2.0
 
     def filter_cycles(
         self,
@@ -419,9 +412,10 @@ class Dot(ABC):
         registers : int
             Vector registers.
         """
-        spilled = max(0, outputs * PARTS + PARTS + 2 - registers)
         products = PARTS * dots * self.lanes * self.pixels / self.macs_per_cycle
-        return products + 2 * loads + 4 * PARTS * outputs + 4 * spilled
+        many = 0.5 * max(0, PARTS * outputs - registers)
+        work = max(products + SHUFFLE_CYCLES * loads, (loads + PARTS * dots) / LOADS_PER_CYCLE)
+        return work + many + BYTES_CYCLES * outputs + FILTER_CYCLES
 
     def narrow(
         self, rows: Sequence[Sequence[Any]], numbers: Any, dtype: str, interleaved: bool

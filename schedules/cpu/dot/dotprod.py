@@ -61,7 +61,7 @@ class Dotprod(ArmDot):
             ):
                 for row, words in enumerate(rows):
                     data = tirx.reinterpret(weight.ty, splat(words, group, self.lanes))
-                    tile.update(row, vector, lambda sums, w=weight, d=data: self.filter(sums, w, d))
+                    tile.update(row, vector, self.filter, weight, data)
 
     def groups(self, first: int, width: int) -> list[int]:
         """Return where groups begin: at even pixels, or multiples of four, where those suffice."""
@@ -104,23 +104,24 @@ class Dotprod(ArmDot):
         if PARTS * len(places) > _HELD:
             halves = [range(PARTS // 2), range(PARTS // 2, PARTS)]
         for parts in halves:
-            held = {
-                (row, group): [
-                    T.bind(part)
-                    for part in self.interleave(
-                        [
-                            tile.pixel(row, group + i, parts[0] * self.lanes, self.channels)
-                            for i in range(self.pixels)
-                        ]
-                    )[: len(parts)]
-                ]
-                for row, group in places
-            }
+            held = {place: self._held(tile, place, parts) for place in places}
             for part, output, place in itertools.product(parts, tile.outputs, places):
                 taps = tile.taps_of(self, output, *place)
                 if taps:
                     data = held[place][part - parts[0]]
                     sums[output][part] = self.filter(sums[output][part], data, taps[part])
+
+    def _held(self, tile: FilterTile, place: tuple[int, int], parts: range) -> list[Any]:
+        """Emit the interleaving of a group of pixels, for some parts of the channels."""
+        (row, group), size = place, len(parts) * self.lanes
+        pixels = [
+            tile.pixel(row, group + i, parts[0] * self.lanes, size) for i in range(self.pixels)
+        ]
+        if size < self.channels:
+            # As words, or LLVM would join the halves of two pixels first.
+            words = [tirx.Broadcast(tirx.reinterpret("int64", pixel), 2) for pixel in pixels]
+            pixels = [tirx.reinterpret("int8x16", word) for word in words]
+        return [T.bind(part) for part in self.interleave(pixels)[: len(parts)]]
 
 
 DOTPROD = Dotprod("dotprod", 128, 16, group=4, depth=16)

@@ -77,17 +77,16 @@ class I8mm(Dotprod):
             places = itertools.product(groups, range(tile.vectors), range(2))
             for (group, vector, part), weight in zip(places, weights, strict=True):
                 for number, pair in enumerate(pairs):
-                    tile.update(
-                        2 * number + part,
-                        vector,
-                        lambda sums, w=weight, d=pair[group]: intrinsic(
-                            self.sums_type, f"{NEON}.smmla.v4i32.v16i8", sums, d, w
-                        ),
-                    )
+                    tile.update(2 * number + part, vector, _product, pair[group], weight)
 
     def arrange(self, weights: Array) -> Array:
         """Return weights as eight inputs of an output after the other."""
         return weights.swapaxes(-2, -1)
+
+
+def _product(total: Any, data: Any, weights: Any) -> Any:
+    """Return sums plus products, by one instruction."""
+    return intrinsic("int32x4", f"{NEON}.smmla.v4i32.v16i8", total, data, weights)
 
 
 def _group(first: Any, second: Any, group: int) -> Any:

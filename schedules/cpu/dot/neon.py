@@ -51,10 +51,10 @@ class NeonDot(ArmDot):
         held = loads + taps + 3 * PARTS
         return 4.2 * dots + loads + taps / 2 + 27 * outputs + 2 * max(0, held - registers) + 5
 
-    def load_taps(self, weights: Callable[[int, int], Any], groups: int, offset: int) -> list[Any]:
+    def load_taps(self, load: Callable[[int], Any], groups: int, offset: int) -> list[Any]:
         """Return a tap for all channels."""
         del groups
-        return [weights(offset * self.channels, self.channels)]
+        return [load(offset)]
 
     def convolve(self, tile: FilterTile) -> None:
         """Emit all products of an output, and what follows, before those of the next."""
@@ -71,6 +71,17 @@ class NeonDot(ArmDot):
             sums = tile.begin()
             self.add(sums, met)
             tile.end({output: sums})
+
+    def input_row(
+        self, tile: FilterTile, sums: dict[tuple[int, int], Vectors], row: Any, filter_row: Any
+    ) -> None:
+        """Emit the products of a row of inputs; None for all rows of the filter that it meets."""
+        for output in tile.outputs:
+            met = []
+            for group in tile.groups(self):
+                taps = tile.taps_of(self, output, row, group, filter_row)
+                met += [(T.bind(tile.pixel(row, group, 0, self.channels)), tap) for tap in taps]
+            self.add(sums[output], met)
 
     @abstractmethod
     def add(self, sums: Vectors, products: list[tuple[Any, Any]]) -> None:
@@ -132,9 +143,7 @@ class Smlal(NeonDot):
             )
             for output, weights in enumerate(loaded):
                 for row, data in enumerate(rows):
-                    tile.update(
-                        row, output, lambda sums, w=weights, d=data: sums + _pairs(_product(d, w))
-                    )
+                    tile.update(row, output, _with_pairs, data, weights)
 
     def arrange(self, weights: Array) -> Array:
         """Return weights as 16 inputs of an output after the other, at the end 8."""
@@ -184,9 +193,7 @@ class SmlalShort(NeonDot):
                 both = T.bind(tile.weights(k + first + group, vector * size, size))
                 for row, high in itertools.product(range(tile.rows), (False, True)):
                     data, weights = splat(rows[row], group + high, self.lanes), half(both, high)
-                    tile.update(
-                        row, vector, lambda sums, w=weights, d=data: self.filter(sums, w, d)
-                    )
+                    tile.update(row, vector, self.filter, weights, data)
 
     def arrange(self, weights: Array) -> Array:
         """Return weights as they are: a vector of outputs for each input."""
@@ -211,9 +218,10 @@ def _added(left: Any, right: Any) -> Any:
     return intrinsic("int32x4", f"{NAMES}.addp.v4i32", left, right)
 
 
-def _pairs(value: Any) -> Any:
-    """Return the sums of pairs of 16-bit integers."""
-    return intrinsic("int32x4", f"{NAMES}.saddlp.v4i32.v8i16", value)
+def _with_pairs(total: Any, data: Any, weights: Any) -> Any:
+    """Return partial sums plus products, pairs of which are added: SADALP."""
+    pairs = intrinsic("int32x4", f"{NAMES}.saddlp.v4i32.v8i16", _product(data, weights))
+    return total + pairs
 
 
 def _product(data: Any, weights: Any) -> Any:

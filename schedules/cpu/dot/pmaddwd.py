@@ -33,7 +33,7 @@ class Pmaddwd(X86Dot):
             for row in range(tile.rows):
                 data = broadcast(tile.data(row, k + group, 2), shorts, self.lanes)
                 for vector, weight in enumerate(weights):
-                    tile.update(row, vector, lambda sums, w=weight, d=data: self.filter(sums, d, w))
+                    tile.update(row, vector, self.filter, data, weight)
 
     def interleave(self, pixels: Sequence[Any]) -> list[Any]:
         """Return two pixels' widened bytes in pairs, for a quarter of the channels at a time."""
@@ -42,8 +42,10 @@ class Pmaddwd(X86Dot):
         shorts = vector_type("int16", size // 2)
         pairs = []
         for high in (False, True):
-            wide = [tirx.reinterpret(shorts, unpack(p, zeros, high, size, 16)) for p in pixels]
-            pairs += [unpack(*wide, half, size // 2, 8) for half in (False, True)]
+            first, second = (
+                tirx.reinterpret(shorts, unpack(pixel, zeros, high, size, 16)) for pixel in pixels
+            )
+            pairs += [unpack(first, second, half, size // 2, 8) for half in (False, True)]
         return pairs
 
     def filter(self, total: Any, data: Any, taps: Any) -> Any:

@@ -23,7 +23,7 @@ class Vnni(X86Dot):
             for row in range(tile.rows):
                 data = broadcast(tile.data(row, k + group, 4), bytes_type, self.lanes)
                 for vector, weight in enumerate(weights):
-                    tile.update(row, vector, lambda sums, w=weight, d=data: self.filter(sums, d, w))
+                    tile.update(row, vector, self.filter, data, weight)
 
     def interleave(self, pixels: Sequence[Any]) -> list[Any]:
         """Return four pixels' bytes next to each other, for a quarter of the channels at a time."""

@@ -62,7 +62,7 @@ class X86Dot(Dot):
             parts += parts[:1] * (_FOUR - len(parts))
             values = self._bytes(parts, numbers, dtype)
             for place, row in enumerate(numbers_of_rows):
-                found[row].append(self._row(values, place, together, dtype))
+                found[row].append(self._row(values, place, together))
         size = vectors * self.lanes
         return [
             row[0] if len(row) == 1 else T.bind(tirx.Shuffle(row, list(range(size))))
@@ -97,7 +97,7 @@ class X86Dot(Dot):
         name = "llvm.x86.avx512.mask.cvtps2dq.512"
         return intrinsic(self.sums_type, name, value, nothing, mask, current)
 
-    def _row(self, values: Any, place: int, together: int, dtype: str) -> Any:
+    def _row(self, values: Any, place: int, together: int) -> Any:
         """Return the bytes of one of the rows whose vectors were packed together."""
         if together == _FOUR:
             return values

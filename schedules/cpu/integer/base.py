@@ -17,8 +17,8 @@ from mobilenet_tvm.schedules.cpu.dot.base import Vectors
 from mobilenet_tvm.schedules.cpu.dot.lookup import lookup, lookup_width
 from mobilenet_tvm.schedules.stages import operand_name
 from mobilenet_tvm.schedules.workloads import OPERANDS, TENSOR_STEPS, Step, Workload
-from mobilenet_tvm.schedules.workloads.epilogue import ROUNDING
 from mobilenet_tvm.schedules.workloads.dtypes import vector_type
+from mobilenet_tvm.schedules.workloads.epilogue import ROUNDING
 from mobilenet_tvm.targets.target import Target
 
 
@@ -78,6 +78,11 @@ def load_some(buffer: Any, index: Any, lanes: int, count: int) -> Any:
         first += size
     zeros = tirx.Broadcast(tirx.const(0, str(buffer.ty.dtype)), lanes)
     return tirx.Shuffle([*parts, zeros], list(range(lanes)))
+
+
+def repeated(values: Any, copies: int, lanes: int) -> Any:
+    """Return a vector of some lanes that repeats a shorter one."""
+    return values if copies == 1 else tirx.Shuffle([values] * copies, list(range(lanes)))
 
 
 def copy_row(
@@ -221,13 +226,20 @@ class Finish:
         count = int(OPERANDS[step.op][-1].extent)
         return [buffers[-1][i] for i in range(count - 3, count)]
 
-    def start(self, dot: Dot, channel: Any) -> Any:
-        """Return a vector of sums before any product, which is the bias of some channels."""
+    def start(self, dot: Dot, channel: Any, copies: int = 1) -> Any:
+        """Return a vector of sums before any product: the bias; arguments as of `apply`."""
         if self._bias is not None:
-            return load(self._bias, channel, dot.lanes)
+            return repeated(load(self._bias, channel, dot.lanes // copies), copies, dot.lanes)
         return tirx.Broadcast(tirx.const(0, "int32"), dot.lanes)
 
-    def apply(self, dot: Dot, sums: Any, channel: Any, tensor: Callable[[Any], Any]) -> Any:
+    def apply(
+        self,
+        dot: Dot,
+        sums: Any,
+        channel: Any,
+        tensor: Callable[[Any], Any],
+        copies: int = 1,
+    ) -> Any:
         """Return what the steps make of a vector of sums, up to the last rounding.
 
         Parameters
@@ -240,6 +252,8 @@ class Finish:
             Where the vector's part of an operand with a value per channel begins.
         tensor : callable
             Returns the vector's part of a tensor of the result's shape.
+        copies : int
+            How often the same channels are in the vector.
         """
         value = sums
         for number, (step, buffers) in enumerate(self._steps):
@@ -248,7 +262,8 @@ class Finish:
                 if operand.extent == "tensor":
                     elements.append(tensor(buffer))
                 elif operand.extent == "channel":
-                    elements.append(load(buffer, channel, dot.lanes))
+                    values = load(buffer, channel, dot.lanes // copies)
+                    elements.append(repeated(values, copies, dot.lanes))
                 else:
                     elements.append(buffer)
             if self._rounds and number == len(self._steps) - 1:
@@ -256,7 +271,9 @@ class Finish:
             value = step.apply(value, elements, str(value.ty))
         return value
 
-    def store(self, dot: Dot, rows: list[list[Any]], whole: Any, place: Any, stride: int) -> None:
+    def store(
+        self, dot: Dot, rows: list[list[Any]], whole: Any, places: list[Any], stride: int
+    ) -> None:
         """Emit the rounding, the lookup and the store of rows of neighbouring outputs.
 
         Parameters
@@ -268,21 +285,27 @@ class Finish:
         whole : int or Expr
             The number of outputs of a row that exist, or whether all do; else the last ones of the
             layer do not.
-        place : Expr
-            Where the first row begins in the result.
+        places : list of Expr
+            Where the first row begins in the result; several, if it is in pieces.
         stride : int
             From a row to the next.
         """
-        size = len(rows[0]) * dot.lanes
+        size = len(rows[0]) * dot.lanes // len(places)
         if self._rounds:
             narrow = dot.narrow(rows, self._numbers, self._types.result, self._interleaved)
         else:
             narrow = [self._natural(dot, row) for row in rows]
 
         def emit(count: int) -> None:
-            for row, values in enumerate(narrow):
-                store(self.result, place + row * stride, values, size, count)
-            self._look_up(len(rows), lambda row: place + row * stride, count)
+            for number, place in enumerate(places):
+                for row, values in enumerate(narrow):
+                    piece = values
+                    if len(places) > 1:
+                        piece = tirx.Shuffle(
+                            [values], list(range(number * size, (number + 1) * size))
+                        )
+                    store(self.result, place + row * stride, piece, size, count)
+                self._look_up(len(rows), place, stride, count)
 
         if isinstance(whole, int):
             emit(whole)
@@ -300,7 +323,7 @@ class Finish:
         result = vector_type(self._types.result, size)
         return T.bind(values if str(values.ty) == result else values.astype(result))
 
-    def _look_up(self, rows: int, place: Callable[[Any], Any], count: int) -> None:
+    def _look_up(self, rows: int, place: Any, stride: int, count: int) -> None:
         """Emit the lookup of values that are stored, if it is a step, which then is the last.
 
         A loop of its own takes less code than a lookup for each vector of a tile.
@@ -308,9 +331,11 @@ class Finish:
         Parameters
         ----------
         rows : int
-            Number of places with values.
-        place : callable
-            Returns where the values of a row begin in the result.
+            Number of rows of values.
+        place : Expr
+            Where the first begins in the result.
+        stride : int
+            From a row to the next.
         count : int
             Values of a row.
         """
@@ -319,7 +344,7 @@ class Finish:
         width = lookup_width(self._target)
         with T.serial(0, rows) as row:
             for first in range(0, count, width):
-                start, size = place(row) + first, min(width, count - first)
+                start, size = place + row * stride + first, min(width, count - first)
                 values = load_some(self.result, start, width, size)
                 mapped = lookup(self._table, values, self._target)
                 store(self.result, start, mapped, width, size)
@@ -369,7 +394,7 @@ def finish_tile(
         return finish.apply(dot, sums[row][vector], channel + vector * lanes, tensor)
 
     rows = [[T.bind(value(row, v)) for v in range(last + 1)] for row in range(len(sums))]
-    finish.store(dot, rows, whole, place, stride)
+    finish.store(dot, rows, whole, [place], stride)
 
 
 def in_order(operand: Array, dot: Dot, tile: int, interleaved: bool) -> Array:

@@ -8,8 +8,9 @@ taps are shifted and padded with zeros.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,12 +28,16 @@ from mobilenet_tvm.schedules.cpu.integer.base import (
     load,
     load_some,
     parameter,
+    repeated,
 )
 from mobilenet_tvm.schedules.cpu.registers import tile_features
 from mobilenet_tvm.schedules.loops import divisor_at_most, divisors
 from mobilenet_tvm.schedules.workloads import Depthwise, Window
+from mobilenet_tvm.schedules.workloads.dtypes import lanes_of
 from mobilenet_tvm.targets.target import Target
 
+#: How much longer a single output takes at the border, where each pixel has a condition.
+BORDER = 1.5
 #: Pixels whose copy is unrolled.
 MAX_COPIED = 8
 #: Dot products of a tile: more take long to compile.
@@ -52,7 +57,11 @@ class Decision(BaseDecision):
     tile_y, tile_x : int
         Rows and columns of the output tile; the rows divide the output's.
     band : int
-        Rows of output tiles for which the padded input is copied at once; divides their number.
+        Rows of output tiles that are computed at once, for which a padded input is copied; divides
+        their number.
+    direct : bool
+        Whether tiles inside the picture read it where it is, which takes more code; those at its
+        border are then computed pixel by pixel. What is left over of the channels is always copied.
     interleaved : bool
         Whether operands are in the order of `Dot.order`, as sums are; determined by the layer.
     """
@@ -61,6 +70,7 @@ class Decision(BaseDecision):
     tile_y: int
     tile_x: int
     band: int
+    direct: bool
     interleaved: bool
 
 
@@ -102,7 +112,11 @@ class IntegerDepthwise(IntegerSchedule[Depthwise, Decision]):
     def space(self, workload: Depthwise, target: Target) -> dict[str, list[Any]]:
         """Return the candidate values of each part of a decision."""
         height = workload.output[0]
-        return {"tile": _tiles(workload, target), "band": divisors(height, height)}
+        return {
+            "tile": _tiles(workload, target),
+            "band": divisors(height, height),
+            "direct": [False, True],
+        }
 
     def valid(self, workload: Depthwise, decision: Decision, target: Target) -> bool:
         """Return whether `build` accepts a decision."""
@@ -119,8 +133,8 @@ class IntegerDepthwise(IntegerSchedule[Depthwise, Decision]):
         name = dots_of(target, workload.types)[0].name
         parts = self.space(workload, target)
         every = (
-            Decision(name, y, x, band, True)
-            for (y, x), band in itertools.product(parts["tile"], parts["band"])
+            Decision(name, y, x, band, direct, True)
+            for (y, x), band, direct in itertools.product(*parts.values())
         )
         return [decision for decision in every if self.valid(workload, decision, target)]
 
@@ -152,56 +166,53 @@ class IntegerDepthwise(IntegerSchedule[Depthwise, Decision]):
 
     def emit(self, workload: Depthwise, decision: Decision, target: Target) -> None:
         """Emit data, packed weights, the padding's value, operands, and the output, in NHWC."""
-        height, width = workload.output
-        channels, batch = workload.channels, workload.batch
+        (height, width), channels, batch = workload.output, workload.channels, workload.batch
+        types, size = workload.types, workload.height * workload.width * workload.channels
         chunks = _chunks(DOTS[decision.dot], channels)
-        padding = any(workload.window.padding)
-        data = parameter(
-            "data", batch * workload.height * workload.width * channels, workload.types.data
-        )
-        sizes = [_weights(chunk.dot, workload.window) * chunk.repeats for chunk in chunks]
-        weight = parameter("weight", sum(sizes), workload.types.weights)
-        zero = parameter("zero", 1, workload.types.data) if padding else None
+        weights = [_weights(chunk.dot, workload.window) for chunk in chunks]
+        counts = [chunk.repeats for chunk in chunks]
+        data = parameter("data", batch * size, types.data)
+        weight = parameter("weight", int(np.dot(weights, counts)), types.weights)
+        zero = parameter("zero", 1, types.data) if any(workload.window.padding) else None
         last = chunks[-1]
         padded = channels + last.dot.channels - last.count
-        finish = Finish(
-            workload,
-            target,
-            channels,
-            padded,
-            batch * height * width * channels,
-            decision.interleaved,
-        )
-        bands = height // (decision.tile_y * decision.band)
-        count = sum(chunk.repeats for chunk in chunks)
+        result = batch * height * width * channels
+        finish = Finish(workload, target, channels, padded, result, decision.interleaved)
+        bands = batch * height // (decision.tile_y * decision.band)
+        copies = [_copies(chunk, DOTS[decision.dot], bands) for chunk in chunks]
+        # The chunks of a few bands follow each other, so that their inputs stay in cache.
+        together = max(copies)
+        units = [
+            chunk.repeats * (together // count) for chunk, count in zip(chunks, copies, strict=True)
+        ]
 
-        with T.parallel(0, batch * bands * count) as task:
-            number = T.bind(task % count)
-            image = T.bind(task // count // bands)
-            band = T.bind(task // count % bands)
+        def emit(group: Any, unit: Any, index: int) -> None:
+            """Emit the code for a unit of a group of bands, given that no earlier chunk has it."""
 
-            def emit(remaining: list[_Chunk], done: int, place: int) -> None:
-                chunk, *others = remaining
-                here = number - done
+            def here() -> None:
+                chunk, count = chunks[index], copies[index]
+                repeat = T.bind(unit % chunk.repeats)
+                first = T.bind(chunk.first + repeat * chunk.count)
+                begin = sum(w * r for w, r in zip(weights[:index], counts, strict=False))
+                start = T.bind(begin + repeat * weights[index])
+                number = T.bind(group * together + unit // chunk.repeats * count)
+                these = [T.bind(T.min(number + i, bands - 1)) for i in range(count)]
+                wide = _as_wide(chunk.dot, count)
+                band = _Band(workload, decision, wide, chunk.dot, chunk.count, finish)
+                band.emit(data, weight, zero, start, first, these)
 
-                def one() -> None:
-                    first = T.bind(chunk.first + here * chunk.count)
-                    start = T.bind(place + here * _weights(chunk.dot, workload.window))
-                    _Band(workload, decision, chunk.dot, chunk.count, finish).emit(
-                        data, weight, zero, start, first, image, band
-                    )
+            if index == len(chunks) - 1:
+                here()
+                return
+            with T.If(unit < units[index]):
+                with T.Then():
+                    here()
+                with T.Else():
+                    emit(group, unit - units[index], index + 1)
 
-                if not others:
-                    one()
-                    return
-                with T.If(number < done + chunk.repeats):
-                    with T.Then():
-                        one()
-                    with T.Else():
-                        size = _weights(chunk.dot, workload.window) * chunk.repeats
-                        emit(others, done + chunk.repeats, place + size)
-
-            emit(chunks, 0, 0)
+        count = sum(units)
+        with T.parallel(0, -(-bands // together) * count) as task:
+            emit(T.bind(task // count), T.bind(task % count), 0)
 
     def features(self, workload: Depthwise, decision: Decision, target: Target) -> dict[str, float]:
         """Describe a decision: the tile, its instructions and its share of the caches."""
@@ -225,21 +236,38 @@ class IntegerDepthwise(IntegerSchedule[Depthwise, Decision]):
 
     def cycles(self, workload: Depthwise, decision: Decision, target: Target) -> float:
         """Estimate the cycles of a vector of bytes of the output."""
-        dot = DOTS[decision.dot]
-        window, (height, width) = workload.window, workload.output
+        dot, window = DOTS[decision.dot], workload.window
+        height, width = workload.output
+
+        def tile(tile_y: int, tile_x: int) -> float:
+            """Return the cycles of an output of a tile."""
+            plan = _Plan.of(window, tile_y, tile_x, dot)
+            taps = window.kernel[0] * len(plan.offsets)
+            registers = target.vector_registers
+            outputs = tile_y * tile_x
+            work = dot.filter_cycles(outputs, plan.dots, plan.loads, taps, registers)
+            return work / outputs
+
+        bands = workload.batch * height // (decision.tile_y * decision.band)
+        tasks = bands * -(-workload.channels // dot.channels)
+        few = 1.0 if tasks >= MIN_TASKS else 1.2
+        ragged = -(-width // decision.tile_x) * decision.tile_x / width
         plan = _Plan.of(window, decision.tile_y, decision.tile_x, dot)
-        outputs = decision.tile_y * decision.tile_x
-        tiles = -(-width // decision.tile_x) * decision.tile_x / width
-        taps = window.kernel[0] * len(plan.offsets)
-        tile = dot.filter_cycles(outputs, plan.dots, plan.loads, taps, target.vector_registers)
-        rows = (decision.tile_y * decision.band - 1) * window.stride[0] + window.kernel[0]
+        inner = ragged * tile(decision.tile_y, decision.tile_x)
+        if decision.direct:
+            rows = max(
+                0, height - 2 * -(-max(window.padding[::2]) // decision.tile_y) * decision.tile_y
+            )
+            sides = (window.padding[1], window.padding[3] + plan.pixels - window.inputs(1, 1)[1])
+            tiles = [-(-side // (decision.tile_x * window.stride[1])) for side in sides]
+            columns = max(0, width - sum(tiles) * decision.tile_x)
+            inside = rows * columns / (height * width)
+            return few * (inside * inner + (1 - inside) * BORDER * tile(1, 1))
+        rows = window.inputs(decision.tile_y * decision.band, 1)[0]
         copied = rows * workload.width / (decision.tile_y * decision.band * width)
-        columns = workload.width + plan.pixels
-        cached = 1.0 if rows * columns * dot.channels <= 0.75 * target.l1d_bytes else 2.0
-        tasks = workload.batch * height // (decision.tile_y * decision.band)
-        few = 1.0 if tasks * workload.channels >= MIN_TASKS * dot.channels else 1.3
-        loaded = taps / (decision.tile_y * decision.band * width)
-        return few * (tile * tiles / outputs + dot.band_cycles(cached * copied, loaded))
+        plane = workload.height * workload.width * workload.channels
+        cycles = dot.copy_cycles(plane > target.l1d_bytes)
+        return few * (inner + cycles * copied)
 
 
 @dataclass(frozen=True)
@@ -251,7 +279,7 @@ class _Plan:
     rows, pixels : int
         Rows of inputs, and their columns.
     interleaved : int
-        Pixels in all groups of neighbours of a row.
+        Pixels of a row in all groups of neighbours.
     dots : int
         Dot products of the tile, each of a group of pixels and taps.
     offsets : list of int
@@ -285,17 +313,55 @@ class _Plan:
 
 
 @dataclass(frozen=True)
+class _Source:
+    """Where a tile's inputs are: a tensor, the first of them, and the steps to the next ones."""
+
+    buffer: Any
+    start: Any
+    row: int
+    pixel: int
+
+
+@dataclass(frozen=True)
 class _Band:
-    """Emits the code for a chunk of channels of some rows."""
+    """Emits the code for a chunk of channels of some rows.
+
+    Parameters
+    ----------
+    workload : Depthwise
+        The layer.
+    decision : Decision
+        How to compute it.
+    dot : Dot
+        What computes it. Its vectors hold the chunk of several bands side by side.
+    stored : Dot
+        In whose order the weights and operands of the chunk are.
+    count : int
+        Channels of the chunk.
+    finish : Finish
+        The epilogue.
+    """
 
     workload: Depthwise
     decision: Decision
     dot: Dot
+    stored: Dot
     count: int
     finish: Finish
 
+    @property
+    def copies(self) -> int:
+        """Bands that are computed side by side."""
+        return self.dot.channels // self.stored.channels
+
+    @property
+    def _plan(self) -> _Plan:
+        """What a tile reads."""
+        decision = self.decision
+        return _Plan.of(self.workload.window, decision.tile_y, decision.tile_x, self.dot)
+
     def emit(
-        self, data: Any, weight: Any, zero: Any, start: Any, first: Any, image: Any, band: Any
+        self, data: Any, weight: Any, zero: Any, start: Any, first: Any, bands: list[Any]
     ) -> None:
         """Emit the copy of the inputs, and the tiles.
 
@@ -307,28 +373,108 @@ class _Band:
             Where the chunk's weights begin.
         first : Expr
             The chunk's first channel.
-        image, band : Expr
-            Which picture, and which of its bands of rows.
+        bands : list of Expr
+            Which bands of rows, of all pictures.
         """
-        workload, decision, dot = self.workload, self.decision, self.dot
-        window, (height, width) = workload.window, workload.output
-        plan = _Plan.of(window, decision.tile_y, decision.tile_x, dot)
+        decision, dot, stored = self.decision, self.dot, self.stored
+        window, (height, width) = self.workload.window, self.workload.output
+        plan = self._plan
         down, across = window.stride
-        columns = (width - decision.tile_x) * across + plan.pixels
-        top = band * (decision.tile_y * decision.band)
-        rows = window.inputs(decision.tile_y * decision.band, 1)[0]
-        # A load of half a pixel may read the first half of the next.
-        size = rows * columns * dot.channels + dot.channels // 2
-        copy = T.alloc_buffer((size,), workload.types.data, align=64)
-        with T.serial(0, rows) as row:
-            self._copy_row(data, zero, image, top * down + row, first, copy, row * columns, columns)
+        high = decision.tile_y * decision.band
         taps = self._taps(weight, start, plan.offsets)
-        with T.serial(0, decision.band) as step, T.serial(0, -(-width // decision.tile_x)) as place:
+        direct = decision.direct and self.count == dot.channels
+        columns = (width - decision.tile_x) * across + plan.pixels
+        rows = window.inputs(high, 1)[0]
+        whole = T.bind(height // high)
+        if not direct:
+            size = rows * columns * dot.channels
+            copy = T.alloc_buffer((size,), self.workload.types.data, align=64)
+            for number, band in enumerate(bands):
+                image, top = T.bind(band // whole), T.bind(band % whole * high)
+                with T.serial(0, rows) as row:
+                    place = (row * columns) * dot.channels + number * stored.channels
+                    self._copy_row(data, zero, image, top * down + row, first, copy, place, columns)
+        with T.grid(decision.band, -(-width // decision.tile_x)) as (step, place):
             x = T.bind(T.min(place * decision.tile_x, width - decision.tile_x))
-            corner = T.bind((step * (decision.tile_y * down) * columns + x * across) * dot.channels)
-            y = top + step * decision.tile_y
-            pixel = T.bind(((image * height + y) * width + x) * workload.channels + first)
-            self._tile(copy, corner, columns, taps, plan, first, pixel)
+            pixels = [
+                T.bind(
+                    ((band * high + step * decision.tile_y) * width + x) * self.workload.channels
+                    + first
+                )
+                for band in bands
+            ]
+            if direct:
+                (band,) = bands
+                y = T.bind(band % whole * high + step * decision.tile_y)
+                image = T.bind(band // whole)
+                self._inside_or_not(data, zero, image, y, x, taps, plan, first, pixels)
+            else:
+                corner = (step * (decision.tile_y * down) * columns + x * across) * dot.channels
+                source = _Source(copy, T.bind(corner), columns * dot.channels, dot.channels)
+                self._tile(source, taps, plan, first, pixels)
+
+    def _inside_or_not(
+        self,
+        data: Any,
+        zero: Any,
+        image: Any,
+        y: Any,
+        x: Any,
+        taps: Vectors,
+        plan: _Plan,
+        first: Any,
+        pixels: list[Any],
+    ) -> None:
+        """Emit a tile that reads the picture where it is, or one by one at the border."""
+        workload, decision = self.workload, self.decision
+        (top, left, *_), (down, across) = workload.window.padding, workload.window.stride
+        channels, row_size = workload.channels, workload.width * workload.channels
+        row, column = T.bind(y * down - top), T.bind(x * across - left)
+        corner = T.bind((image * workload.height + row) * row_size + column * channels + first)
+        inside = tirx.all(
+            row >= 0,
+            row + plan.rows <= workload.height,
+            column >= 0,
+            column + plan.pixels <= workload.width,
+        )
+        with T.If(inside):
+            with T.Then():
+                source = _Source(data, corner, row_size, channels)
+                self._tile(source, taps, plan, first, pixels)
+            with T.Else(), T.grid(decision.tile_y, decision.tile_x) as (dy, dx):
+                place = pixels[0] + (dy * workload.output[1] + dx) * channels
+                start = T.bind(corner + (dy * down) * row_size + (dx * across) * channels)
+                at = T.bind(row + dy * down), T.bind(column + dx * across)
+                self._border_pixel(data, zero, start, at, taps, first, T.bind(place))
+
+    def _border_pixel(
+        self,
+        data: Any,
+        zero: Any,
+        start: Any,
+        at: tuple[Any, Any],
+        taps: Vectors,
+        first: Any,
+        place: Any,
+    ) -> None:
+        """Emit an output whose window may begin or end outside the picture."""
+        dot, workload = self.dot, self.workload
+        row_size = workload.width * workload.channels
+        nothing = tirx.const(0, workload.types.data) if zero is None else zero[0]
+
+        def pixel(row: Any, column: int, channel: int, count: int) -> Any:
+            y, x = at[0] + row, at[1] + column
+            inside = tirx.all(y >= 0, y < workload.height, x >= 0, x < workload.width)
+            step = row * row_size + column * workload.channels + channel
+            value = load(data, start + step, count)
+            return T.bind(tirx.if_then_else(inside, value, tirx.Broadcast(nothing, count)))
+
+        plan = _Plan.of(workload.window, 1, 1, dot)
+        tile = self._filter_tile((1, 1), plan, pixel, taps, first, [place])
+        sums = {output: tile.begin() for output in tile.outputs}
+        with T.serial(0, plan.rows) as row:
+            dot.input_row(tile, sums, row, row)
+        tile.end(sums)
 
     def _copy_row(
         self,
@@ -342,14 +488,14 @@ class _Band:
         columns: int,
     ) -> None:
         """Emit the copy of a row of the padded input, of which some columns may not be used."""
-        workload, size = self.workload, self.dot.channels
+        workload, size = self.workload, self.stored.channels
         top, left, _, _ = workload.window.padding
         source = T.bind(row - top)
         begin = T.bind((image * workload.height + source) * workload.width)
         inside = min(workload.width, columns - left)
 
         def store(column: Any, value: Any) -> None:
-            T.buffer_store(copy, value, [T.ramp((start + column) * size, 1, size)])
+            T.buffer_store(copy, value, [T.ramp(start + column * self.dot.channels, 1, size)])
 
         def filled(columns_of: range) -> None:
             if zero is not None:
@@ -381,81 +527,97 @@ class _Band:
     def _taps(self, weight: Any, start: Any, offsets: list[int]) -> Vectors:
         """Emit the taps: [rows of the filter, offsets, parts]."""
         dot, (rows, width) = self.dot, self.workload.window.kernel
-        groups = -(-width // dot.pixels)
-        parts = dot.parts
+        groups, parts = -(-width // dot.pixels), dot.parts
         taps = Vectors(rows * len(offsets) * parts, dot.taps_type)
         with T.serial(0, rows) as row:
-            begin = T.bind(start + row * (groups * dot.pixels * dot.channels))
+            begin = T.bind(start + row * (groups * dot.pixels * self.stored.channels))
             for number, offset in enumerate(offsets):
-                loaded = dot.load_taps(
-                    lambda place, count, begin=begin: load(weight, begin + place, count),
-                    groups,
-                    offset,
-                )
+                loaded = dot.load_taps(partial(self._loaded, weight, begin), groups, offset)
                 for part, value in enumerate(loaded):
                     taps[(row * len(offsets) + number) * parts + part] = value
         return taps
 
+    def _loaded(self, weight: Any, start: Any, number: int) -> Any:
+        """Return a vector of a row's taps, once for each band."""
+        size = self.stored.channels * self.dot.pixels // self.dot.parts
+        taps = self.stored.taps(load(weight, start + number * size, size))
+        return repeated(taps, self.copies, lanes_of(str(taps.ty)) * self.copies)
+
     def _tile(
         self,
-        copy: Any,
-        corner: Any,
-        columns: int,
+        source: _Source,
         taps: Vectors,
         plan: _Plan,
         first: Any,
-        pixel: Any,
+        pixels: list[Any],
     ) -> None:
         """Emit a tile of outputs."""
-        dot, decision, window = self.dot, self.decision, self.workload.window
-        channels, size = self.workload.channels, dot.channels
+        begin = T.bind(source.start)
+
+        def pixel(row: Any, column: int, place: int, count: int) -> Any:
+            step = row * source.row + column * source.pixel + place
+            return load(source.buffer, begin + step, count)
+
+        shape = (self.decision.tile_y, self.decision.tile_x)
+        self.dot.convolve(self._filter_tile(shape, plan, pixel, taps, first, pixels))
+
+    def _filter_tile(
+        self,
+        shape: tuple[int, int],
+        plan: _Plan,
+        pixel: Callable[[Any, int, int, int], Any],
+        taps: Vectors,
+        first: Any,
+        pixels: list[Any],
+    ) -> FilterTile:
+        """Return the description of a tile of outputs for the instruction set."""
+        dot, window, channels = self.dot, self.workload.window, self.workload.channels
+        row_size = self.workload.output[1] * channels
 
         def begin() -> Vectors:
             sums = Vectors(PARTS, dot.sums_type)
             for part in range(PARTS):
-                sums[part] = self.finish.start(dot, first + part * dot.lanes)
+                channel = first + part * self.stored.lanes
+                sums[part] = self.finish.start(dot, channel, self.copies)
             return sums
 
         def end(sums: dict[tuple[int, int], Vectors]) -> None:
             for y in sorted({y for y, _ in sums}):
                 across = [x for row, x in sums if row == y]
-                start = pixel + (y * self.workload.output[1] + across[0]) * channels
+                starts = [start + (y * row_size + across[0] * channels) for start in pixels]
                 rows = [
                     [
-                        self._finished(sums[y, x], part, first, start + i * channels)
+                        self._finished(sums[y, x], part, first, [s + i * channels for s in starts])
                         for part in range(PARTS)
                     ]
                     for i, x in enumerate(across)
                 ]
-                self.finish.store(dot, rows, self.count, start, channels)
+                self.finish.store(dot, rows, self.count, starts, channels)
 
-        def input_pixel(row: Any, column: int, place: int, count: int) -> Any:
-            return load(copy, corner + (row * (columns * size) + column * size + place), count)
-
-        outputs = list(itertools.product(range(decision.tile_y), range(decision.tile_x)))
-        dot.convolve(
-            FilterTile(
-                outputs,
-                plan.rows,
-                window.kernel,
-                window.stride,
-                input_pixel,
-                taps,
-                plan.offsets,
-                begin,
-                end,
-            )
+        outputs = list(itertools.product(range(shape[0]), range(shape[1])))
+        return FilterTile(
+            outputs,
+            plan.rows,
+            window.kernel,
+            window.stride,
+            pixel,
+            taps,
+            self._plan.offsets,
+            begin,
+            end,
         )
 
-    def _finished(self, sums: Vectors, part: int, first: Any, place: Any) -> Any:
-        """Return the epilogue of a vector of sums, whose chunk begins at a place in the result."""
+    def _finished(self, sums: Vectors, part: int, first: Any, places: list[Any]) -> Any:
+        """Return the epilogue of a vector of sums, given where its chunks begin in the result."""
         dot = self.dot
 
         def tensor(buffer: Any) -> Any:
             order = dot.order(PARTS)[part * dot.lanes : (part + 1) * dot.lanes]
-            return tirx.Shuffle([load_some(buffer, place, dot.channels, self.count)], order)
+            size = self.stored.channels
+            return tirx.Shuffle([load_some(buffer, p, size, self.count) for p in places], order)
 
-        return T.bind(self.finish.apply(dot, sums[part], first + part * dot.lanes, tensor))
+        channel = first + part * self.stored.lanes
+        return T.bind(self.finish.apply(dot, sums[part], channel, tensor, self.copies))
 
 
 def _unrolled(window: Window, tile_y: int, tile_x: int, dot: Dot) -> int:
@@ -467,6 +629,18 @@ def _unrolled(window: Window, tile_y: int, tile_x: int, dot: Dot) -> int:
 def _weights(dot: Dot, window: Window) -> int:
     """Return the number of packed weights of a chunk."""
     return window.kernel[0] * -(-window.kernel[1] // dot.pixels) * dot.pixels * dot.channels
+
+
+def _copies(chunk: _Chunk, widest: Dot, bands: int) -> int:
+    """Return how many bands of a chunk are computed side by side: a power of two."""
+    most = widest.channels // chunk.dot.channels
+    return next(copies for copies in (8, 4, 2, 1) if copies <= min(most, bands))
+
+
+def _as_wide(dot: Dot, copies: int) -> Dot:
+    """Return the instruction set whose vectors are as many times longer."""
+    dots = next(dots for sets in SETS.values() for dots in sets if dot in dots)
+    return next(wide for wide in dots if wide.channels == copies * dot.channels)
 
 
 def _chunks(widest: Dot, channels: int) -> list[_Chunk]:
