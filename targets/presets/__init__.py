@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from mobilenet_tvm.targets.errors import UserError, WrongUseError
 from mobilenet_tvm.targets.host import architecture, cache_bytes, cpu_features, cpu_parts
-from mobilenet_tvm.targets.presets.arm import ARM, ARM_PARTS
+from mobilenet_tvm.targets.presets.arm import ARM, ARM_DOTS, ARM_PARTS
 from mobilenet_tvm.targets.presets.gpus import GPUS
 from mobilenet_tvm.targets.presets.x86 import X86
 from mobilenet_tvm.targets.target import Target
@@ -89,7 +89,7 @@ def native() -> Target:
     possible = features - {*best.required_features}
     extra = [name for name in OPTIONAL_FEATURES.get(best.dot, {}) if name in possible]
     return replace(
-        best,
+        _with_dot(best, features),
         name="native",
         description=f"this machine, as {best.name}",
         features=(*best.features, *(OPTIONAL_FEATURES[best.dot][name] for name in extra)),
@@ -97,3 +97,21 @@ def native() -> Target:
         l1d_bytes=cache_bytes(1) or best.l1d_bytes,
         l2_bytes=cache_bytes(2) or best.l2_bytes,
     )
+
+
+def _with_dot(target: Target, features: frozenset[str]) -> Target:
+    """Return an ARM target with the best instruction set for integers that the CPU has."""
+    if target.architecture != "aarch64":
+        return target
+    for dot, needed, additional in ARM_DOTS:
+        if target.dot == dot:
+            break
+        if features.issuperset(needed):
+            required = dict.fromkeys((*target.required_features, *needed))
+            return replace(
+                target,
+                dot=dot,
+                features=(*target.features, *additional),
+                required_features=tuple(required),
+            )
+    return target

@@ -21,6 +21,7 @@ ARM64 = Target(
     required_features=("asimd",),
     # Out-of-order cores do as well with the same tiles.
     in_order=True,
+    dot="neon",
 )
 
 _V8_2 = ("asimd", "asimddp", "asimdhp", "asimdrdm", "atomics", "crc32", "fphp", "lrcpc")
@@ -32,6 +33,7 @@ ARM = (
         name="cortex-a53",
         architecture="aarch64",
         cpu="cortex-a53",
+        dot="neon",
         description="Cortex-A53: Raspberry Pi 3, many phones' small cores",
         required_features=("asimd", "crc32"),
         in_order=True,
@@ -43,6 +45,7 @@ ARM = (
         name="cortex-a55",
         architecture="aarch64",
         cpu="cortex-a55",
+        dot="dotprod",
         description="Cortex-A55: the small cores of phones since 2018",
         required_features=_V8_2,
         in_order=True,
@@ -55,6 +58,7 @@ ARM = (
         name="cortex-a72",
         architecture="aarch64",
         cpu="cortex-a72",
+        dot="neon",
         description="Cortex-A72: Raspberry Pi 4, RK3399",
         required_features=("asimd", "crc32"),
         # Two units of 64 bits: 15.9 GFLOP/s at 2 GHz (wlog.flatlib.jp, 2015-10-30).
@@ -69,6 +73,7 @@ ARM = (
         name="cortex-a76",
         architecture="aarch64",
         cpu="cortex-a76",
+        dot="dotprod",
         description="Cortex-A76: Raspberry Pi 5, RK3588, phones of 2019",
         required_features=_V8_2,
         fma_per_cycle=2,
@@ -79,6 +84,13 @@ ARM = (
         # No `core`: LLVM 14 takes its model of the A57, which does half as many multiply-adds.
         memory_gb_per_s=10.0,
     ),
+)
+
+#: Instruction sets that multiply integers beyond those of presets, the best first: the name, the
+#: CPU features by Linux's names, and by LLVM's.
+ARM_DOTS = (
+    ("i8mm", ("asimddp", "i8mm"), ("+dotprod", "+i8mm")),
+    ("dotprod", ("asimddp",), ("+dotprod",)),
 )
 
 #: Preset by part number in the core's main ID register (source: the technical reference manuals).

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from mobilenet_tvm.schedules.cpu.dot.base import Dot, Tile
+from mobilenet_tvm.schedules.cpu.dot.dotprod import DOTPROD
+from mobilenet_tvm.schedules.cpu.dot.i8mm import I8MM
+from mobilenet_tvm.schedules.cpu.dot.neon import NEON, NEON_SHORT
 from mobilenet_tvm.schedules.cpu.dot.pmaddwd import AVX2, AVX512BW, SSE4
 from mobilenet_tvm.schedules.cpu.dot.vnni import AVX512_VNNI, AVX_VNNI
 from mobilenet_tvm.schedules.workloads import Types
@@ -16,6 +19,9 @@ SETS: dict[str, tuple[tuple[Dot, ...], tuple[Dot, ...]]] = {
     "avx-vnni": (AVX_VNNI, AVX2),
     "avx2": (AVX2, AVX2),
     "sse4.1": (SSE4, SSE4),
+    "neon": ((NEON,), (NEON_SHORT,)),
+    "dotprod": ((DOTPROD,), (NEON_SHORT,)),
+    "i8mm": ((I8MM,), (NEON_SHORT,)),
 }
 #: All of them by their own names.
 DOTS: dict[str, Dot] = {dot.name: dot for sets in SETS.values() for dots in sets for dot in dots}

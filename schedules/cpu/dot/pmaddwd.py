@@ -29,7 +29,7 @@ class Pmaddwd(X86Dot):
         """Emit the multiply-adds: a row's pair is broadcast, and meets each vector."""
         shorts = vector_type("int16", 2 * self.lanes)
         for group in range(0, inputs, self.group):
-            weights = [tile.weights(vector, k + group) for vector in range(tile.vectors)]
+            weights = self.load_weights(tile, k + group)
             for row in range(tile.rows):
                 data = broadcast(tile.data(row, k + group, 2), shorts, self.lanes)
                 for vector, weight in enumerate(weights):

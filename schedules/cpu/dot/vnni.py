@@ -7,7 +7,7 @@ from typing import Any
 
 from tvm import tirx
 
-from mobilenet_tvm.schedules.cpu.dot.base import Tile, broadcast, intrinsic, unpack
+from mobilenet_tvm.schedules.cpu.dot.base import Tile, broadcast, intrinsic, quads
 from mobilenet_tvm.schedules.cpu.dot.x86 import X86Dot
 from mobilenet_tvm.schedules.workloads.dtypes import vector_type
 
@@ -19,7 +19,7 @@ class Vnni(X86Dot):
         """Emit the multiply-adds: a row's four bytes are broadcast, and meet each vector."""
         bytes_type = vector_type("int8", self.channels)
         for group in range(0, inputs, self.group):
-            weights = [tile.weights(vector, k + group) for vector in range(tile.vectors)]
+            weights = self.load_weights(tile, k + group)
             for row in range(tile.rows):
                 data = broadcast(tile.data(row, k + group, 4), bytes_type, self.lanes)
                 for vector, weight in enumerate(weights):
@@ -27,17 +27,7 @@ class Vnni(X86Dot):
 
     def interleave(self, pixels: Sequence[Any]) -> list[Any]:
         """Return four pixels' bytes next to each other, for a quarter of the channels at a time."""
-        size = self.channels
-        pairs = [
-            [unpack(pixels[i], pixels[i + 1], high, size, 16) for i in (0, 2)]
-            for high in (False, True)
-        ]
-        quads = []
-        for pair in pairs:
-            first, second = (_as(value, "int16", size // 2) for value in pair)
-            for high in (False, True):
-                quads.append(_as(unpack(first, second, high, size // 2, 8), "int8", size))
-        return quads
+        return quads(pixels, self.channels)
 
     def filter(self, total: Any, data: Any, taps: Any) -> Any:
         """Return sums plus products, by one instruction."""

@@ -9,7 +9,7 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T  # noqa: N812
 
-from mobilenet_tvm.schedules.cpu.dot.base import Dot, intrinsic
+from mobilenet_tvm.schedules.cpu.dot.base import Dot, Tile, intrinsic
 from mobilenet_tvm.schedules.workloads.dtypes import vector_type
 from mobilenet_tvm.schedules.workloads.epilogue import MAGIC
 
@@ -30,6 +30,11 @@ class X86Dot(Dot):
     Packing works within lanes of 128 bits, so the outputs of a row are assigned to its vectors in
     such an order that they come out as they should: four at a time.
     """
+
+    def load_weights(self, tile: Tile, k: Any) -> list[Any]:
+        """Return a vector of weights for a group of inputs of each vector of outputs."""
+        size = self.lanes * self.group
+        return [tile.weights(k, vector * size, size) for vector in range(tile.vectors)]
 
     def order(self, vectors: int) -> list[int]:
         """Return the outputs of neighbouring vectors of sums, in the order of their lanes."""

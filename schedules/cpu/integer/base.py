@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -129,7 +128,7 @@ def multiply(
     shape: tuple[int, int],
     inputs: int,
     data: Callable[[int, Any, int], Any],
-    weights: Callable[[int, Any], Any],
+    weights: Callable[[Any, int, int], Any],
     start: Callable[[int], Any],
 ) -> list[Vectors]:
     """Emit a register tile of dot products, and return its sums.
@@ -153,16 +152,18 @@ def multiply(
         For each row, its vectors of sums.
     """
     rows, vectors = shape
-    sums = [Vectors(vectors, dot.sums_type) for _ in range(rows)]
-    for row, vector in itertools.product(range(rows), range(vectors)):
-        sums[row][vector] = start(vector)
+    sums = dot.begin(rows, vectors, start)
     tile = Tile(rows, vectors, data, weights, sums)
-    depth = dot.depth if inputs >= dot.depth else dot.group
-    with T.serial(0, inputs // depth) as step:
-        dot.multiply(tile, step * depth, depth)
-    for k in range(inputs - inputs % depth, inputs, dot.group):
-        dot.multiply(tile, k, dot.group)
-    return sums
+    whole = inputs // dot.depth
+    first = 1 if dot.peeled and whole > 1 else 0
+    if first:
+        dot.multiply(tile, 0, dot.depth)
+    if whole:
+        with T.serial(first, whole) as step:
+            dot.multiply(tile, step * dot.depth, dot.depth)
+    if inputs % dot.depth:
+        dot.multiply(tile, whole * dot.depth, inputs % dot.depth)
+    return dot.end(sums, rows, vectors, start)
 
 
 def is_interleaved(workload: Workload) -> bool:

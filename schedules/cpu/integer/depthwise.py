@@ -8,8 +8,9 @@ taps are shifted and padded with zeros.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from tvm.script.ir_builder import tirx as T  # noqa: N812
 from mobilenet_tvm.schedules.base import Array
 from mobilenet_tvm.schedules.base import Decision as BaseDecision
 from mobilenet_tvm.schedules.cpu.dot import DOTS, SETS, Dot, dots_of
-from mobilenet_tvm.schedules.cpu.dot.base import PARTS, Vectors
+from mobilenet_tvm.schedules.cpu.dot.base import PARTS, FilterTile, Vectors
 from mobilenet_tvm.schedules.cpu.integer.base import (
     Finish,
     IntegerSchedule,
@@ -30,21 +31,15 @@ from mobilenet_tvm.schedules.cpu.integer.base import (
     repeated,
 )
 from mobilenet_tvm.schedules.cpu.registers import tile_features
-from mobilenet_tvm.schedules.loops import divisors
+from mobilenet_tvm.schedules.loops import divisor_at_most, divisors
 from mobilenet_tvm.schedules.workloads import Depthwise, Window
 from mobilenet_tvm.schedules.workloads.dtypes import lanes_of
 from mobilenet_tvm.targets.target import Target
 
-#: Cycles to interleave a vector of pixels, to requantise what becomes a vector of bytes, and to
-#: begin a tile; vectors that are loaded in a cycle.
-SHUFFLE_CYCLES = 2.0
-EPILOGUE_CYCLES = 14.0
-TILE_CYCLES = 8.0
-LOADS_PER_CYCLE = 2
-#: Cycles to copy a vector of pixels from the first-level cache, and from a more distant one.
-COPY_CYCLES = (2.0, 7.0)
 #: How much longer a single output takes at the border, where each pixel has a condition.
 BORDER = 1.5
+#: Pixels whose copy is unrolled.
+MAX_COPIED = 8
 #: Dot products of a tile: more take long to compile.
 MAX_UNROLLED = 160
 #: Parts of the work that threads can divide well.
@@ -150,14 +145,14 @@ class IntegerDepthwise(IntegerSchedule[Depthwise, Decision]):
         packed = []
         for chunk in _chunks(DOTS[decision.dot], channels):
             dot = chunk.dot
-            groups = -(-width // dot.group)
+            groups = -(-width // dot.pixels)
             for repeat in range(chunk.repeats):
                 first = chunk.first + repeat * chunk.count
-                taps = np.zeros((height, groups * dot.group, dot.channels), weight.dtype)
+                taps = np.zeros((height, groups * dot.pixels, dot.channels), weight.dtype)
                 taps[:, :width, : chunk.count] = weight[..., first : first + chunk.count]
                 packed += [
                     dot.arrange_taps(part).reshape(-1)
-                    for part in taps.reshape(-1, dot.group, dot.channels)
+                    for part in taps.reshape(-1, dot.pixels, dot.channels)
                 ]
         return [np.concatenate(packed)]
 
@@ -247,12 +242,11 @@ class IntegerDepthwise(IntegerSchedule[Depthwise, Decision]):
         def tile(tile_y: int, tile_x: int) -> float:
             """Return the cycles of an output of a tile."""
             plan = _Plan.of(window, tile_y, tile_x, dot)
-            products = PARTS * plan.dots * dot.lanes * dot.group / dot.macs_per_cycle
-            shuffles = SHUFFLE_CYCLES * plan.loads
-            loads = (plan.loads + PARTS * plan.dots) / LOADS_PER_CYCLE
-            many = 0.5 * max(0, PARTS * tile_y * tile_x - target.vector_registers)
-            work = max(products + shuffles, loads) + many + TILE_CYCLES
-            return work / (tile_y * tile_x) + EPILOGUE_CYCLES
+            taps = window.kernel[0] * len(plan.offsets)
+            registers = target.vector_registers
+            outputs = tile_y * tile_x
+            work = dot.filter_cycles(outputs, plan.dots, plan.loads, taps, registers)
+            return work / outputs
 
         bands = workload.batch * height // (decision.tile_y * decision.band)
         tasks = bands * -(-workload.channels // dot.channels)
@@ -272,7 +266,7 @@ class IntegerDepthwise(IntegerSchedule[Depthwise, Decision]):
         rows = window.inputs(decision.tile_y * decision.band, 1)[0]
         copied = rows * workload.width / (decision.tile_y * decision.band * width)
         plane = workload.height * workload.width * workload.channels
-        cycles = COPY_CYCLES[plane > target.l1d_bytes]
+        cycles = dot.copy_cycles(plane > target.l1d_bytes)
         return few * (inner + cycles * copied)
 
 
@@ -282,36 +276,40 @@ class _Plan:
 
     Parameters
     ----------
-    groups : int
-        Groups of neighbouring pixels in a row of inputs.
-    pixels : int
-        Pixels in them.
-    rows : int
-        Rows of inputs.
+    rows, pixels : int
+        Rows of inputs, and their columns.
+    interleaved : int
+        Pixels of a row in all groups of neighbours.
     dots : int
         Dot products of the tile, each of a group of pixels and taps.
+    offsets : list of int
+        Taps that the first pixels of groups meet.
     """
 
-    groups: int
-    pixels: int
     rows: int
+    pixels: int
+    interleaved: int
     dots: int
+    offsets: list[int]
 
     @staticmethod
     def of(window: Window, tile_y: int, tile_x: int, dot: Dot) -> _Plan:
         """Plan a tile."""
-        rows, columns = window.inputs(tile_y, tile_x)
-        groups = -(-columns // dot.group)
-        across = window.stride[1]
-        offsets = [group * dot.group - x * across for group in range(groups) for x in range(tile_x)]
-        used = sum(-dot.group < offset < window.kernel[1] for offset in offsets)
-        dots = tile_y * window.kernel[0] * used
-        return _Plan(groups, groups * dot.group, rows, dots)
+        columns = [x * window.stride[1] for x in range(tile_x)]
+        met = [(group, x) for x in columns for group in dot.groups(x, window.kernel[1])]
+        groups = {group for group, _ in met}
+        return _Plan(
+            window.inputs(tile_y, 1)[0],
+            max(groups) + dot.pixels,
+            len(groups) * dot.pixels,
+            tile_y * window.kernel[0] * len(met),
+            sorted({group - x for group, x in met}),
+        )
 
     @property
     def loads(self) -> int:
         """Vectors of pixels that are loaded."""
-        return self.rows * self.pixels
+        return self.rows * self.interleaved
 
 
 @dataclass(frozen=True)
@@ -356,6 +354,12 @@ class _Band:
         """Bands that are computed side by side."""
         return self.dot.channels // self.stored.channels
 
+    @property
+    def _plan(self) -> _Plan:
+        """What a tile reads."""
+        decision = self.decision
+        return _Plan.of(self.workload.window, decision.tile_y, decision.tile_x, self.dot)
+
     def emit(
         self, data: Any, weight: Any, zero: Any, start: Any, first: Any, bands: list[Any]
     ) -> None:
@@ -374,10 +378,10 @@ class _Band:
         """
         decision, dot, stored = self.decision, self.dot, self.stored
         window, (height, width) = self.workload.window, self.workload.output
-        plan = _Plan.of(window, decision.tile_y, decision.tile_x, dot)
+        plan = self._plan
         down, across = window.stride
         high = decision.tile_y * decision.band
-        taps = self._taps(weight, start)
+        taps = self._taps(weight, start, plan.offsets)
         direct = decision.direct and self.count == dot.channels
         columns = (width - decision.tile_x) * across + plan.pixels
         rows = window.inputs(high, 1)[0]
@@ -454,28 +458,23 @@ class _Band:
         place: Any,
     ) -> None:
         """Emit an output whose window may begin or end outside the picture."""
-        dot, workload, size = self.dot, self.workload, self.dot.channels
+        dot, workload = self.dot, self.workload
         row_size = workload.width * workload.channels
-        plan, offsets = _Plan.of(workload.window, 1, 1, dot), self._offsets
-        sums = Vectors(PARTS, dot.sums_type)
-        for part in range(PARTS):
-            sums[part] = self.finish.start(dot, first + part * self.stored.lanes)
+        nothing = tirx.const(0, workload.types.data) if zero is None else zero[0]
+
+        def pixel(row: Any, column: int, channel: int, count: int) -> Any:
+            y, x = at[0] + row, at[1] + column
+            inside = tirx.all(y >= 0, y < workload.height, x >= 0, x < workload.width)
+            step = row * row_size + column * workload.channels + channel
+            value = load(data, start + step, count)
+            return T.bind(tirx.if_then_else(inside, value, tirx.Broadcast(nothing, count)))
+
+        plan = _Plan.of(workload.window, 1, 1, dot)
+        tile = self._filter_tile((1, 1), plan, pixel, taps, first, [place])
+        sums = {output: tile.begin() for output in tile.outputs}
         with T.serial(0, plan.rows) as row:
-            above = tirx.all(at[0] + row >= 0, at[0] + row < workload.height)
-            for group in range(plan.groups):
-                pixels = []
-                for number in range(group * dot.group, (group + 1) * dot.group):
-                    column = at[1] + number
-                    inside = tirx.all(above, column >= 0, column < workload.width)
-                    value = load(data, start + row * row_size + number * workload.channels, size)
-                    nothing = tirx.const(0, workload.types.data) if zero is None else zero[0]
-                    filled = tirx.Broadcast(nothing, size)
-                    pixels.append(T.bind(tirx.if_then_else(inside, value, filled)))
-                for part, value in enumerate(dot.interleave(pixels)):
-                    number = (row * len(offsets) + offsets.index(group * dot.group)) * PARTS + part
-                    sums[part] = dot.filter(sums[part], value, taps[number])
-        row_of_one = [self._finished(sums, part, first, [place]) for part in range(PARTS)]
-        self.finish.store(dot, [row_of_one], self.count, [place], 0)
+            dot.input_row(tile, sums, row, row)
+        tile.end(sums)
 
     def _copy_row(
         self,
@@ -505,9 +504,12 @@ class _Band:
 
         def copied() -> None:
             filled(range(left))
-            with T.serial(0, inside) as column:
-                place = T.bind((begin + column) * workload.channels + first)
-                store(left + column, load_some(data, place, size, self.count))
+            together = divisor_at_most(inside, MAX_COPIED)
+            with T.serial(0, inside // together) as part:
+                place = T.bind((begin + part * together) * workload.channels + first)
+                for column in range(together):
+                    value = load_some(data, place + column * workload.channels, size, self.count)
+                    store(left + part * together + column, value)
             filled(range(left + inside, columns))
 
         if zero is None:
@@ -516,46 +518,29 @@ class _Band:
         with T.If(tirx.all(source >= 0, source < workload.height)):
             with T.Then():
                 copied()
-            with T.Else(), T.serial(0, columns) as column:
-                store(column, tirx.Broadcast(zero[0], size))
+            with T.Else():
+                together = divisor_at_most(columns, MAX_COPIED)
+                with T.serial(0, columns // together) as part:
+                    for column in range(together):
+                        store(part * together + column, tirx.Broadcast(zero[0], size))
 
-    @property
-    def _offsets(self) -> list[int]:
-        """The taps at which the filter begins for some group of pixels and some output."""
-        dot, window = self.dot, self.workload.window
-        plan = _Plan.of(window, 1, self.decision.tile_x, dot)
-        every = {
-            group * dot.group - x * window.stride[1]
-            for group in range(plan.groups)
-            for x in range(self.decision.tile_x)
-        }
-        return [offset for offset in sorted(every) if -dot.group < offset < window.kernel[1]]
-
-    def _taps(self, weight: Any, start: Any) -> Vectors:
+    def _taps(self, weight: Any, start: Any, offsets: list[int]) -> Vectors:
         """Emit the taps: [rows of the filter, offsets, parts]."""
         dot, (rows, width) = self.dot, self.workload.window.kernel
-        groups = -(-width // dot.group)
-        size = self.stored.lanes * dot.group
-        offsets = self._offsets
-        taps = Vectors(rows * len(offsets) * PARTS, dot.taps_type)
+        groups, parts = -(-width // dot.pixels), dot.parts
+        taps = Vectors(rows * len(offsets) * parts, dot.taps_type)
         with T.serial(0, rows) as row:
-            begin = T.bind(start + row * (groups * PARTS * size))
+            begin = T.bind(start + row * (groups * dot.pixels * self.stored.channels))
             for number, offset in enumerate(offsets):
-                first, skipped = divmod(offset, dot.group)
-                for part in range(PARTS):
-                    here, following = (
-                        self._loaded(weight, begin + (group * PARTS + part) * size)
-                        if 0 <= group < groups
-                        else None
-                        for group in (first, first + 1)
-                    )
-                    place = (row * len(offsets) + number) * PARTS + part
-                    taps[place] = dot.shifted(here, following, skipped)
+                loaded = dot.load_taps(partial(self._loaded, weight, begin), groups, offset)
+                for part, value in enumerate(loaded):
+                    taps[(row * len(offsets) + number) * parts + part] = value
         return taps
 
-    def _loaded(self, weight: Any, place: Any) -> Any:
-        """Return the taps of a part, once for each band."""
-        taps = self.stored.taps(load(weight, place, self.stored.lanes * self.dot.group))
+    def _loaded(self, weight: Any, start: Any, number: int) -> Any:
+        """Return a vector of a row's taps, once for each band."""
+        size = self.stored.channels * self.dot.pixels // self.dot.parts
+        taps = self.stored.taps(load(weight, start + number * size, size))
         return repeated(taps, self.copies, lanes_of(str(taps.ty)) * self.copies)
 
     def _tile(
@@ -567,30 +552,60 @@ class _Band:
         pixels: list[Any],
     ) -> None:
         """Emit a tile of outputs."""
-        dot, decision, channels = self.dot, self.decision, self.workload.channels
-        outputs = list(itertools.product(range(decision.tile_y), range(decision.tile_x)))
-        sums = {output: Vectors(PARTS, dot.sums_type) for output in outputs}
-        for output, part in itertools.product(outputs, range(PARTS)):
-            sums[output][part] = self.finish.start(
-                dot, first + part * self.stored.lanes, self.copies
-            )
-        if decision.tile_y == 1:
-            # Each row of the input meets one of the filter: a loop, which takes less code.
-            with T.serial(0, plan.rows) as row:
-                self._input_row(source, taps, plan, sums, row, row)
-        else:
-            for row in range(plan.rows):
-                self._input_row(source, taps, plan, sums, row, None)
-        for y in range(decision.tile_y):
-            starts = [pixel + y * (self.workload.output[1] * channels) for pixel in pixels]
-            rows = [
-                [
-                    self._finished(sums[y, x], part, first, [s + x * channels for s in starts])
-                    for part in range(PARTS)
+        begin = T.bind(source.start)
+
+        def pixel(row: Any, column: int, place: int, count: int) -> Any:
+            step = row * source.row + column * source.pixel + place
+            return load(source.buffer, begin + step, count)
+
+        shape = (self.decision.tile_y, self.decision.tile_x)
+        self.dot.convolve(self._filter_tile(shape, plan, pixel, taps, first, pixels))
+
+    def _filter_tile(
+        self,
+        shape: tuple[int, int],
+        plan: _Plan,
+        pixel: Callable[[Any, int, int, int], Any],
+        taps: Vectors,
+        first: Any,
+        pixels: list[Any],
+    ) -> FilterTile:
+        """Return the description of a tile of outputs for the instruction set."""
+        dot, window, channels = self.dot, self.workload.window, self.workload.channels
+        row_size = self.workload.output[1] * channels
+
+        def begin() -> Vectors:
+            sums = Vectors(PARTS, dot.sums_type)
+            for part in range(PARTS):
+                channel = first + part * self.stored.lanes
+                sums[part] = self.finish.start(dot, channel, self.copies)
+            return sums
+
+        def end(sums: dict[tuple[int, int], Vectors]) -> None:
+            for y in sorted({y for y, _ in sums}):
+                across = [x for row, x in sums if row == y]
+                starts = [start + (y * row_size + across[0] * channels) for start in pixels]
+                rows = [
+                    [
+                        self._finished(sums[y, x], part, first, [s + i * channels for s in starts])
+                        for part in range(PARTS)
+                    ]
+                    for i, x in enumerate(across)
                 ]
-                for x in range(decision.tile_x)
-            ]
-            self.finish.store(dot, rows, self.count, starts, channels)
+                self.finish.store(dot, rows, self.count, starts, channels)
+
+        outputs = list(itertools.product(range(shape[0]), range(shape[1])))
+        return FilterTile(
+            outputs,
+            plan.rows,
+            window.kernel,
+            window.stride,
+            pixel,
+            taps,
+            self._plan.offsets,
+            begin,
+            end,
+        )
 
     def _finished(self, sums: Vectors, part: int, first: Any, places: list[Any]) -> Any:
         """Return the epilogue of a vector of sums, given where its chunks begin in the result."""
@@ -604,34 +619,6 @@ class _Band:
         channel = first + part * self.stored.lanes
         return T.bind(self.finish.apply(dot, sums[part], channel, tensor, self.copies))
 
-    def _input_row(
-        self,
-        source: _Source,
-        taps: Vectors,
-        plan: _Plan,
-        sums: dict[tuple[int, int], Vectors],
-        row: Any,
-        filter_row: Any,
-    ) -> None:
-        """Emit the products of a row of inputs; None for all rows of the filter that it meets."""
-        dot, window, size = self.dot, self.workload.window, self.dot.channels
-        offsets = self._offsets
-        begin = T.bind(source.start + row * source.row)
-        for group in range(plan.groups):
-            first = group * dot.group
-            places = [begin + (first + i) * source.pixel for i in range(dot.group)]
-            pixels = [load(source.buffer, place, size) for place in places]
-            held = [T.bind(part) for part in dot.interleave(pixels)]
-            for (y, x), part in itertools.product(sums, range(PARTS)):
-                meets = row - y * window.stride[0] if filter_row is None else filter_row
-                offset = first - x * window.stride[1]
-                if offset not in offsets:
-                    continue
-                if filter_row is None and not 0 <= meets < window.kernel[0]:
-                    continue
-                place = (meets * len(offsets) + offsets.index(offset)) * PARTS + part
-                sums[y, x][part] = dot.filter(sums[y, x][part], held[part], taps[place])
-
 
 def _unrolled(window: Window, tile_y: int, tile_x: int, dot: Dot) -> int:
     """Return the dot products of a tile that are unrolled."""
@@ -641,7 +628,7 @@ def _unrolled(window: Window, tile_y: int, tile_x: int, dot: Dot) -> int:
 
 def _weights(dot: Dot, window: Window) -> int:
     """Return the number of packed weights of a chunk."""
-    return window.kernel[0] * -(-window.kernel[1] // dot.group) * dot.group * dot.channels
+    return window.kernel[0] * -(-window.kernel[1] // dot.pixels) * dot.pixels * dot.channels
 
 
 def _copies(chunk: _Chunk, widest: Dot, bands: int) -> int:

@@ -33,11 +33,9 @@ from mobilenet_tvm.targets.target import Target
 
 #: Parts of the work, where threads cannot divide it by tiles.
 MIN_TASKS = 8
-#: Cycles from a dot product to one that adds to its result, and loads that start in a cycle.
-DOT_LATENCY = 5
-LOADS_PER_CYCLE = 2
-#: Cycles to requantise and store a vector of sums, and to begin a tile.
-EPILOGUE_CYCLES = 5
+#: Parts of the work, where threads divide it by tiles, if that many tiles share weights.
+MAX_TASKS = 64
+#: Cycles to begin a tile.
 TILE_CYCLES = 12
 
 
@@ -149,7 +147,6 @@ class IntegerProduct(IntegerSchedule[Pointwise, Decision]):
             # Bound to variables, addresses are short expressions.
             channel, start = T.bind(panel * tile_n), T.bind(first * depth)
             packed, place = T.bind(channel * depth), T.bind(number * (tile_m * outputs) + channel)
-            size = dot.lanes * dot.group
 
             def of_rows(rows: int) -> None:
                 sums = multiply(
@@ -157,7 +154,7 @@ class IntegerProduct(IntegerSchedule[Pointwise, Decision]):
                     (rows, vectors),
                     depth,
                     lambda row, k, count: load(source, start + (k + row * depth), count),
-                    lambda vector, k: load(weight, packed + (k * tile_n + vector * size), size),
+                    lambda k, at, count: load(weight, packed + (k * tile_n + at), count),
                     lambda vector: finish.start(dot, channel + vector * dot.lanes),
                 )
                 whole = panel < panels - 1
@@ -167,9 +164,14 @@ class IntegerProduct(IntegerSchedule[Pointwise, Decision]):
 
         loop = T.parallel if workload.flops >= PARALLEL_FLOPS else T.serial
         if not dot.widened and depth == inputs:
-            with loop(0, panels * tiles) as index:
-                number = T.bind(index // (block * panels) * block + index % block)
-                tile(T.bind(index // block % panels), number, data, number * tile_m)
+            # A task's tiles share a panel.
+            share = divisor_at_most(block, max(1, panels * tiles // MAX_TASKS))
+            shares = block // share
+            with loop(0, panels * tiles // share) as task:
+                panel = T.bind(task // shares % panels)
+                start = T.bind(task // (shares * panels) * block + task % shares * share)
+                with T.serial(0, share) as index:
+                    tile(panel, start + index, data, (start + index) * tile_m)
             return
         # The rows of a block are first copied: widened, or padded to whole groups.
         blocks = tiles // block
@@ -229,20 +231,17 @@ def _tiles(workload: Pointwise, target: Target) -> list[tuple[int, int]]:
         (rows, wide)
         for wide in divisors(vectors, widest)
         for rows in range(1, min(workload.pixels, 16) + 1)
-        if rows * wide + wide + 2 <= target.vector_registers
+        if dot.registers(rows, wide) <= target.vector_registers
     ]
 
 
 def _cycles(workload: Pointwise, dot: Dot, rows: int, vectors: int) -> float:
     """Estimate a layer's cycles with a register tile."""
     tiles = -(-workload.pixels // rows) * -(-workload.outputs // (vectors * dot.lanes))
-    sums = rows * vectors
-    busy = sums * dot.lanes * dot.group / dot.macs_per_cycle
-    loads = (rows + vectors) / LOADS_PER_CYCLE
-    per_group = max(busy, loads, DOT_LATENCY)
+    per_group = dot.cycles(rows, vectors)
     groups = -(-workload.inputs // dot.group)
     ragged = 1.03 if workload.pixels % rows else 1.0
-    return ragged * tiles * (groups * per_group + EPILOGUE_CYCLES * sums + TILE_CYCLES)
+    return ragged * tiles * (groups * per_group + dot.finish_cycles(rows, vectors) + TILE_CYCLES)
 
 
 SCHEDULE = IntegerProduct()

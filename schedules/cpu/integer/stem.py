@@ -1,7 +1,7 @@
 """The stem on integers: a full convolution of an image with few channels.
 
 The padded image is first copied, quantised if it is float32, so that the channels of a pixel fill
-whole groups of a dot product and the inputs of a row of the filter follow each other.
+whole words and the inputs of a row of the filter follow each other.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ from mobilenet_tvm.schedules.workloads.dtypes import lanes_of, vector_type
 from mobilenet_tvm.schedules.workloads.epilogue import quantized, spread
 from mobilenet_tvm.targets.target import Target
 
-#: Cycles to requantise and store a vector of sums, and to begin a tile.
-EPILOGUE_CYCLES = 5
+#: Cycles to begin a tile.
 TILE_CYCLES = 12
 #: Parts of the work that threads can divide well.
 MIN_TASKS = 8
@@ -108,11 +107,15 @@ class IntegerStem(IntegerSchedule[Convolution, Decision]):
         """Return weights [height, width, inputs, outputs] as [panels, groups, vectors]."""
         (weight,) = weights
         dot, tile = DOTS[decision.dot], decision.tile_c
-        padding = ((0, 0), (0, 0), (0, -weight.shape[2] % dot.group), (0, 0))
-        full = self.arrange(np.pad(weight, padding), decision)
-        panels = full.shape[3] // tile
-        parts = full.reshape(-1, dot.group, panels, tile // dot.lanes, dot.lanes)
-        ordered = dot.arrange(parts.transpose(2, 0, 3, 1, 4))
+        height, width, inputs, _ = weight.shape
+        padded = np.pad(weight, ((0, 0), (0, 0), (0, _padded(inputs, dot) - inputs), (0, 0)))
+        rows = padded.reshape(height, width * padded.shape[2], -1)
+        rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % dot.group), (0, 0)))
+        full = self.arrange(rows, decision)
+        panels, lanes = full.shape[2] // tile, dot.lanes
+        parts = full.reshape(height, -1, dot.group, panels, tile // lanes, lanes)
+        parts = parts.transpose(3, 0, 1, 4, 2, 5)
+        ordered = dot.arrange(parts.reshape(panels * height, *parts.shape[2:]))
         return [np.ascontiguousarray(ordered).reshape(-1)]
 
     def arrange(self, operand: Array, decision: Decision) -> Array:
@@ -130,7 +133,7 @@ class IntegerStem(IntegerSchedule[Convolution, Decision]):
         pixels = workload.batch * workload.height * workload.width
         panels = -(-outputs // decision.tile_c)
         data = parameter("data", pixels * workload.inputs, types.data)
-        depth = window.taps * _padded(workload.inputs, dot)
+        depth = window.kernel[0] * _across(workload, dot)
         weight = parameter("weight", panels * depth * decision.tile_c, types.weights)
         numbers = parameter("numbers", 4, "float32") if types.data == "float32" else None
         zero = parameter("zero", 1, types.result) if any(window.padding) else None
@@ -176,13 +179,12 @@ class IntegerStem(IntegerSchedule[Convolution, Decision]):
         """Estimate a layer's cycles."""
         dot = DOTS[decision.dot]
         vectors, (height, width) = decision.tile_c // dot.lanes, workload.output
-        work = decision.tile_x * vectors
-        groups = workload.window.taps * _padded(workload.inputs, dot) // dot.group
-        busy = max(
-            work * dot.lanes * dot.group / dot.macs_per_cycle, (decision.tile_x + vectors) / 2, 5
-        )
+        groups = workload.window.kernel[0] * _across(workload, dot) // dot.group
+        busy = dot.cycles(decision.tile_x, vectors)
         tiles = -(-width // decision.tile_x) * -(-workload.outputs // decision.tile_c) * height
-        product = tiles * (groups * busy + EPILOGUE_CYCLES * work + TILE_CYCLES)
+        product = tiles * (
+            groups * busy + dot.finish_cycles(decision.tile_x, vectors) + TILE_CYCLES
+        )
         rows = workload.window.inputs(decision.band, 1)[0]
         copied = height // decision.band * rows * workload.width * workload.inputs / dot.lanes
         few = 1.0 if height // decision.band >= MIN_TASKS else 1.3
@@ -246,7 +248,7 @@ class _Image:
         self, copy: Any, start: Any, number: Any, row: Any, column: Any, lanes: int
     ) -> None:
         """Emit the copy of neighbouring pixels: each group of their channels is a word."""
-        workload, group = self.workload, self.dot.group
+        workload, group = self.workload, _word(self.dot)
         bits = 32 // group
         words = []
         for first in range(0, workload.inputs, group):
@@ -332,35 +334,44 @@ def _sums(
     """Emit the sums of a tile of columns x outputs."""
     window, vectors = workload.window, decision.tile_c // dot.lanes
     channels, lanes = _padded(workload.inputs, dot), dot.lanes
-    sums = [Vectors(vectors, dot.sums_type) for _ in range(decision.tile_x)]
-    for column, vector in itertools.product(range(decision.tile_x), range(vectors)):
-        sums[column][vector] = finish.start(dot, channel + vector * lanes)
-    across = window.kernel[1] * channels
+
+    def start(vector: int) -> Any:
+        return finish.start(dot, channel + vector * lanes)
+
+    sums = dot.begin(decision.tile_x, vectors, start)
+    across = _across(workload, dot)
     columns = (workload.output[1] - 1) * window.stride[1] + window.kernel[1]
-    start = T.bind(corner * channels)
+    begin = T.bind(corner * channels)
     packed = T.bind(channel * (window.kernel[0] * across))
-    size = lanes * dot.group
     for row in range(window.kernel[0]):
 
         def data(column: int, k: int, count: int, row: int = row) -> Any:
             place = (row * columns + column * window.stride[1]) * channels + k
-            return load(copy, start + place, count)
+            return load(copy, begin + place, count)
 
-        def weights(vector: int, k: int, row: int = row) -> Any:
-            place = (row * across + k) * decision.tile_c + vector * size
-            return load(weight, packed + place, size)
+        def weights(k: int, place: int, count: int, row: int = row) -> Any:
+            place += (row * across + k) * decision.tile_c
+            return load(weight, packed + place, count)
 
         tile = Tile(decision.tile_x, vectors, data, weights, sums)
-        whole = across - across % dot.depth
-        for k in range(0, whole, dot.depth):
-            dot.multiply(tile, k, dot.depth)
-        for k in range(whole, across, dot.group):
-            dot.multiply(tile, k, dot.group)
-    return sums
+        for k in range(0, across, dot.depth):
+            dot.multiply(tile, k, min(dot.depth, across - k))
+    return dot.end(sums, decision.tile_x, vectors, start)
+
+
+def _word(dot: Dot) -> int:
+    """Return the channels in 32 bits of the copied image."""
+    return 2 if dot.widened else 4
 
 
 def _padded(inputs: int, dot: Dot) -> int:
-    """Return the channels of a pixel, rounded up to whole groups."""
+    """Return the channels of a pixel of the copied image: whole words."""
+    return -(-inputs // _word(dot)) * _word(dot)
+
+
+def _across(workload: Convolution, dot: Dot) -> int:
+    """Return the inputs of a row of the filter, rounded up to whole groups of weights."""
+    inputs = workload.window.kernel[1] * _padded(workload.inputs, dot)
     return -(-inputs // dot.group) * dot.group
 
 
@@ -372,7 +383,7 @@ def _tiles(workload: Convolution, target: Target) -> list[tuple[int, int]]:
         (columns, wide)
         for wide in divisors(vectors, 6)
         for columns in range(1, min(workload.output[1], 16) + 1)
-        if columns * wide + wide + 2 <= target.vector_registers
+        if dot.registers(columns, wide) <= target.vector_registers
     ]
 
 
