@@ -206,8 +206,10 @@ class IntegerLayers(GraphRewriter):
         if data in self._sums:
             sums = self._sums[data]
             factor = (sums.scale / scale).astype(np.float32)
-            bounds = self._bounds(sums.low, sums.high, scale, zero)
-            return ops.requantize(self._total(sums), factor, bounds, zero, self._dtype)
+            # What is rounded has to be below 2^31; only a useless scale makes it larger than sums.
+            if factor.max() <= 1:
+                bounds = self._bounds(sums.low, sums.high, scale, zero)
+                return ops.requantize(self._total(sums), factor, bounds, zero, self._dtype)
         if data in self._functions:
             root, values = self._functions[data]
             table = self._rounded(values, scale, zero)
