@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -109,21 +109,12 @@ class Machine:
         self.check(*jobs, guarded=guarded)
 
 
-X86 = PRESETS["x86"]
 #: The x86 instruction sets.
 MACHINES = [
     Machine(PRESETS["x86-vnni"]),
     Machine(PRESETS["x86-avx512"]),
-    Machine(
-        replace(
-            X86,
-            name="x86-avx-vnni",
-            cpu="alderlake",
-            required_features=(*X86.required_features, "avx_vnni"),
-            dot="avx-vnni",
-        )
-    ),
-    Machine(X86),
+    Machine(PRESETS["x86-avx-vnni"]),
+    Machine(PRESETS["x86"]),
     Machine(PRESETS["x86-sse4"]),
 ]
 
