@@ -123,6 +123,8 @@ class IntegerLayers(GraphRewriter):
         self._sums: dict[relax.Expr, Sums] = {}
         self._pairs: dict[relax.Expr, Pair] = {}
         self._concats: dict[relax.Expr, tuple[list[Quantized], int]] = {}
+        #: Constants in another shape, such as float biases.
+        self._constants: dict[relax.Expr, Array] = {}
         #: Floats that are functions of one tensor's bytes: the tensor, and the value of each byte.
         self._functions: dict[relax.Expr, tuple[relax.Expr, Array]] = {}
         #: Bytes that are such functions.
@@ -206,8 +208,10 @@ class IntegerLayers(GraphRewriter):
         if data in self._sums:
             sums = self._sums[data]
             factor = (sums.scale / scale).astype(np.float32)
-            bounds = self._bounds(sums.low, sums.high, scale, zero)
-            return ops.requantize(self._total(sums), factor, bounds, zero, self._dtype)
+            # What is rounded has to be below 2^31; only a useless scale makes it larger than sums.
+            if factor.max() <= 1:
+                bounds = self._bounds(sums.low, sums.high, scale, zero)
+                return ops.requantize(self._total(sums), factor, bounds, zero, self._dtype)
         if data in self._functions:
             root, values = self._functions[data]
             table = self._rounded(values, scale, zero)
@@ -359,6 +363,7 @@ class IntegerLayers(GraphRewriter):
     def _with_bias(self, sums: Sums, bias: relax.Expr) -> relax.Expr | None:
         """Return sums with a constant per output added; None if it is none."""
         value, weights = constant_value(bias), self._weights.get(bias)
+        value = self._constants.get(bias) if value is None else value
         if weights is not None:
             value = (weights.values.astype(np.int64) - weights.zero) * weights.scale
         if value is None:
@@ -439,7 +444,11 @@ class IntegerLayers(GraphRewriter):
     def _move(self, call: relax.Call) -> relax.Expr | None:
         """Move bytes instead of floats, and weights at once."""
         data, *rest = call.args
-        name = op_name(call)
+        name, value = op_name(call), constant_value(data)
+        if value is not None and name == "reshape":
+            result = self.emit(call)
+            self._constants[result] = value.reshape(shape_of(result))
+            return result
         if data in self._weights and name in ("expand_dims", "permute_dims", "reshape", "squeeze"):
             result = self.emit(call)
             shape = shape_of(result)

@@ -8,8 +8,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
+import numpy as np
 import odd_models as odd
 import onnx
+import onnxruntime
+from onnx import TensorProto
 
 from mobilenet_tvm.compile import compile_model
 from mobilenet_tvm.compile.analysis.verify import verify
@@ -128,3 +131,67 @@ def equals_onnxruntime(
     results = verify(load(artifact.path), source, inputs)
     assert len(results) == inputs * len(artifact.metadata.outputs)
     assert max(result.error for result in results) <= tolerance
+
+
+def session(model: onnx.ModelProto, *, optimised: bool = True) -> onnxruntime.InferenceSession:
+    """Return ONNX Runtime's session for a quantised network.
+
+    Optimised, it computes quantised layers in integers, and what it rounds is what is right: sums,
+    times one scale. It is told not to use instructions whose sums of two products saturate.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    if not optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def output_step(model: onnx.ModelProto) -> float:
+    """Return the step of a quantised network's output: 1 if it has bytes, 0 if it is float."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    nodes = {name: node for node in model.graph.node for name in node.output}
+    output = model.graph.output[0]
+    if output.type.tensor_type.elem_type in (TensorProto.UINT8, TensorProto.INT8):
+        return 1.0
+    last = nodes[output.name]
+    while last.op_type in ("Flatten", "Reshape", "Squeeze"):
+        last = nodes[last.input[0]]
+    if last.op_type != "DequantizeLinear":
+        return 0.0
+    return float(onnx.numpy_helper.to_array(constants[last.input[1]]).reshape(()))
+
+
+def quantized_feeds(model: onnx.ModelProto, seed: int) -> dict[str, np.ndarray[Any, Any]]:
+    """Return seeded inputs; those of bytes are of all values."""
+    made = odd.feeds(model, seed)
+    rng = np.random.default_rng(seed)
+    for name, array in made.items():
+        if array.dtype in (np.uint8, np.int8):
+            limits = np.iinfo(array.dtype)
+            values = rng.integers(limits.min, limits.max, array.shape, endpoint=True)
+            made[name] = values.astype(array.dtype)
+    return made
+
+
+def steps_from_onnxruntime(
+    model: onnx.ModelProto, artifact: Path, *, inputs: int = 3, optimised: bool = True
+) -> float:
+    """Return how far the first output of a quantised network is from ONNX Runtime's, in steps.
+
+    A float output, of which the largest magnitude counts as a step, is compared relative to that.
+    """
+    reference, compiled = session(model, optimised=optimised), load(artifact, threads=1)
+    worst, step = 0.0, output_step(model)
+    for seed in range(inputs):
+        feeds = quantized_feeds(model, seed)
+        theirs = np.asarray(reference.run(None, feeds)[0])
+        result = compiled(*feeds.values())
+        ours = next(iter(result.values())) if isinstance(result, dict) else result
+        assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape)
+        difference = np.abs(ours.astype(np.float64) - theirs.astype(np.float64)).max()
+        worst = max(worst, float(difference / (step or np.abs(theirs).max())))
+    return worst

@@ -136,13 +136,16 @@ class IntegerStem(IntegerSchedule[Convolution, Decision]):
         depth = window.kernel[0] * _across(workload, dot)
         weight = parameter("weight", panels * depth * decision.tile_c, types.weights)
         numbers = parameter("numbers", 4, "float32") if types.data == "float32" else None
-        zero = parameter("zero", 1, types.result) if any(window.padding) else None
+        # The result need not be quantised.
+        kept = target.bytes_type if types.data == "float32" else types.data
+        zero = parameter("zero", 1, kept) if any(window.padding) else None
         size = workload.batch * height * width * outputs
         finish = Finish(
             workload, target, outputs, panels * decision.tile_c, size, decision.interleaved
         )
         fma = dot.vector_bits > 128 or target.architecture == "aarch64"
-        image = _Image(workload, dot, data, numbers, zero, fma)
+        copied = "int16" if dot.widened else kept
+        image = _Image(workload, copied, dot, data, numbers, zero, fma)
 
         bands = height // decision.band
         with T.parallel(0, workload.batch * bands) as task:
@@ -193,9 +196,10 @@ class IntegerStem(IntegerSchedule[Convolution, Decision]):
 
 @dataclass(frozen=True)
 class _Image:
-    """Copies the padded image."""
+    """Copies the padded image to another type."""
 
     workload: Convolution
+    dtype: str
     dot: Dot
     data: Any
     numbers: Any
@@ -205,8 +209,8 @@ class _Image:
     def copied(self, number: Any, top: Any, rows: int, columns: int) -> Any:
         """Emit the copy of some rows of an image: [rows, columns, padded channels]."""
         workload, channels = self.workload, _padded(self.workload.inputs, self.dot)
-        dtype = "int16" if self.dot.widened else workload.types.result
-        copy = T.alloc_buffer((rows * columns * channels + self.dot.channels,), dtype, align=64)
+        size = rows * columns * channels + self.dot.channels
+        copy = T.alloc_buffer((size,), self.dtype, align=64)
         padding = workload.window.padding
         left = padding[1]
         inside = min(workload.width, columns - left)
@@ -214,7 +218,9 @@ class _Image:
         def fill(start: Any, count: int) -> None:
             if count > 0:
                 with T.serial(0, count * channels) as place:
-                    T.buffer_store(copy, self.zero[0].astype(dtype), [start * channels + place])
+                    T.buffer_store(
+                        copy, self.zero[0].astype(self.dtype), [start * channels + place]
+                    )
 
         with T.serial(0, rows) as row:
             source, start = top + row - padding[0], row * columns
