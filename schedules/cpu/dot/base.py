@@ -145,7 +145,7 @@ class FilterTile:
         meets = row - output[0] * self.stride[0] if filter_row is None else filter_row
         if filter_row is None and not 0 <= meets < self.kernel[0]:
             return []
-        parts = self.taps.count // (self.kernel[0] * len(self.offsets))
+        parts = len(self.taps) // (self.kernel[0] * len(self.offsets))
         place = (meets * len(self.offsets) + self.offsets.index(group - column)) * parts
         return [self.taps[place + part] for part in range(parts)]
 

@@ -85,7 +85,7 @@ class Dotprod(ArmDot):
     def convolve(self, tile: FilterTile) -> None:
         """Emit the products of a tile, so that taps are loaded rarely, and what follows."""
         sums = {output: tile.begin() for output in tile.outputs}
-        if tile.taps.count <= _HELD:
+        if len(tile.taps) <= _HELD:
             # The taps stay in registers.
             for row in range(tile.rows):
                 self.input_row(tile, sums, row, None)
