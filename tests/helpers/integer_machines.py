@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -120,8 +120,17 @@ MACHINES = [
 
 
 def check_guarded(machine: Machine, problems: Sequence[Problem]) -> None:
-    """Check layers in guarded memory: to be called in a process that may be killed."""
-    machine.check_default(*problems, guarded=True)
+    """Check layers in guarded memory: to be called in a process that may be killed.
+
+    Depthwise layers are computed both ways: from a copy of their input, and where it is.
+    """
+    jobs = []
+    for problem in problems:
+        decision = registry.default(problem.workload, machine.target)
+        jobs.append((problem, decision))
+        if hasattr(decision, "direct"):
+            jobs.append((problem, replace(decision, direct=not decision.direct)))
+    machine.check(*jobs, guarded=True)
 
 
 def _call(function: Any, arrays: Sequence[Array], guarded: bool, at_end: bool) -> Array:

@@ -41,12 +41,15 @@ class Quantization:
         Smallest and largest value of the result, as an absorbed Relu6 tightens them.
     reach : float
         Standard deviation of what is quantised, as a share of a byte's range.
+    image_scale : float
+        The step of a float image.
     """
 
     zero: int
     result_zero: int
     bounds: tuple[int, int]
     reach: float = 0.3
+    image_scale: float = 1 / 32
 
     @staticmethod
     def of(dtype: str, zero: int = 7, result_zero: int = 3, **options: Any) -> Quantization:
@@ -167,11 +170,12 @@ def _data(
     zero = (np.array([how.zero], dtype),) if window and any(window.padding) else ()
     if workload.types.data != "float32":
         return values.astype(dtype), values, zero
-    # Halves of a step of 1/32, so that many are ties, and some beyond the range.
-    steps = rng.integers(2 * limits.min - 100, 2 * limits.max + 100, shape) - 2 * how.zero
-    step = np.float32(1 / 32)
-    image = (steps * (step / 2)).astype(np.float32)
-    image = np.where(rng.random(shape) < 0.3, image * np.float32(1.003), image)
+    # Halves of a step, which are ties or next to one, some of them beyond the range.
+    step = np.float32(how.image_scale)
+    halves = rng.integers(2 * limits.min - 100, 2 * limits.max + 100, shape) - 2 * how.zero
+    image = (halves * (step / 2)).astype(np.float32)
+    aside = rng.choice(np.float32([-np.inf, 0, np.inf]), shape)
+    image = np.where(aside == 0, image, np.nextafter(image, aside)).astype(np.float32)
     bounds = quantization_bounds(int(limits.min), int(limits.max), how.zero)
     whole = np.rint(np.clip(image / step, np.float32(bounds[0]), np.float32(bounds[1])))
     read = image.transpose(0, 3, 1, 2) if getattr(workload, "reads_nchw", False) else image

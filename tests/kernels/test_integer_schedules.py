@@ -178,6 +178,13 @@ def test_values_far_beyond_the_bounds_saturate(reach: float, machine: Machine) -
     check_quantization(machine, result_zero=77, reach=reach)
 
 
+@pytest.mark.parametrize("scale", [0.0187, 1 / 255, 0.3, 7.1, 1e-12, 1e12])
+def test_float_images_are_divided_exactly(scale: float, machine: Machine) -> None:
+    shape = layer(stem("float32 nchw", (2, 40, 67, 3, 8)), machine)
+    how = Quantization.of(machine.dtype, zero=117, image_scale=scale)
+    machine.check_default(problem(shape, machine.dtype, how))
+
+
 def check_quantization(machine: Machine, **options: Any) -> None:
     """Check a layer of each kind with some zero points, bounds and scales."""
     how = Quantization.of(machine.dtype, **options)

@@ -108,10 +108,9 @@ def test_odd_models(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_real_exports(path: Path, tmp_path: Path) -> None:
-    # A quantised value that rounds the other way moves what follows by whole steps; half
-    # precision is ONNX Runtime's single precision here.
-    rough = path.stem.startswith(("float16", "qdq", "qoperator", "tflite"))
-    equals_onnxruntime(path, tmp_path, tolerance=0.1 if rough else TOLERANCE)
+    # Half precision is ONNX Runtime's single precision here.
+    half = path.stem.startswith("float16")
+    equals_onnxruntime(path, tmp_path, tolerance=0.1 if half else TOLERANCE)
 
 
 @pytest.mark.parametrize(
