@@ -124,4 +124,4 @@ class Dotprod(ArmDot):
         return [T.bind(part) for part in self.interleave(pixels)[: len(parts)]]
 
 
-DOTPROD = Dotprod("dotprod", 128, 16, group=4, depth=16)
+DOTPROD = Dotprod("dotprod", 128, 16, group=4, depth=16, many_tiles=True)

@@ -96,4 +96,4 @@ def _group(first: Any, second: Any, group: int) -> Any:
     return tirx.Shuffle([first, second], [*lanes, *(count + lane for lane in lanes)])
 
 
-I8MM = I8mm("i8mm", 128, 32, group=8, depth=16, pixels=4)
+I8MM = I8mm("i8mm", 128, 32, group=8, depth=16, many_tiles=True, pixels=4)

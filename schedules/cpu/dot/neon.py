@@ -232,5 +232,5 @@ def _product(data: Any, weights: Any) -> Any:
     return low + high
 
 
-NEON = Smlal("neon", 128, 8, group=8, depth=32, peeled=True, pixels=1)
+NEON = Smlal("neon", 128, 8, group=8, depth=32, peeled=True, many_tiles=True, pixels=1)
 NEON_SHORT = SmlalShort("neon-16", 128, 4, group=2, depth=8, widened=True, pixels=1)

@@ -164,12 +164,17 @@ class IntegerProduct(IntegerSchedule[Pointwise, Decision]):
 
         loop = T.parallel if workload.flops >= PARALLEL_FLOPS else T.serial
         if not dot.widened and depth == inputs:
-            # A task's tiles share a panel.
-            share = divisor_at_most(block, max(1, panels * tiles // MAX_TASKS))
+            # A task's tiles share a panel, whose addresses are then computed once.
+            share = 1
+            if dot.many_tiles:
+                share = divisor_at_most(block, max(1, panels * tiles // MAX_TASKS))
             shares = block // share
             with loop(0, panels * tiles // share) as task:
                 panel = T.bind(task // shares % panels)
                 start = T.bind(task // (shares * panels) * block + task % shares * share)
+                if share == 1:
+                    tile(panel, start, data, start * tile_m)
+                    return
                 with T.serial(0, share) as index:
                     tile(panel, start + index, data, (start + index) * tile_m)
             return
