@@ -98,6 +98,14 @@ def stem(
     return Convolution(*size, window, image.endswith("nchw"), (), types)
 
 
+def few(shapes: Sequence[Layer], every: int = 2) -> list[Any]:
+    """Return layers as parameters; the quick tier has one of several."""
+    return [
+        pytest.param(shape, id=str(shape), marks=pytest.mark.full if number % every else ())
+        for number, shape in enumerate(shapes)
+    ]
+
+
 POINTWISE = [
     Pointwise(7, 5, 3),
     Pointwise(1, 3, 17),  # one pixel: dense
@@ -146,22 +154,21 @@ def test_a_layer_of_each_kind(name: str) -> None:
 
 
 @WEIGHTS
-@pytest.mark.parametrize("shape", [*POINTWISE, *DEPTHWISE, *STEMS], ids=str)
+@pytest.mark.parametrize("shape", [p for kind in (POINTWISE, DEPTHWISE, STEMS) for p in few(kind)])
 def test_sizes_at_the_edges(shape: Layer, weights: str, machine: Machine) -> None:
     machine.check_default(problem(layer(shape, machine, weights=weights), machine.dtype))
 
 
 @pytest.mark.parametrize("steps", EPILOGUES, ids=lambda steps: "-".join(steps) or "sums")
 @pytest.mark.parametrize(
-    "shapes", [POINTWISE[4:6], [DEPTHWISE[2]], [DEPTHWISE[6]], STEMS[:2]], ids=len
+    "shape", few([POINTWISE[5], STEMS[1], DEPTHWISE[2], DEPTHWISE[6], STEMS[0], POINTWISE[4]])
 )
-def test_epilogues(shapes: Sequence[Layer], steps: Sequence[str], machine: Machine) -> None:
-    problems = [problem(layer(shape, machine, steps), machine.dtype) for shape in shapes]
-    machine.check_default(*problems)
+def test_epilogues(shape: Layer, steps: Sequence[str], machine: Machine) -> None:
+    machine.check_default(problem(layer(shape, machine, steps), machine.dtype))
 
 
 @pytest.mark.parametrize("zero", [0, 128, 255])
-@pytest.mark.parametrize("result_zero", [0, 128, 255])
+@pytest.mark.parametrize("result_zero", [0, pytest.param(128, marks=pytest.mark.full), 255])
 def test_zero_points_at_the_ends_of_their_range(
     zero: int, result_zero: int, machine: Machine
 ) -> None:
@@ -200,14 +207,15 @@ def check_quantization(machine: Machine, **options: Any) -> None:
 
 @pytest.mark.parametrize(
     "shape",
-    [
-        Pointwise(6, 8, 72),
-        Pointwise(1, 12, 72),
-        depthwise((1, 4, 6, 70)),
-        depthwise((1, 6, 6, 20), (5, 5), (2, 2), (2, 2, 2, 2)),
-        stem("float32 nchw", (1, 12, 12, 3, 40)),
-    ],
-    ids=str,
+    few(
+        [
+            Pointwise(6, 8, 72),
+            Pointwise(1, 12, 72),
+            depthwise((1, 6, 6, 20), (5, 5), (2, 2), (2, 2, 2, 2)),
+            depthwise((1, 4, 6, 70)),
+            stem("float32 nchw", (1, 12, 12, 3, 40)),
+        ]
+    ),
 )
 def test_every_decision(shape: Layer, machine: Machine) -> None:
     made = problem(layer(shape, machine, (*QUANTIZED, "add_quantized", "lookup")), machine.dtype)
@@ -239,8 +247,8 @@ PARTIAL = [
     Pointwise(128, 1, 1),
     depthwise((1, 8, 8, 17)),
     depthwise((1, 8, 8, 3)),
-    depthwise((2, 16, 16, 71), (5, 5), (2, 2), (2, 2, 2, 2)),
     depthwise((1, 16, 16, 24), stride=(2, 2), padding=(0, 0, 1, 1)),
+    depthwise((2, 16, 16, 71), (5, 5), (2, 2), (2, 2, 2, 2)),
     depthwise((1, 10, 10, 144), padding=(0, 0, 0, 0)),
     stem("float32 nchw", (1, 16, 16, 3, 17)),
     stem("float32 nhwc", (1, 16, 16, 3, 40)),
@@ -269,13 +277,7 @@ def in_another_process(kept: list[ProcessPoolExecutor], function: Any, *argument
 
 
 @WEIGHTS
-@pytest.mark.parametrize(
-    "shape",
-    [
-        pytest.param(shape, id=str(shape), marks=pytest.mark.full if number % 4 else ())
-        for number, shape in enumerate(PARTIAL)
-    ],
-)
+@pytest.mark.parametrize("shape", few(PARTIAL, 5))
 def test_nothing_outside_the_arguments_is_touched(
     shape: Layer, weights: str, machine: Machine, processes: list[ProcessPoolExecutor]
 ) -> None:

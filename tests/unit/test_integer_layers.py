@@ -88,24 +88,7 @@ PLAIN = {"float_island", "requantized"}
 #: Float outputs, which are not equal to the bit.
 FLOATS = {"float_head", "stem_and_float"}
 
-QUICK = {
-    "uint8",
-    "int8",
-    "bias_float",
-    "tiny_scale",
-    "stem_and_float",
-    "relu6",
-    "padded_bytes_uneven",
-}
-QUICK |= {
-    "add_relu",
-    "gates",
-    "hard_swish",
-    "weights_unsigned",
-    "image_int8",
-    "grouped",
-    "float_head",
-}
+QUICK = {"int8", "bias_float", "tiny_scale", "stem_and_float", "add_relu", "gates", "image_int8"}
 
 
 def described(workload: Workload) -> str:
