@@ -499,12 +499,12 @@ def quads(pixels: Sequence[Any], size: int) -> list[Any]:
     shorts, bytes_type = vector_type("int16", size // 2), vector_type("int8", size)
     found = []
     for high in (False, True):
-        pairs = [
+        first, second = (
             tirx.reinterpret(shorts, unpack(pixels[i], pixels[i + 1], high, size, 16))
             for i in (0, 2)
-        ]
+        )
         found += [
-            tirx.reinterpret(bytes_type, unpack(*pairs, upper, size // 2, 8))
+            tirx.reinterpret(bytes_type, unpack(first, second, upper, size // 2, 8))
             for upper in (False, True)
         ]
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -52,7 +53,7 @@ class Dotprod(ArmDot):
             ]
             groups = range(count // self.group)
             weights = in_pairs(
-                lambda place, length, k=k + first: tile.weights(k, place, length),
+                functools.partial(tile.weights, k + first),
                 size,
                 len(groups) * tile.vectors,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -70,7 +71,7 @@ class I8mm(Dotprod):
                 for row in range(0, tile.rows, 2)
             ]
             weights = in_pairs(
-                lambda place, length, k=k + first: tile.weights(k, place, length),
+                functools.partial(tile.weights, k + first),
                 self.channels,
                 2 * len(groups) * tile.vectors,
             )

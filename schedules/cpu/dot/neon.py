@@ -5,6 +5,7 @@ Two products of a byte and a weight of at most 127 in magnitude fit 16 bits.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -137,7 +138,7 @@ class Smlal(NeonDot):
         for first, count in pieces(inputs, 2 * self.group, self.group):
             rows = [T.bind(tile.data(row, k + first, count)) for row in range(tile.rows)]
             loaded = in_pairs(
-                lambda place, length, k=k + first: tile.weights(k, place, length),
+                functools.partial(tile.weights, k + first),
                 count,
                 tile.vectors * self.lanes,
             )
