@@ -390,7 +390,7 @@ def _quantized_step(
     if left.same_as(right) or shape_of(left) != shape_of(right):
         return None
     if right.same_as(data):
-        right, numbers[:2] = left, numbers[1::-1]
+        return Step("add_quantized_second"), [left, numbers]
     return Step("add_quantized"), [right, numbers]
 
 

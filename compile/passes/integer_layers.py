@@ -234,9 +234,13 @@ class IntegerLayers(GraphRewriter):
         left, right = pair.left, pair.right
         bounds = self._bounds(pair.low, pair.high, scale, zero)
         if pair.op == "add":
-            factors = [float(side.scale / scale) for side in (left, right)]
-            offset = -(factors[0] * left.zero + factors[1] * right.zero)
-            return ops.add(left.values, right.values, (*factors, offset), bounds, zero)
+            # As ONNX Runtime does it on x86: the zero point is added before the rounding, and the
+            # first product is not rounded.
+            one, two = left.scale / scale, right.scale / scale
+            second = two * np.float32(right.zero)
+            shift = np.float32(float(one) * left.zero + float(second))
+            factors = float(one), float(two), float(np.float32(zero) - shift)
+            return ops.add(left.values, right.values, factors, bounds)
         numbers = left.zero, right.zero, float(left.scale * right.scale / scale)
         return ops.multiply(left.values, right.values, numbers, bounds, zero)
 

@@ -19,7 +19,7 @@ from mobilenet_tvm.schedules.workloads.epilogue import quantized
 REQUANTIZE = "mobilenet.requantize"
 #: round(clamp(x / scale)) + zero: (x, scale, 3 numbers).
 QUANTIZE = "mobilenet.quantize"
-#: round(clamp(a * fa + b * fb + offset)) + zero: (a, b, 6 numbers).
+#: round(clamp(a * fa + b * fb + offset)): (a, b, 6 numbers).
 ADD = "mobilenet.add_quantized"
 #: round(clamp((a - za) * (b - zb) * factor)) + zero: (a, b, 6 numbers).
 MULTIPLY = "mobilenet.multiply_quantized"
@@ -56,11 +56,20 @@ def quantize(x: relax.Expr, scale: float, bounds: Sequence[int], zero: int, dtyp
 
 
 def add(
-    left: relax.Expr, right: relax.Expr, factors: Sequence[float], bounds: Sequence[int], zero: int
+    left: relax.Expr, right: relax.Expr, factors: Sequence[float], bounds: Sequence[int]
 ) -> Any:
-    """Return the quantised sum of quantised values; factors are those of both, and an offset."""
-    numbers = _bounds(bounds, zero)
-    return _call(ADD, str(left.ty.dtype), left, right, *factors, *numbers)
+    """Return the quantised sum of quantised values.
+
+    Parameters
+    ----------
+    left, right : Expr
+        Bytes.
+    factors : sequence of float
+        Of the left and the right, and the offset, which has the zero point in it.
+    bounds : sequence of int
+        Smallest and largest value.
+    """
+    return _call(ADD, str(left.ty.dtype), left, right, *factors, *_bounds(bounds, 0))
 
 
 def multiply(

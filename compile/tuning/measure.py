@@ -55,7 +55,13 @@ _MIN_BYTES_FOR_WEIGHTS = 16 << 20
 #: Types of quantised values, and names of the parameters that say how they are quantised.
 BYTE_TYPES = ("uint8", "int8")
 NUMBERS = ("numbers", "zero")
-QUANTIZED = ("requantize", "requantize_numbers", "add_quantized_numbers", "dequantize")
+QUANTIZED = (
+    "requantize",
+    "requantize_numbers",
+    "add_quantized_numbers",
+    "add_quantized_second_numbers",
+    "dequantize",
+)
 #: Steps whose operands are random.
 STEPS = frozenset(op for op, operands in OPERANDS.items() if operands)
 

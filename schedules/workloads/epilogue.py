@@ -54,6 +54,7 @@ OPERANDS: dict[str, tuple[Operand, ...]] = {
     "sigmoid": (),
     "requantize": (Operand("channel", "float32"), Operand(3, "float32")),
     "add_quantized": (Operand("tensor", "result"), Operand(6, "float32")),
+    "add_quantized_second": (Operand("tensor", "result"), Operand(6, "float32")),
     "lookup": (Operand(256, "result"),),
     "dequantize": (Operand("channel", "float32"),),
 }
@@ -62,7 +63,7 @@ TENSOR_STEPS = frozenset(
     op for op, operands in OPERANDS.items() if any(o.extent == "tensor" for o in operands)
 )
 #: Steps that end in a rounding, and whose last operand ends in `quantization_bounds`.
-ROUNDING = ("requantize", "add_quantized")
+ROUNDING = ("requantize", "add_quantized", "add_quantized_second")
 #: Number of values of the steps that have any.
 _VALUES = {"clip": 2}
 
@@ -81,8 +82,8 @@ class Step:
         In float layers, `add_channel` and `mul_channel` take a vector of one value per channel,
         `add` and `mul` a tensor like the output; `relu`, `clip`, `hard_swish`, `hard_sigmoid` and
         `sigmoid` none. In integer layers, `requantize` turns sums into quantised values,
-        `add_quantized` adds a quantised tensor, `lookup` maps values by a table, and `dequantize`
-        makes sums float32.
+        `add_quantized` adds a quantised tensor, `add_quantized_second` adds the values to one,
+        `lookup` maps values by a table, and `dequantize` makes sums float32.
     values : tuple of float
         Lower and upper bound of `clip`.
     """
@@ -143,7 +144,7 @@ class Step:
                 return x * gate * number(1 / 6)
             case "sigmoid":
                 return number(1.0) / (number(1.0) + tirx.exp(-x))
-            case "requantize" | "add_quantized":
+            case "requantize" | "add_quantized" | "add_quantized_second":
                 numbers, wide = operands[-1], vector_type("float32", lanes_of(dtype))
                 first = 0 if self.op == "requantize" else 3
                 bounds = [numbers[i] for i in range(first, first + 3)]
@@ -159,10 +160,12 @@ class Step:
         real = as_float(x, dtype)
         if self.op == "requantize":
             return real * operands[0]
-        other, numbers = operands
+        other, numbers = as_float(operands[0], dtype), operands[1]
+        first, second = (real, other) if self.op == "add_quantized" else (other, real)
         wide = vector_type("float32", lanes_of(dtype))
-        factor, other_factor, offset = (spread(numbers[i], wide) for i in range(3))
-        return real * factor + (as_float(other, dtype) * other_factor + offset)
+        factor, second_factor, offset = (spread(numbers[i], wide) for i in range(3))
+        # In this order, with multiply-adds, the sum is that of ONNX Runtime on x86 to the bit.
+        return first * factor + (second * second_factor + offset)
 
 
 def as_float(x: Any, dtype: str) -> Any:

@@ -214,11 +214,13 @@ def _epilogue(
             case "dequantize":
                 operands.append(_scales(first, how.reach, rng))
                 first = second = first.astype(np.float32) * operands[-1]
-            case "add_quantized":
+            case "add_quantized" | "add_quantized_second":
                 other = rng.integers(limits.min, limits.max, sums.shape, endpoint=True)
                 numbers = np.array([0.7213, 0.3941, -2.217, *bounds], np.float32)
                 operands += [other.astype(dtype), numbers]
-                terms = [first * float(numbers[0]), other * float(numbers[1]), float(numbers[2])]
+                pair = (first, other) if step.op == "add_quantized" else (other, first)
+                terms = [values * float(n) for values, n in zip(pair, numbers, strict=False)]
+                terms.append(np.asarray(float(numbers[2])))
                 # Each of three roundings is by half a unit in the last place of the largest term.
                 error = 2 * np.finfo(np.float32).eps * sum(map(np.abs, terms))
                 first, second = (

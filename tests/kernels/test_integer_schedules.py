@@ -34,6 +34,7 @@ EPILOGUES = (
     ("requantize",),
     QUANTIZED,
     (*QUANTIZED, "add_quantized"),
+    (*QUANTIZED, "add_quantized_second"),
     (*QUANTIZED, "lookup"),
     (*QUANTIZED, "add_quantized", "lookup"),
     ("dequantize",),
