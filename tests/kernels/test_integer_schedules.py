@@ -24,6 +24,7 @@ from mobilenet_tvm.compile.tuning.static.estimate import assembly
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.cpu.base import PARALLEL_FLOPS
 from mobilenet_tvm.schedules.workloads import Convolution, Depthwise, Pointwise, Step, Types, Window
+from mobilenet_tvm.targets.presets import PRESETS
 
 QUICK = "avx512-vnni"
 QUANTIZED = ("add_channel", "requantize")
@@ -377,3 +378,17 @@ def test_instructions_multiply_without_saturating_and_quantise_by_packing(
     assert "pmulld" not in text
     for part in ("cvtps2dq", "packssdw", "packuswb"):
         assert part in text
+
+
+def test_blocks_of_a_product_divide_its_tiles() -> None:
+    target = PRESETS["x86"]
+    workload = layer(Pointwise(280, 64, 96), MACHINES[0])
+    decision = registry.default(workload, target)
+    tiles = -(-workload.pixels // decision.tile_m)
+    for block in range(1, tiles + 2):
+        chosen = {**vars(decision), "block_m": block}
+        if tiles % block == 0:
+            assert registry.decision(workload, chosen, target).block_m == block
+        else:
+            with pytest.raises(ValueError, match="does not fit"):
+                registry.decision(workload, chosen, target)

@@ -75,8 +75,12 @@ class IntegerProduct(IntegerSchedule[Pointwise, Decision]):
         dot = dots_of(target, workload.types)[0]
         tile = min(_tiles(workload, target), key=lambda tile: _cycles(workload, dot, *tile))
         tiles = -(-workload.pixels // tile[0])
-        row_bytes = size_of(workload.types.data) * workload.inputs * tile[0]
-        return self._decision(workload, target, tile, int(0.5 * target.l2_bytes / row_bytes), tiles)
+        # A block of data stays in the second-level cache while all weights are read, or in the
+        # first-level one where it is a copy: 280x1024x96 on AVX2 took 671 us so, and takes 508.
+        size = 2 if dot.widened else size_of(workload.types.data)
+        cache = target.l1d_bytes if dot.widened else target.l2_bytes
+        block = int(0.5 * cache / (size * workload.inputs * tile[0]))
+        return self._decision(workload, target, tile, block, tiles)
 
     @staticmethod
     def _decision(
@@ -103,7 +107,8 @@ class IntegerProduct(IntegerSchedule[Pointwise, Decision]):
             (decision.dot, decision.interleaved) == (dot.name, is_interleaved(workload))
             and decision.tile_n % dot.lanes == 0
             and tile in _tiles(workload, target)
-            and 1 <= decision.block_m <= workload.pixels
+            and decision.block_m >= 1
+            and -(-workload.pixels // decision.tile_m) % decision.block_m == 0
         )
 
     def decisions(self, workload: Pointwise, target: Target) -> list[Decision]:
