@@ -68,6 +68,12 @@ def operand_name(step: Step, operand: Operand, index: int) -> str:
     return f"{step.op}{numbers}_{index}"
 
 
+def is_per_channel(parameter: str) -> bool:
+    """Return whether a parameter, by its name, is an operand with a value per channel."""
+    operands = OPERANDS.get(parameter.rpartition("_")[0], ())
+    return any(operand.extent == "channel" for operand in operands)
+
+
 def padded(data: te.Tensor, padding: Sequence[int], nchw: bool = False) -> te.Tensor:
     """Return zero-padded data; padding is top, left, bottom, right; NHWC unless `nchw`."""
     top, left, bottom, right = padding

@@ -15,7 +15,8 @@ from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
 from mobilenet_tvm.compile.passes.values import Array, constant
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.base import Decision
-from mobilenet_tvm.schedules.workloads import OPERANDS, Workload
+from mobilenet_tvm.schedules.stages import is_per_channel
+from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.target import Target
 
 #: Chooses how to compute a layer.
@@ -90,7 +91,7 @@ class LowerLayers(GraphRewriter):
             ]
         parameters = layer.func.params[: len(arguments)]
         arguments = [
-            constant(self._arranged(argument, parameter.name, layer.decision))
+            constant(_arranged(argument, parameter.name, layer.decision))
             if isinstance(argument, np.ndarray)
             else argument
             for argument, parameter in zip(arguments, parameters, strict=True)
@@ -109,9 +110,7 @@ class LowerLayers(GraphRewriter):
         self.calls.append(self._by_workload[workload])
         return self._by_workload[workload]
 
-    @staticmethod
-    def _arranged(operand: Array, parameter: str, decision: Decision) -> Array:
-        """Return a constant operand as a layer's function reads it."""
-        operands = OPERANDS.get(parameter.rpartition("_")[0], ())
-        per_channel = any(known.extent == "channel" for known in operands)
-        return registry.arrange(decision, operand) if per_channel else operand
+
+def _arranged(operand: Array, parameter: str, decision: Decision) -> Array:
+    """Return a constant operand as a layer's function reads it."""
+    return registry.arrange(decision, operand) if is_per_channel(parameter) else operand

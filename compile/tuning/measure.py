@@ -22,6 +22,7 @@ from mobilenet_tvm.runtime.measure import (
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.base import Decision
 from mobilenet_tvm.schedules.gpu.gates import GATE
+from mobilenet_tvm.schedules.stages import is_per_channel
 from mobilenet_tvm.schedules.workloads import (
     OPERANDS,
     TENSOR_STEPS,
@@ -108,6 +109,9 @@ def random_arguments(
         limits = np.iinfo(dtype)
         return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
 
+    def biases(shape: tuple[int, ...]) -> Array:
+        return rng.integers(-1000, 1000, shape, np.int32)
+
     if integer:
         plain = [
             rng.integers(-127, 127, shape, workload.types.weights) for shape in workload.weights
@@ -123,14 +127,20 @@ def random_arguments(
             arrays.append(np.full(shape, np.nan if dtype.startswith("float") else 0, dtype))
         elif name == GATE:
             arrays.append(random_gates(shape, dtype))
+        elif integer and is_per_channel(name):
+            # Each decision pads and orders these as it likes; what they stand for is the same.
+            size = workload.output_shape[-1:]
+            values = (
+                _quantization(workload, name, size, dtype) if step in QUANTIZED else biases(size)
+            )
+            arrays.append(registry.arrange(decision, values))
         elif name in NUMBERS or step in QUANTIZED:
             arrays.append(_quantization(workload, name, shape, dtype))
         elif integer and dtype in BYTE_TYPES and (index == 0 or step in STEPS):
             arrays.append(bytes_of(shape, dtype))
         elif index == 0 or step in STEPS:
-            arrays.append(
-                (100 * normal(shape)).astype(dtype) if integer else normal(shape).astype(dtype)
-            )
+            values = rng.standard_normal(shape, np.float32) if integer else normal(shape)
+            arrays.append(values.astype(dtype))
         else:
             arrays.append(next(remaining).astype(dtype))
         if 0 < index < last and name != GATE and step not in TENSOR_STEPS:

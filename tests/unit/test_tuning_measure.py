@@ -32,6 +32,7 @@ from mobilenet_tvm.schedules.workloads import (
     Types,
     Window,
     Workload,
+    parse,
 )
 from mobilenet_tvm.targets.presets import PRESETS, native
 from mobilenet_tvm.targets.target import Target
@@ -279,3 +280,18 @@ def test_a_very_slow_candidate_gets_one_round() -> None:
         return [0.2] * repeats
 
     assert time_until_stable(run).repeats == 3
+
+
+def test_operands_of_integer_layers_are_the_same_in_every_order() -> None:
+    workload = parse("pointwise 9x8x64 uint8*int8+int32 add_channel requantize")
+    target = PRESETS["x86"]
+    orders, operands = set(), set()
+    for decision in registry.decisions(workload, target):
+        parameters = parameters_of(registry.build(workload, decision, target))
+        arrays, _ = random_arguments(workload, decision, parameters)
+        order = registry.arrange(decision, np.arange(64))
+        (bias,) = (a for a, p in zip(arrays, parameters, strict=True) if p[0] == "add_channel_0")
+        orders.add(tuple(order))
+        operands.add(tuple(bias[np.argsort(order)]))
+    assert len(orders) > 1
+    assert len(operands) == 1
