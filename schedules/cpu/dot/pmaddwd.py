@@ -11,7 +11,7 @@ from typing import Any
 
 from tvm import tirx
 
-from mobilenet_tvm.schedules.cpu.dot.base import Tile, broadcast, intrinsic, unpack
+from mobilenet_tvm.schedules.cpu.dot.base import intrinsic, unpack
 from mobilenet_tvm.schedules.cpu.dot.x86 import X86Dot
 from mobilenet_tvm.schedules.workloads.dtypes import vector_type
 
@@ -24,16 +24,6 @@ _NAMES = {
 
 class Pmaddwd(X86Dot):
     """Data are widened to 16 bits once for all outputs, weights as they are loaded."""
-
-    def multiply(self, tile: Tile, k: Any, inputs: int) -> None:
-        """Emit the multiply-adds: a row's pair is broadcast, and meets each vector."""
-        shorts = vector_type("int16", 2 * self.lanes)
-        for group in range(0, inputs, self.group):
-            weights = self.load_weights(tile, k + group)
-            for row in range(tile.rows):
-                data = broadcast(tile.data(row, k + group, 2), shorts, self.lanes)
-                for vector, weight in enumerate(weights):
-                    tile.update(row, vector, self.filter, data, weight)
 
     def interleave(self, pixels: Sequence[Any]) -> list[Any]:
         """Return two pixels' widened bytes in pairs, for a quarter of the channels at a time."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from tvm import tirx
 
-from mobilenet_tvm.schedules.cpu.dot.base import Tile, broadcast, intrinsic, quads
+from mobilenet_tvm.schedules.cpu.dot.base import intrinsic, quads
 from mobilenet_tvm.schedules.cpu.dot.x86 import X86Dot
 from mobilenet_tvm.schedules.workloads.dtypes import vector_type
 
@@ -15,32 +15,19 @@ from mobilenet_tvm.schedules.workloads.dtypes import vector_type
 class Vnni(X86Dot):
     """VPDPBUSD, which does not saturate."""
 
-    def multiply(self, tile: Tile, k: Any, inputs: int) -> None:
-        """Emit the multiply-adds: a row's four bytes are broadcast, and meet each vector."""
-        bytes_type = vector_type("int8", self.channels)
-        for group in range(0, inputs, self.group):
-            weights = self.load_weights(tile, k + group)
-            for row in range(tile.rows):
-                data = broadcast(tile.data(row, k + group, 4), bytes_type, self.lanes)
-                for vector, weight in enumerate(weights):
-                    tile.update(row, vector, self.filter, data, weight)
-
     def interleave(self, pixels: Sequence[Any]) -> list[Any]:
         """Return four pixels' bytes next to each other, for a quarter of the channels at a time."""
         return quads(pixels, self.channels)
 
     def filter(self, total: Any, data: Any, taps: Any) -> Any:
         """Return sums plus products, by one instruction."""
+        bytes_type = vector_type("int8", self.channels)
         name = f"llvm.x86.avx512.vpdpbusd.{self.vector_bits}"
-        return intrinsic(self.sums_type, name, total, data, _as(taps, "int8", self.channels))
+        return intrinsic(self.sums_type, name, total, data, tirx.reinterpret(bytes_type, taps))
 
     def taps(self, weights: Any) -> Any:
         """Return four taps a lane."""
         return tirx.reinterpret(self.sums_type, weights)
-
-
-def _as(value: Any, dtype: str, lanes: int) -> Any:
-    return tirx.reinterpret(vector_type(dtype, lanes), value)
 
 
 #: By width: Cascade Lake, Ice Lake, Zen 4 and later; narrower ones compute what is left over.

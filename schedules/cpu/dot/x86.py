@@ -9,7 +9,7 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T  # noqa: N812
 
-from mobilenet_tvm.schedules.cpu.dot.base import Dot, Tile, intrinsic
+from mobilenet_tvm.schedules.cpu.dot.base import Dot, Tile, broadcast, intrinsic
 from mobilenet_tvm.schedules.workloads.dtypes import vector_type
 from mobilenet_tvm.schedules.workloads.epilogue import MAGIC
 
@@ -35,6 +35,17 @@ class X86Dot(Dot):
         """Return a vector of weights for a group of inputs of each vector of outputs."""
         size = self.lanes * self.group
         return [tile.weights(k, vector * size, size) for vector in range(tile.vectors)]
+
+    def multiply(self, tile: Tile, k: Any, inputs: int) -> None:
+        """Emit the multiply-adds: a row's group is broadcast, and meets each vector."""
+        group = self.group
+        data_type = vector_type("int16" if self.widened else "int8", self.lanes * group)
+        for first in range(0, inputs, group):
+            weights = self.load_weights(tile, k + first)
+            for row in range(tile.rows):
+                data = broadcast(tile.data(row, k + first, group), data_type, self.lanes)
+                for vector, weight in enumerate(weights):
+                    tile.update(row, vector, self.filter, data, weight)
 
     def order(self, vectors: int) -> list[int]:
         """Return the outputs of neighbouring vectors of sums, in the order of their lanes."""

@@ -30,6 +30,13 @@ class IntegerSchedule(Schedule[W, D]):
         plain = bool(dots_of(target, workload.types)) and not workload.gates
         return plain and super().takes(workload, target)
 
+    def default(self, workload: W, target: Target) -> D:
+        """Choose the first decision with the fewest cycles in a model of its instructions."""
+        return min(
+            self.decisions(workload, target),
+            key=lambda decision: self.cycles(workload, decision, target),
+        )
+
     def build(self, workload: W, decision: D, target: Target) -> tirx.PrimFunc:
         """Return the scheduled function."""
         with IRBuilder() as builder, T.prim_func(s_tir=True):

@@ -102,13 +102,6 @@ class IntegerDepthwise(IntegerSchedule[Depthwise, Decision]):
     workload_type = Depthwise
     decision_type = Decision
 
-    def default(self, workload: Depthwise, target: Target) -> Decision:
-        """Choose the tile with the fewest cycles in a model of its instructions."""
-        return min(
-            self.decisions(workload, target),
-            key=lambda decision: self.cycles(workload, decision, target),
-        )
-
     def space(self, workload: Depthwise, target: Target) -> dict[str, list[Any]]:
         """Return the candidate values of each part of a decision."""
         height = workload.output[0]

@@ -72,13 +72,6 @@ class IntegerStem(IntegerSchedule[Convolution, Decision]):
     workload_type = Convolution
     decision_type = Decision
 
-    def default(self, workload: Convolution, target: Target) -> Decision:
-        """Choose the tile with the fewest cycles in a model of its instructions."""
-        return min(
-            self.decisions(workload, target),
-            key=lambda decision: self.cycles(workload, decision, target),
-        )
-
     def space(self, workload: Convolution, target: Target) -> dict[str, list[Any]]:
         """Return the candidate values of each part of a decision."""
         height = workload.output[0]
