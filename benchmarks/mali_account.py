@@ -13,7 +13,7 @@ import click
 import tvm
 from tvm import tirx
 
-from mobilenet_tvm.compile.codegen.build import pass_config
+from mobilenet_tvm.compile.codegen.pass_context import pass_config
 from mobilenet_tvm.compile.codegen.tvm_target import tvm_target
 from mobilenet_tvm.compile.models.source import ModelOptions, resolve
 from mobilenet_tvm.compile.passes.heads import DTYPES

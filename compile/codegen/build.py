@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import tvm
 import tvm_ffi
@@ -17,28 +16,14 @@ from mobilenet_tvm.compile.codegen.linker import link_shared
 from mobilenet_tvm.compile.codegen.metadata_object import write_metadata_object
 from mobilenet_tvm.compile.codegen.nvrtc import compile_cuda
 from mobilenet_tvm.compile.codegen.opencl_source import shorten
+from mobilenet_tvm.compile.codegen.parts import compile_parts
+from mobilenet_tvm.compile.codegen.pass_context import pass_context
 from mobilenet_tvm.compile.codegen.tvm_target import tvm_target
 from mobilenet_tvm.runtime.atomic import replacing
 from mobilenet_tvm.runtime.cuda_code import as_source, decode_on_load
 from mobilenet_tvm.runtime.metadata import Metadata
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.target import Target
-
-#: Options of TVM's lowering on which CPU schedules rely.
-PASS_CONFIG: dict[str, Any] = {
-    # Pointwise layers take images as matrices, and `main` has checked the shapes of the inputs.
-    "tirx.disable_assert": True,
-    # Peels off the last, smaller tile, so that the others need no bounds checks.
-    "s_tir.LoopPartition": {"partition_const_loop": True},
-}
-
-
-def pass_config(target: Target) -> dict[str, Any]:
-    """Return the options of TVM's lowering on which a target's schedules rely."""
-    if target.gpu is None:
-        return PASS_CONFIG
-    # No loop partition: all tiles of GPU schedules are whole. Schedules mark asynchronous copies.
-    return {"tirx.disable_assert": True, "tirx.use_async_copy": target.kind == "cuda"}
 
 
 def prepare_output(path: Path) -> None:
@@ -102,8 +87,7 @@ def write_library(mod: tvm.IRModule, target: Target, path: Path) -> None:
     path : Path
         The library to write.
     """
-    context = tvm.transform.PassContext(opt_level=3, config=pass_config(target))
-    with context, source_passes(target):
+    with pass_context(mod, target), source_passes(target):
         compiled = tvm.compile(mod, target=tvm_target(target))
     compiled.export_library(
         str(path), fcompile=lambda output, objects, **_: link_shared(output, objects)
@@ -129,24 +113,31 @@ def write_artifact(mod: tvm.IRModule, target: Target, metadata: Metadata, path: 
     UserError
         If linking or writing fails.
     """
-    context = tvm.transform.PassContext(opt_level=3, config=pass_config(target))
-    with context, source_passes(target):
-        executable = relax.build(mod, target=tvm_target(target), relax_pipeline=None)
     try:
         with replacing(path) as scratch:
             # Not the output's name, since its suffix may have a meaning for TVM.
             section, linked = scratch.with_name("metadata.o"), scratch.with_name("linked.so")
+            if target.gpu is None:
+                executable, objects = compile_parts(mod, target, scratch.parent)
+            else:
+                executable, objects = _with_kernels(mod, target), []
             write_metadata_object(metadata, target.triple, section)
             executable.export_library(
                 str(linked),
                 fcompile=lambda output, objects, **_: link_shared(output, objects),
-                addons=[str(section)],
+                addons=[*map(str, objects), str(section)],
                 workspace_dir=str(scratch.parent),
             )
             linked.chmod(0o666 & ~_umask())
             linked.rename(scratch)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _with_kernels(mod: tvm.IRModule, target: Target) -> relax.VMExecutable:
+    """Compile a network for a GPU, whose kernels are one module."""
+    with pass_context(mod, target), source_passes(target):
+        return relax.build(mod, target=tvm_target(target), relax_pipeline=None)
 
 
 def _umask() -> int:

@@ -15,7 +15,7 @@ from onnxruntime import InferenceSession
 from tvm import ir, relax
 
 from mobilenet_tvm.compile import pipeline
-from mobilenet_tvm.compile.codegen.build import pass_config
+from mobilenet_tvm.compile.codegen.pass_context import pass_config
 from mobilenet_tvm.compile.models.named import NAMES
 from mobilenet_tvm.runtime.device import Device
 from mobilenet_tvm.runtime.model import GRAPH

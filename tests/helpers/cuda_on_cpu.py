@@ -17,7 +17,7 @@ import tvm_ffi
 from kept_files import kept
 from tvm import tirx
 
-from mobilenet_tvm.compile.codegen.build import pass_config
+from mobilenet_tvm.compile.codegen.pass_context import pass_config
 from mobilenet_tvm.compile.codegen.tvm_target import tvm_target
 from mobilenet_tvm.targets.target import Target
 

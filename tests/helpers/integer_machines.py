@@ -12,7 +12,7 @@ import numpy as np
 import tvm
 from numpy_integers import Problem
 
-from mobilenet_tvm.compile.codegen.build import PASS_CONFIG
+from mobilenet_tvm.compile.codegen.pass_context import PASS_CONFIG
 from mobilenet_tvm.compile.codegen.tvm_target import llvm_target
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.base import Decision

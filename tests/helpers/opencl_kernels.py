@@ -12,8 +12,8 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 
-from mobilenet_tvm.compile.codegen.build import pass_config
 from mobilenet_tvm.compile.codegen.linker import link_shared
+from mobilenet_tvm.compile.codegen.pass_context import pass_config
 from mobilenet_tvm.compile.codegen.tvm_target import tvm_target
 from mobilenet_tvm.runtime.device import Device, copy, open_device
 from mobilenet_tvm.targets.target import Target

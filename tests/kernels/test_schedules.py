@@ -12,7 +12,7 @@ import tvm
 from numpy_layers import BIAS, CLIP, RELU, close, normal, window_sums, with_epilogue
 from tvm import tirx
 
-from mobilenet_tvm.compile.codegen.build import PASS_CONFIG
+from mobilenet_tvm.compile.codegen.pass_context import PASS_CONFIG
 from mobilenet_tvm.compile.codegen.tvm_target import llvm_target
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.cpu import (

@@ -15,8 +15,8 @@ from board import Board
 from board_models import run_on_board
 
 from mobilenet_tvm.compile import compile_model
-from mobilenet_tvm.compile.codegen.build import PASS_CONFIG
 from mobilenet_tvm.compile.codegen.linker import link_shared
+from mobilenet_tvm.compile.codegen.pass_context import PASS_CONFIG
 from mobilenet_tvm.compile.codegen.tvm_target import llvm_target
 from mobilenet_tvm.compile.models.source import ModelOptions, resolve
 from mobilenet_tvm.schedules.cpu import pointwise

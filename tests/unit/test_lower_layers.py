@@ -11,7 +11,7 @@ import tvm
 from relax_helpers import bias, conv, emit, module, normal, operators, run
 from tvm import relax
 
-from mobilenet_tvm.compile.codegen.build import PASS_CONFIG
+from mobilenet_tvm.compile.codegen.pass_context import PASS_CONFIG
 from mobilenet_tvm.compile.codegen.tvm_target import llvm_target
 from mobilenet_tvm.compile.passes.lower_layers import LowerLayers
 from mobilenet_tvm.compile.pipeline import fusion_passes

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import tvm
 
 from mobilenet_tvm.compile.analysis.llvm_mca import cycles
-from mobilenet_tvm.compile.codegen.build import PASS_CONFIG
+from mobilenet_tvm.compile.codegen.pass_context import PASS_CONFIG
 from mobilenet_tvm.compile.codegen.tvm_target import llvm_target
 from mobilenet_tvm.compile.tuning.static.caches import Caches
 from mobilenet_tvm.compile.tuning.static.statements import LINE_BYTES

@@ -123,13 +123,13 @@ class IntegerDepthwise(IntegerSchedule[Depthwise, Decision]):
 
     def decisions(self, workload: Depthwise, target: Target) -> list[Decision]:
         """Return the valid decisions in the space, without duplicates."""
-        name = dots_of(target, workload.types)[0].name
+        name, height = dots_of(target, workload.types)[0].name, workload.output[0]
         parts = self.space(workload, target)
-        every = (
+        return [
             Decision(name, y, x, band, direct, True)
             for (y, x), band, direct in itertools.product(*parts.values())
-        )
-        return [decision for decision in every if self.valid(workload, decision, target)]
+            if height % (y * band) == 0
+        ]
 
     def pack(self, weights: Sequence[Array], decision: Decision) -> list[Array]:
         """Return weights [height, width, channels] as [chunks, height, groups of taps, parts]."""

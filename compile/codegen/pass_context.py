@@ -1,0 +1,60 @@
+"""Options of TVM's lowering on which schedules rely, and what it need not do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+from tvm import tirx
+from tvm.s_tir import SBlockRealize
+
+from mobilenet_tvm.targets.target import Target
+
+#: For CPUs.
+PASS_CONFIG: dict[str, Any] = {
+    # Pointwise layers take images as matrices, and `main` has checked the shapes of the inputs.
+    "tirx.disable_assert": True,
+    # Peels off the last, smaller tile, so that the others need no bounds checks.
+    "s_tir.LoopPartition": {"partition_const_loop": True},
+}
+#: A pass that finds nothing to do in functions without blocks, and takes a third of their time.
+_FOR_BLOCKS = "s_tir.CompactBufferAllocation"
+
+
+def pass_config(target: Target) -> dict[str, Any]:
+    """Return the options of TVM's lowering on which a target's schedules rely."""
+    if target.gpu is None:
+        return PASS_CONFIG
+    # No loop partition: all tiles of GPU schedules are whole. Schedules mark asynchronous copies.
+    return {"tirx.disable_assert": True, "tirx.use_async_copy": target.kind == "cuda"}
+
+
+@tvm.instrument.pass_instrument
+class _WithoutBlocks:
+    """Skips the pass that only functions with blocks need."""
+
+    def should_run(self, _mod: tvm.IRModule, info: Any) -> bool:
+        """Return whether a pass runs."""
+        return str(info.name) != _FOR_BLOCKS
+
+
+def has_blocks(func: tirx.PrimFunc) -> bool:
+    """Return whether a function has TensorIR's blocks, so that primitives may have scheduled it."""
+    return isinstance(func.body, SBlockRealize)
+
+
+def pass_context(mod: tvm.IRModule, target: Target) -> tvm.transform.PassContext:
+    """Return the context in which TVM compiles functions.
+
+    Parameters
+    ----------
+    mod : IRModule
+        Scheduled functions.
+    target : Target
+        The target of the code.
+    """
+    kernels = [f for f in mod.functions.values() if isinstance(f, tirx.PrimFunc)]
+    instruments = [] if any(map(has_blocks, kernels)) else [_WithoutBlocks()]
+    return tvm.transform.PassContext(
+        opt_level=3, config=pass_config(target), instruments=instruments
+    )
