@@ -13,6 +13,7 @@ import pytest
 import tvm
 from board import Board
 from board_models import run_on_board
+from networks import EXPORTS, output_step, quantized_feeds, session
 
 from mobilenet_tvm.compile import compile_model
 from mobilenet_tvm.compile.codegen.linker import link_shared
@@ -62,6 +63,30 @@ def test_the_board_equals_onnxruntime(
     for image, output in zip(images, outputs, strict=True):
         expected = session.run(None, {artifact.metadata.inputs[0].name: image})[0]
         assert np.abs(output - expected).max() <= 1e-4 * np.ptp(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        ("qdq_v3_small_opset17", "cortex-a53"),
+        ("qdq_v3_small_opset17", "cortex-a76"),
+        ("tflite_v1_int8_opset16", "cortex-a76"),
+    ],
+)
+def test_quantized_networks_equal_onnxruntimes(
+    name: str, target: str, board: Board, tmp_path: Path
+) -> None:
+    model = onnx.load(EXPORTS / f"{name}.onnx")
+    artifact = compile_model(model, target, tmp_path / "model.so")
+    feeds = [quantized_feeds(model, seed) for seed in range(3)]
+    images = np.stack([next(iter(feed.values())) for feed in feeds])
+    outputs = run_on_board(board, artifact.path, images, tmp_path, target)
+    step = output_step(model)
+    assert step > 0
+    for feed, output in zip(feeds, outputs, strict=True):
+        expected = np.asarray(session(model, optimised=True).run(None, feed)[0], np.float64)
+        # The float numbers of a step are not exact.
+        assert np.abs(output - expected).max() <= 1e-3 * step
 
 
 def test_the_code_is_for_arm64_and_needs_no_library(tmp_path: Path) -> None:
