@@ -22,10 +22,11 @@ from mobilenet_tvm.runtime.measure import (
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.base import Decision
 from mobilenet_tvm.schedules.gpu.gates import GATE
-from mobilenet_tvm.schedules.stages import is_per_channel
+from mobilenet_tvm.schedules.stages import is_per_channel, operand_name
 from mobilenet_tvm.schedules.workloads import (
     OPERANDS,
     TENSOR_STEPS,
+    Step,
     Workload,
     quantization_bounds,
 )
@@ -63,8 +64,12 @@ QUANTIZED = (
     "add_quantized_second_numbers",
     "dequantize",
 )
-#: Steps whose operands are random.
-STEPS = frozenset(op for op, operands in OPERANDS.items() if operands)
+#: Names of random operands, without the step's number.
+STEPS = frozenset(
+    operand_name(Step(op), operand, 0).rpartition("_")[0]
+    for op, operands in OPERANDS.items()
+    for operand in operands
+)
 
 #: Steps of rounding by which two results of an integer layer may differ, as a share of a byte: a
 #: quantised addition may be rounded once or twice.
@@ -98,6 +103,42 @@ def random_arguments(
     weights : list of int
         Indices of the arrays that stay the same from one inference to the next.
     """
+    plain, operands = random_operands(workload, parameters)
+    remaining = iter(registry.pack(decision, plain))
+    arrays, weights = [], []
+    last = len(parameters) - 1
+    for index, ((name, _, dtype), operand) in enumerate(zip(parameters, operands, strict=True)):
+        if operand is None:
+            arrays.append(next(remaining).astype(dtype))
+        elif workload.types.integer and is_per_channel(name):
+            # Each decision pads and orders these as it likes; what they stand for is the same.
+            arrays.append(registry.arrange(decision, operand))
+        else:
+            arrays.append(operand)
+        if 0 < index < last and name != GATE and _step_of(name) not in TENSOR_STEPS:
+            weights.append(index)
+    return arrays, weights
+
+
+def random_operands(
+    workload: Workload, parameters: Parameters
+) -> tuple[list[Array], list[Array | None]]:
+    """Return what a layer reads, before a decision packs and arranges it.
+
+    Parameters
+    ----------
+    workload : Workload
+        The layer.
+    parameters : sequence of (str, tuple of int, str)
+        Parameters of a function that computes it.
+
+    Returns
+    -------
+    weights : list of ndarray
+        As `pack` takes them.
+    operands : list of ndarray or None
+        For each parameter; None for packed weights. The output is NaN, or 0 for integers.
+    """
     rng = np.random.default_rng(0)
     integer = workload.types.integer
 
@@ -109,43 +150,39 @@ def random_arguments(
         limits = np.iinfo(dtype)
         return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
 
-    def biases(shape: tuple[int, ...]) -> Array:
-        return rng.integers(-1000, 1000, shape, np.int32)
-
     if integer:
         plain = [
             rng.integers(-127, 127, shape, workload.types.weights) for shape in workload.weights
         ]
     else:
         plain = [normal(shape, np.prod(shape[:-1]) ** -0.5) for shape in workload.weights]
-    remaining = iter(registry.pack(decision, plain))
-    arrays, weights = [], []
+    operands: list[Array | None] = []
     last = len(parameters) - 1
     for index, (name, shape, dtype) in enumerate(parameters):
-        step = name.rpartition("_")[0]
+        step = _step_of(name)
+        # A decision pads these.
+        size = workload.output_shape[-1:] if integer and is_per_channel(name) else shape
         if index == last:
-            arrays.append(np.full(shape, np.nan if dtype.startswith("float") else 0, dtype))
+            operands.append(np.full(shape, np.nan if dtype.startswith("float") else 0, dtype))
         elif name == GATE:
-            arrays.append(random_gates(shape, dtype))
-        elif integer and is_per_channel(name):
-            # Each decision pads and orders these as it likes; what they stand for is the same.
-            size = workload.output_shape[-1:]
-            values = (
-                _quantization(workload, name, size, dtype) if step in QUANTIZED else biases(size)
-            )
-            arrays.append(registry.arrange(decision, values))
+            operands.append(random_gates(shape, dtype))
         elif name in NUMBERS or step in QUANTIZED:
-            arrays.append(_quantization(workload, name, shape, dtype))
+            operands.append(_quantization(workload, name, size, dtype))
+        elif integer and is_per_channel(name):
+            operands.append(rng.integers(-1000, 1000, size, np.int32))
         elif integer and dtype in BYTE_TYPES and (index == 0 or step in STEPS):
-            arrays.append(bytes_of(shape, dtype))
+            operands.append(bytes_of(shape, dtype))
         elif index == 0 or step in STEPS:
             values = rng.standard_normal(shape, np.float32) if integer else normal(shape)
-            arrays.append(values.astype(dtype))
+            operands.append(values.astype(dtype))
         else:
-            arrays.append(next(remaining).astype(dtype))
-        if 0 < index < last and name != GATE and step not in TENSOR_STEPS:
-            weights.append(index)
-    return arrays, weights
+            operands.append(None)
+    return plain, operands
+
+
+def _step_of(parameter: str) -> str:
+    """Return the step, or its numbers, of which a parameter is an operand."""
+    return parameter.rpartition("_")[0]
 
 
 def _quantization(workload: Workload, name: str, shape: tuple[int, ...], dtype: str) -> Array:

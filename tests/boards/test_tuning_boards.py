@@ -47,6 +47,7 @@ from mobilenet_tvm.schedules.workloads import (
     Step,
     Window,
     Workload,
+    parse,
 )
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.presets import get_target, native
@@ -508,6 +509,26 @@ def test_emulated_arm_boards_tune_for_their_cpu_and_one_may_die(
     assert not sum(sum(task.failures.values()) for task in run.tuned.tasks)
     assert run.said("board one") < 5
     assert run.boards["two"] >= 7
+
+
+@pytest.mark.parametrize("cpu", ["cortex-a53", "cortex-a76"])
+def test_an_emulated_arm_board_tunes_integer_layers(
+    cpu: str, board: Board, tracker: Tracker, tmp_path: Path
+) -> None:
+    texts = (
+        "pointwise 49x40x72 int8 add_channel requantize add_quantized_second",
+        "depthwise 1x6x6x40 k3x3 s1x1 p1,1,1,1 int8 add_channel requantize lookup",
+        "conv2d 1x16x16x3->16 k3x3 s2x2 p0,0,1,1 nchw float32*int8+int32->int8 requantize",
+    )
+    served = ServedBoard(tracker, cpu, "one", **emulated(board, cpu, tmp_path))
+    try:
+        tracker.wait_for(cpu, 1)
+        layers = {parse(text): 1 for text in texts}
+        run = Run(tracker.address(cpu), layers, target=get_target(cpu), trials=15)
+    finally:
+        served.end()
+    assert run.tuned.trials == 15
+    assert not sum(sum(task.failures.values()) for task in run.tuned.tasks)
 
 
 class Loads:

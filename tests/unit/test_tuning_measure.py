@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tvm
 
 from mobilenet_tvm.compile.tuning.boards.files import compute_reference
 from mobilenet_tvm.compile.tuning.features import features, features_of
-from mobilenet_tvm.compile.tuning.local.builder import Builder
+from mobilenet_tvm.compile.tuning.local.builder import Builder, compile_candidate
 from mobilenet_tvm.compile.tuning.measure import (
     check,
     parameters_of,
@@ -34,6 +35,7 @@ from mobilenet_tvm.schedules.workloads import (
     Workload,
     parse,
 )
+from mobilenet_tvm.targets.host import cpu_features
 from mobilenet_tvm.targets.presets import PRESETS, native
 from mobilenet_tvm.targets.target import Target
 
@@ -161,9 +163,38 @@ def test_the_reference_of_a_layer_with_gates_is_its_own(tmp_path: Path) -> None:
     assert [parameters[index][0] for index in weights] == ["weight", "add_channel_0"]
     data, packed, gates, bias, residual, _ = arrays
     weight = packed.transpose(1, 2, 0, 3).reshape(16, 24)
-    compute_reference(workload, tmp_path / "reference.npy")
+    compute_reference(workload, tmp_path / "reference.npy", parameters)
     expected = (data * gates.repeat(25, axis=0)) @ weight + bias + residual
     np.testing.assert_allclose(np.load(tmp_path / "reference.npy"), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pointwise 50x21x36 uint8*int8+int32 add_channel requantize",
+        "pointwise 6x8x72 uint8*int8+int32 add_channel requantize add_quantized lookup",
+        "pointwise 6x8x72 uint8*int16+int32 add_channel requantize add_quantized_second",
+        "pointwise 1x40x11 uint8*int8+int32->float32 add_channel dequantize",
+        "depthwise 2x7x9x17 k3x5 s2x1 p0,0,1,1 uint8*int8+int32 add_channel requantize lookup",
+        "conv2d 2x9x11x3->24 k3x3 s2x2 p1,1,1,1 nchw float32*int8+int32->uint8 requantize",
+        "conv2d 1x8x8x3->5 k3x3 s1x1 p0,0,0,0 nhwc uint8*int8+int32 add_channel requantize",
+    ],
+)
+def test_the_reference_of_an_integer_layer_is_its_result_to_the_bit(
+    text: str, tmp_path: Path
+) -> None:
+    workload, target, library = parse(text), PRESETS["x86"], tmp_path / "layer.so"
+    if missing := {*target.required_features} - cpu_features():
+        pytest.skip(f"this CPU lacks {', '.join(sorted(missing))}")
+    decision = registry.default(workload, target)
+    compiled = compile_candidate(registry.build, workload, decision, target, str(library))
+    arrays, _ = random_arguments(workload, decision, compiled.parameters)
+    tensors = [tvm.runtime.tensor(array) for array in arrays]
+    tvm.runtime.load_module(str(library))["main"](*tensors)
+    compute_reference(workload, tmp_path / "reference.npy", compiled.parameters)
+    expected = np.load(tmp_path / "reference.npy")
+    assert len(np.unique(expected)) > 10
+    np.testing.assert_array_equal(tensors[-1].numpy(), expected.reshape(-1))
 
 
 def test_arguments_of_float16_are_the_same_numbers_in_the_float32_reference() -> None:

@@ -9,8 +9,14 @@ from pathlib import Path
 import numpy as np
 import tvm
 
+from mobilenet_tvm.compile.tuning.boards.integers import integer_result
 from mobilenet_tvm.compile.tuning.local.builder import Build, Compiled, compile_candidate
-from mobilenet_tvm.compile.tuning.measure import random_arguments, random_gates
+from mobilenet_tvm.compile.tuning.measure import (
+    Parameters,
+    random_arguments,
+    random_gates,
+    random_operands,
+)
 from mobilenet_tvm.runtime.atomic import replacing
 from mobilenet_tvm.runtime.measure import Array
 from mobilenet_tvm.schedules import registry
@@ -25,9 +31,9 @@ def compile_with_arguments(
 ) -> Compiled:
     """Compile one candidate; store its arguments, and the default's result, in its folder."""
     folder = Path(path).parent
-    if decision == registry.default(workload, target):
-        compute_reference(workload, reference_path(workload, folder))
     compiled = compile_candidate(build, workload, decision, target, path)
+    if decision == registry.default(workload, target):
+        compute_reference(workload, reference_path(workload, folder), compiled.parameters)
     arrays, weights = random_arguments(workload, decision, compiled.parameters)
     files = [store(array, folder) for array in arrays[:-1]]
     return replace(compiled, arguments=files, weights=weights)
@@ -38,11 +44,11 @@ def reference_path(workload: Workload, folder: Path) -> Path:
     return folder / f"{hashlib.sha256(str(workload).encode()).hexdigest()[:20]}.npy"
 
 
-def compute_reference(workload: Workload, path: Path) -> None:
+def compute_reference(workload: Workload, path: Path, parameters: Parameters) -> None:
     """Store a layer's right result, as this machine's CPU computes it by the default decision.
 
     With it the first candidate shows whether a board computes correctly. This machine computes in
-    float32, even if the layer's own type is smaller.
+    float32, even if the layer's own type is smaller, and integer layers by NumPy.
 
     Parameters
     ----------
@@ -50,7 +56,18 @@ def compute_reference(workload: Workload, path: Path) -> None:
         The layer.
     path : Path
         The file to write.
+    parameters : sequence of (str, tuple of int, str)
+        Parameters of the board's function.
     """
+    if workload.types.integer:
+        (weight,), operands = random_operands(workload, parameters)
+        named = {
+            name: operand
+            for (name, *_), operand in zip(parameters, operands, strict=True)
+            if operand is not None
+        }
+        np.save(path, integer_result(workload, weight, named))
+        return
     target = native()
     plain, gates = workload.without_gates().in_type("float32"), workload.gates
     decision = registry.default(plain, target)
