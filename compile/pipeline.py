@@ -24,6 +24,7 @@ from mobilenet_tvm.compile.passes.names import NODE_NAMES
 from mobilenet_tvm.compile.passes.network_calls import NetworkCall, network_calls
 from mobilenet_tvm.compile.passes.origins import origins_of_calls
 from mobilenet_tvm.compile.passes.recognize_hard import RecognizeHard
+from mobilenet_tvm.compile.passes.recognize_smooth import RecognizeSmooth
 from mobilenet_tvm.compile.passes.recover_clip import RecoverClip
 from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
 from mobilenet_tvm.compile.passes.set_dtype import SetDtype
@@ -45,6 +46,7 @@ def graph_passes(dtype: str, target: Target) -> list[Pass]:
         FoldConstants,
         RecoverClip,
         RecognizeHard,
+        RecognizeSmooth,
         FoldPad,
         FoldScale,
         ToNHWC,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from tvm import s_tir, tirx
@@ -43,10 +43,13 @@ class Schedule(ABC, Generic[W, D]):
 
     workload_type: type[W]
     decision_type: type[D]
+    #: Whether it computes layers whose windows are dilated.
+    dilates: ClassVar[bool] = False
 
     def takes(self, workload: Workload, target: Target) -> bool:  # noqa: ARG002
         """Return whether this schedule computes a layer, on a target of its kind."""
-        return isinstance(workload, self.workload_type)
+        fits = self.dilates or not workload.dilated
+        return fits and isinstance(workload, self.workload_type)
 
     @abstractmethod
     def default(self, workload: W, target: Target) -> D:

@@ -14,6 +14,7 @@ from tvm import tirx
 from mobilenet_tvm.schedules.base import Array, Decision, Schedule, default_decision
 from mobilenet_tvm.schedules.cpu import (
     block,
+    convolution,
     depthwise,
     depthwise_pointwise,
     pointwise,
@@ -42,6 +43,7 @@ _CPU: tuple[Schedule[Any, Any], ...] = (
     block.SCHEDULE,
     depthwise_pointwise.SCHEDULE,
     stem.SCHEDULE,
+    convolution.SCHEDULE,
     depthwise.SCHEDULE,
     pointwise.SCHEDULE,
     pooling.SCHEDULE,

@@ -17,7 +17,7 @@ from mobilenet_tvm.compile.codegen.metadata_object import write_metadata_object
 from mobilenet_tvm.compile.codegen.nvrtc import compile_cuda
 from mobilenet_tvm.compile.codegen.opencl_source import shorten
 from mobilenet_tvm.compile.codegen.parts import compile_parts
-from mobilenet_tvm.compile.codegen.pass_context import pass_context
+from mobilenet_tvm.compile.codegen.pass_context import lowering
 from mobilenet_tvm.compile.codegen.tvm_target import tvm_target
 from mobilenet_tvm.runtime.atomic import replacing
 from mobilenet_tvm.runtime.cuda_code import as_source, decode_on_load
@@ -87,8 +87,8 @@ def write_library(mod: tvm.IRModule, target: Target, path: Path) -> None:
     path : Path
         The library to write.
     """
-    with pass_context(mod, target), source_passes(target):
-        compiled = tvm.compile(mod, target=tvm_target(target))
+    with lowering(mod, target) as complete, source_passes(target):
+        compiled = tvm.compile(complete, target=tvm_target(target))
     compiled.export_library(
         str(path), fcompile=lambda output, objects, **_: link_shared(output, objects)
     )
@@ -136,8 +136,8 @@ def write_artifact(mod: tvm.IRModule, target: Target, metadata: Metadata, path: 
 
 def _with_kernels(mod: tvm.IRModule, target: Target) -> relax.VMExecutable:
     """Compile a network for a GPU, whose kernels are one module."""
-    with pass_context(mod, target), source_passes(target):
-        return relax.build(mod, target=tvm_target(target), relax_pipeline=None)
+    with lowering(mod, target) as complete, source_passes(target):
+        return relax.build(complete, target=tvm_target(target), relax_pipeline=None)
 
 
 def _umask() -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 
-from mobilenet_tvm.compile.codegen.pass_context import has_blocks, pass_context
+from mobilenet_tvm.compile.codegen.pass_context import has_blocks, lowering
 from mobilenet_tvm.compile.codegen.tvm_target import tvm_target
 from mobilenet_tvm.targets.host import core_count
 from mobilenet_tvm.targets.target import Target
@@ -44,13 +44,12 @@ def compile_parts(
     first, *others = _divided(kernels)
 
     def compile_graph() -> relax.VMExecutable:
-        part = tvm.IRModule({**graph, **first}, attrs=mod.attrs)
-        with pass_context(part, target):
+        with lowering(tvm.IRModule({**graph, **first}, attrs=mod.attrs), target) as part:
             return relax.build(part, target=tvm_target(target), relax_pipeline=None)
 
     def compile_part(number: int) -> Path:
-        path, part = folder / f"part{number}.o", tvm.IRModule(others[number])
-        with pass_context(part, target):
+        path = folder / f"part{number}.o"
+        with lowering(tvm.IRModule(others[number]), target) as part:
             built = tvm.compile(part, target=tvm_target(target))
         built.mod.write_to_file(str(path), "o")
         return path

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import tvm
 from tvm import tirx
 from tvm.s_tir import SBlockRealize
 
+from mobilenet_tvm.schedules.vector_math import vector_functions
 from mobilenet_tvm.targets.target import Target
 
 #: For CPUs.
@@ -43,8 +46,9 @@ def has_blocks(func: tirx.PrimFunc) -> bool:
     return isinstance(func.body, SBlockRealize)
 
 
-def pass_context(mod: tvm.IRModule, target: Target) -> tvm.transform.PassContext:
-    """Return the context in which TVM compiles functions.
+@contextmanager
+def lowering(mod: tvm.IRModule, target: Target) -> Iterator[tvm.IRModule]:
+    """Enter the context in which TVM compiles functions.
 
     Parameters
     ----------
@@ -52,9 +56,17 @@ def pass_context(mod: tvm.IRModule, target: Target) -> tvm.transform.PassContext
         Scheduled functions.
     target : Target
         The target of the code.
+
+    Yields
+    ------
+    IRModule
+        What is to be compiled: on CPUs with functions that LLVM inlines.
     """
     kernels = [f for f in mod.functions.values() if isinstance(f, tirx.PrimFunc)]
     instruments = [] if any(map(has_blocks, kernels)) else [_WithoutBlocks()]
-    return tvm.transform.PassContext(
+    context = tvm.transform.PassContext(
         opt_level=3, config=pass_config(target), instruments=instruments
     )
+    functions = vector_functions(mod) if target.gpu is None else nullcontext(mod)
+    with context, functions as complete:
+        yield complete

@@ -39,6 +39,8 @@ from mobilenet_tvm.schedules.workloads import (
 )
 from mobilenet_tvm.targets.target import Target
 
+#: Functions of one value that are steps.
+_FUNCTIONS = ("nn.relu", HARD_SIGMOID, HARD_SWISH, "sigmoid", "nn.silu", "nn.gelu", "tanh")
 #: The most layers that any schedule fuses.
 MAX_FUSED = 3
 
@@ -299,10 +301,9 @@ class FindLayers:
         call = self._producer(data, "permute_dims")
         if call is None or tuple(map(int, call.attrs.axes or ())) != TO_NHWC:
             return None
-        full = op_name(head) == "nn.conv2d" and int(head.attrs.groups) == 1
-        if str(call.ty.dtype) != "float32":
-            return None
-        return call.args[0] if full and tuple(shape_of(head.args[1])[:2]) != (1, 1) else None
+        workload = chain.kind.describe(head)
+        stem = isinstance(workload, Convolution) and workload.is_stem
+        return call.args[0] if stem and str(call.ty.dtype) == "float32" else None
 
     def _producer(self, expr: relax.Expr, name: str) -> relax.Call | None:
         """Return the call that produced a value, if it is of the named operator."""
@@ -347,8 +348,14 @@ def _step(call: relax.Expr, data: relax.Var) -> tuple[Step, list[relax.Expr | Ar
     if not isinstance(call, relax.Call):
         return None
     name = op_name(call)
-    if name in ("nn.relu", HARD_SIGMOID, HARD_SWISH, "sigmoid"):
+    if name in _FUNCTIONS:
         return Step(name.rpartition(".")[2]), []
+    if name == "nn.leakyrelu":
+        return Step("leaky_relu", (float(call.attrs.alpha),)), []
+    if name == "nn.prelu":
+        slopes = _channels(constant_value(call.args[1]), shape_of(data), shape_of(call))
+        last = int(call.attrs.axis) in (-1, len(shape_of(data)) - 1)
+        return (Step("prelu"), [slopes]) if last and slopes is not None else None
     if name == "clip":
         return Step("clip", (float(call.args[1].value), float(call.args[2].value))), []
     if name in (ops.REQUANTIZE, ops.ADD, ops.LOOKUP):

@@ -24,9 +24,6 @@ from mobilenet_tvm.schedules.workloads import (
 #: Types of the values that layers compute.
 DTYPES = ("float32", "float16")
 
-#: The stem's schedule unrolls all input channels.
-MAX_STEM_CHANNELS = 8
-
 
 @dataclass(frozen=True)
 class Head:
@@ -82,11 +79,10 @@ def _dense(call: relax.Call) -> Workload:
 
 
 def _is_convolution(call: relax.Call) -> bool:
-    """Return whether a call is an NHWC convolution with constant weights and no dilation."""
+    """Return whether a call is an NHWC convolution with constant weights."""
     if op_name(call) != "nn.conv2d" or constant_value(call.args[1]) is None:
         return False
-    attrs = call.attrs
-    return attrs.data_layout == "NHWC" and [int(d) for d in attrs.dilation] == [1, 1]
+    return str(call.attrs.data_layout) == "NHWC"
 
 
 def _is_pointwise(call: relax.Call) -> bool:
@@ -115,24 +111,21 @@ def _depthwise(call: relax.Call) -> Workload:
     return Depthwise(batch, height, width, channels, _window(call), types=types)
 
 
-def _is_stem(call: relax.Call) -> bool:
-    if not _is_convolution(call) or int(call.attrs.groups) != 1:
-        return False
-    return shape_of(call.args[0])[3] <= MAX_STEM_CHANNELS
-
-
-def _stem(call: relax.Call) -> Workload:
+def _convolution(call: relax.Call) -> Workload:
     batch, height, width, inputs = shape_of(call.args[0])
     outputs = shape_of(call.args[1])[3]
     types = _types(call, Convolution)
-    return Convolution(batch, height, width, inputs, outputs, _window(call), types=types)
+    sizes = batch, height, width, inputs, outputs
+    return Convolution(*sizes, _window(call), types=types, groups=int(call.attrs.groups))
 
 
 def _window(call: relax.Call) -> Window:
     height, width = shape_of(call.args[1])[:2]
     down, across = (int(stride) for stride in call.attrs.strides)
     top, left, bottom, right = (int(extent) for extent in call.attrs.padding)
-    return Window((height, width), (down, across), (top, left, bottom, right))
+    below, beside = (int(step) for step in call.attrs.dilation)
+    padding = (top, left, bottom, right)
+    return Window((height, width), (down, across), padding, (below, beside))
 
 
 def _types(call: relax.Call, kind: type[Workload]) -> Types:
@@ -152,5 +145,5 @@ HEADS = (
     Head(_is_dense, _dense, lambda call: [_weight(call)]),
     Head(_is_pointwise, _pointwise, lambda call: [_weight(call)[0, 0]]),
     Head(_is_depthwise, _depthwise, lambda call: [_weight(call)[:, :, 0]]),
-    Head(_is_stem, _stem, lambda call: [_weight(call)]),
+    Head(_is_convolution, _convolution, lambda call: [_weight(call)]),
 )

@@ -21,7 +21,7 @@ from mobilenet_tvm.schedules.cpu.registers import (
 )
 from mobilenet_tvm.schedules.loops import divisor_at_most, divisors, extent
 from mobilenet_tvm.schedules.stages import epilogue_stage, padded
-from mobilenet_tvm.schedules.workloads import Convolution
+from mobilenet_tvm.schedules.workloads import Convolution, Workload
 from mobilenet_tvm.targets.target import Target
 
 #: Up to this many input channels, as an image has, are unrolled; more are a loop.
@@ -49,6 +49,11 @@ class Stem(CpuSchedule[Convolution, Decision]):
 
     workload_type = Convolution
     decision_type = Decision
+
+    def takes(self, workload: Workload, target: Target) -> bool:
+        """Return whether this schedule computes a layer."""
+        stem = isinstance(workload, Convolution) and workload.is_stem
+        return stem and super().takes(workload, target)
 
     def default(self, workload: Convolution, target: Target) -> Decision:
         """Choose the register tile with the fewest loads per multiply-add."""

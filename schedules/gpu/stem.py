@@ -32,7 +32,7 @@ from mobilenet_tvm.schedules.gpu.threads import (
     unroll,
 )
 from mobilenet_tvm.schedules.stages import epilogue_stage
-from mobilenet_tvm.schedules.workloads import Convolution
+from mobilenet_tvm.schedules.workloads import Convolution, Workload
 from mobilenet_tvm.targets.gpu import Gpu
 from mobilenet_tvm.targets.target import Target
 
@@ -61,6 +61,11 @@ class GpuStem(GpuSchedule[Convolution, Decision]):
 
     workload_type = Convolution
     decision_type = Decision
+
+    def takes(self, workload: Workload, target: Target) -> bool:
+        """Return whether this schedule computes a layer."""
+        stem = isinstance(workload, Convolution) and workload.is_stem
+        return stem and super().takes(workload, target)
 
     def default(self, workload: Convolution, target: Target) -> Decision:
         """Choose the register tile with the fewest cycles according to the GPU model."""

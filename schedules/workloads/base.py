@@ -91,6 +91,11 @@ class Workload(ABC):
         return 0
 
     @property
+    def dilated(self) -> bool:
+        """Whether positions of a window have steps between them."""
+        return False
+
+    @property
     def reads(self) -> str:
         """The data type that its first layer reads."""
         return self.types.data

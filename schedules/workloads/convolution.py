@@ -1,4 +1,4 @@
-"""A full convolution with few input channels: the stem."""
+"""A convolution in which each output reads all channels, or those of its group."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from mobilenet_tvm.schedules.workloads.base import (
 )
 from mobilenet_tvm.schedules.workloads.dtypes import FLOAT32, Types, size_of
 from mobilenet_tvm.schedules.workloads.epilogue import Epilogue
-from mobilenet_tvm.schedules.workloads.window import Window
+from mobilenet_tvm.schedules.workloads.window import WINDOW, Window
+
+#: A stem reads at most so many channels.
+MAX_STEM_INPUTS = 8
 
 
 @dataclass(frozen=True)
 class Convolution(Workload):
-    """A full convolution with few input channels: a stem, which may read an NCHW image."""
+    """A convolution over channels, whole or in groups; a stem may read an NCHW image."""
 
     operator = "conv2d"
 
@@ -32,12 +35,23 @@ class Convolution(Workload):
     reads_nchw: bool = False
     epilogue: Epilogue = ()
     types: Types = FLOAT32
+    groups: int = 1
 
     @classmethod
     def usual(cls, dtype: str) -> Types:
         """Return the types of a stem in a network of a given type; its input image is float32."""
         types = Types.of(dtype)
         return replace(types, data="float32") if dtype == "float16" else types
+
+    @property
+    def dilated(self) -> bool:
+        """Whether positions of the window have steps between them."""
+        return self.window.dilation != (1, 1)
+
+    @property
+    def is_stem(self) -> bool:
+        """Whether it reads so few channels, as an image has, that they can be unrolled."""
+        return self.inputs <= MAX_STEM_INPUTS and self.groups == 1 and not self.dilated
 
     @property
     def output(self) -> tuple[int, int]:
@@ -52,13 +66,14 @@ class Convolution(Workload):
     @property
     def weights(self) -> tuple[tuple[int, ...], ...]:
         """Shapes of the weights, as `pack` takes them."""
-        return ((*self.window.kernel, self.inputs, self.outputs),)
+        return ((*self.window.kernel, self.inputs // self.groups, self.outputs),)
 
     @property
     def flops(self) -> int:
         """Floating-point operations; padded positions are counted as computed."""
         rows, columns = self.output
-        return 2 * self.batch * rows * columns * self.outputs * self.window.taps * self.inputs
+        products = self.outputs * self.window.taps * (self.inputs // self.groups)
+        return 2 * self.batch * rows * columns * products
 
     @property
     def bytes(self) -> int:
@@ -66,24 +81,27 @@ class Convolution(Workload):
         rows, columns = self.output
         image = size_of(self.types.data) * self.height * self.width * self.inputs
         result = rows * columns * self.outputs * output_bytes(self)
-        weights = size_of(self.types.weights) * self.window.taps * self.inputs * self.outputs
-        return self.batch * (image + result) + weights
+        weights = self.window.taps * (self.inputs // self.groups) * self.outputs
+        return self.batch * (image + result) + size_of(self.types.weights) * weights
 
     def __str__(self) -> str:
         """Return the workload as logs write it."""
         layout = "nchw" if self.reads_nchw else "nhwc"
         size = f"conv2d {self.batch}x{self.height}x{self.width}x{self.inputs}->{self.outputs}"
-        return described(f"{size} {self.window} {layout}", self)
+        groups = f" g{self.groups}" if self.groups > 1 else ""
+        return described(f"{size} {self.window}{groups} {layout}", self)
 
     @classmethod
     def from_text(cls, text: str) -> Convolution:
         """Read a workload back from its text."""
         extents = f"{EXTENT}x{EXTENT}x{EXTENT}x{EXTENT}->{EXTENT}"
-        pattern = f"conv2d {extents} (k[^ ]+ s[^ ]+ p[^ ]+) (nchw|nhwc)"
-        (*sizes, window, layout), tail = matched(pattern, text, cls.operator)
+        pattern = f"conv2d {extents} {WINDOW}(?: g{EXTENT})? (nchw|nhwc)"
+        (*sizes, window, groups, layout), tail = matched(pattern, text, cls.operator)
         batch, height, width, inputs, outputs = map(int, sizes)
         image = (batch, height, width, inputs, outputs, Window.parse(window))
-        found = cls(*image, layout == "nchw", *read_tail(tail, cls))
+        found = cls(*image, layout == "nchw", *read_tail(tail, cls), int(groups or 1))
         if min(found.output) < 1:
             raise ValueError("a conv2d without an output")
+        if found.inputs % found.groups or found.outputs % found.groups:
+            raise ValueError("a conv2d whose groups do not divide its channels")
         return found

@@ -14,7 +14,7 @@ from mobilenet_tvm.schedules.workloads.base import (
 )
 from mobilenet_tvm.schedules.workloads.dtypes import FLOAT32, Types, size_of
 from mobilenet_tvm.schedules.workloads.epilogue import Epilogue
-from mobilenet_tvm.schedules.workloads.window import Window
+from mobilenet_tvm.schedules.workloads.window import WINDOW, Window
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,11 @@ class Depthwise(Workload):
     window: Window
     epilogue: Epilogue = ()
     types: Types = FLOAT32
+
+    @property
+    def dilated(self) -> bool:
+        """Whether positions of the window have steps between them."""
+        return self.window.dilation != (1, 1)
 
     @property
     def output(self) -> tuple[int, int]:
@@ -68,7 +73,7 @@ class Depthwise(Workload):
     @classmethod
     def from_text(cls, text: str) -> Depthwise:
         """Read a workload back from its text."""
-        pattern = f"depthwise {EXTENT}x{EXTENT}x{EXTENT}x{EXTENT} (k[^ ]+ s[^ ]+ p[^ ]+)"
+        pattern = f"depthwise {EXTENT}x{EXTENT}x{EXTENT}x{EXTENT} {WINDOW}"
         (*sizes, window), tail = matched(pattern, text, cls.operator)
         batch, height, width, channels = map(int, sizes)
         found = cls(batch, height, width, channels, Window.parse(window), *read_tail(tail, cls))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,11 @@ OPERANDS: dict[str, tuple[Operand, ...]] = {
     "hard_swish": (),
     "hard_sigmoid": (),
     "sigmoid": (),
+    "silu": (),
+    "gelu": (),
+    "tanh": (),
+    "leaky_relu": (),
+    "prelu": (Operand("channel"),),
     "requantize": (Operand("channel", "float32"), Operand(3, "float32")),
     "add_quantized": (Operand("tensor", "result"), Operand(6, "float32")),
     "add_quantized_second": (Operand("tensor", "result"), Operand(6, "float32")),
@@ -65,7 +71,7 @@ TENSOR_STEPS = frozenset(
 #: Steps that end in a rounding, and whose last operand ends in `quantization_bounds`.
 ROUNDING = ("requantize", "add_quantized", "add_quantized_second")
 #: Number of values of the steps that have any.
-_VALUES = {"clip": 2}
+_VALUES = {"clip": 2, "leaky_relu": 1}
 
 #: Adding it to a number below 2^22 in magnitude rounds that to an integer, half to even, whose
 #: bits are the sum's last ones (source: Agner Fog, Optimizing software in C++, section 14.5).
@@ -79,13 +85,13 @@ class Step:
     Parameters
     ----------
     op : str
-        In float layers, `add_channel` and `mul_channel` take a vector of one value per channel,
-        `add` and `mul` a tensor like the output; `relu`, `clip`, `hard_swish`, `hard_sigmoid` and
-        `sigmoid` none. In integer layers, `requantize` turns sums into quantised values,
-        `add_quantized` adds a quantised tensor, `add_quantized_second` adds the values to one,
-        `lookup` maps values by a table, and `dequantize` makes sums float32.
+        In float layers, `add_channel`, `mul_channel` and `prelu` take a vector of one value per
+        channel, `add` and `mul` a tensor like the output, the others none. In integer layers,
+        `requantize` turns sums into quantised values, `add_quantized` adds a quantised tensor,
+        `add_quantized_second` adds the values to one, `lookup` maps values by a table, and
+        `dequantize` makes sums float32.
     values : tuple of float
-        Lower and upper bound of `clip`.
+        Lower and upper bound of `clip`, slope of `leaky_relu`.
     """
 
     op: str
@@ -144,6 +150,16 @@ class Step:
                 return x * gate * number(1 / 6)
             case "sigmoid":
                 return number(1.0) / (number(1.0) + tirx.exp(-x))
+            case "silu":
+                return x / (number(1.0) + tirx.exp(-x))
+            case "gelu":
+                return number(0.5) * x * (number(1.0) + tirx.erf(x * number(math.sqrt(0.5))))
+            case "tanh":
+                return tirx.tanh(x)
+            case "leaky_relu":
+                return tirx.Select(x < number(0.0), x * number(self.values[0]), x)
+            case "prelu":
+                return tirx.Select(x < number(0.0), x * operands[0], x)
             case "requantize" | "add_quantized" | "add_quantized_second":
                 numbers, wide = operands[-1], vector_type("float32", lanes_of(dtype))
                 first = 0 if self.op == "requantize" else 3

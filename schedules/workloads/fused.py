@@ -43,6 +43,11 @@ class DepthwisePointwise(Workload):
         return Pointwise(pixels, first.channels, self.outputs, self.epilogue, self.types)
 
     @property
+    def dilated(self) -> bool:
+        """Whether positions of the depthwise half's window have steps between them."""
+        return self.depthwise.dilated
+
+    @property
     def reads(self) -> str:
         """The data type that the depthwise half reads."""
         return self.depthwise.types.data
@@ -109,6 +114,11 @@ class Block(Workload):
         return self.halves.types
 
     @property
+    def dilated(self) -> bool:
+        """Whether positions of a window have steps between them."""
+        return self.first.dilated or self.halves.dilated
+
+    @property
     def reads(self) -> str:
         """The data type that the convolution reads."""
         return self.first.types.data
@@ -144,7 +154,11 @@ class Block(Workload):
     def fuse(cls, parts: Sequence[Workload]) -> Block | None:
         """Fuse three layers, each read only by the next."""
         match parts:
-            case [Convolution() as first, Depthwise() as second, Pointwise(gates=0) as last]:
+            case [
+                Convolution(is_stem=True) as first,
+                Depthwise() as second,
+                Pointwise(gates=0) as last,
+            ]:
                 pass
             case [
                 Pointwise(gates=0) as expansion,

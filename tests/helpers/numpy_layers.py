@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -53,18 +55,35 @@ def with_epilogue(
                 x = x * np.clip(x + 3, 0, 6) / 6
             case "sigmoid":
                 x = 1 / (1 + np.exp(-x))
+            case "silu":
+                x = x / (1 + np.exp(-x))
+            case "gelu":
+                x = x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2
+            case "tanh":
+                x = np.tanh(x)
+            case "leaky_relu":
+                x = np.where(x < 0, step.values[0] * x, x)
+            case "prelu":
+                x = np.where(x < 0, operand * x, x)
     return x, operands
 
 
 def window_sums(data: Array, weight: Array, workload: Depthwise | Convolution) -> Array:
     """Convolve NHWC data by NumPy; weight is [height, width, inputs, outputs] or depthwise."""
-    top, left, bottom, right = workload.window.padding
+    groups = workload.groups if isinstance(workload, Convolution) else 1
+    if groups > 1:
+        parts = zip(np.split(data, groups, axis=-1), np.split(weight, groups, axis=-1), strict=True)
+        whole = dataclasses.replace(workload, groups=1)
+        return np.concatenate([window_sums(*part, whole) for part in parts], axis=-1)
+    window = workload.window
+    top, left, bottom, right = window.padding
     padded = np.pad(data.astype(np.float64), ((0, 0), (top, bottom), (left, right), (0, 0)))
-    (rows, columns), (down, across) = workload.output, workload.window.stride
+    (rows, columns), (down, across) = workload.output, window.stride
     total: Any = 0.0
-    for y, x in itertools.product(*map(range, workload.window.kernel)):
-        stop_y, stop_x = y + (rows - 1) * down + 1, x + (columns - 1) * across + 1
-        taken = padded[:, y:stop_y:down, x:stop_x:across]
+    for y, x in itertools.product(*map(range, window.kernel)):
+        top, left = y * window.dilation[0], x * window.dilation[1]
+        stop_y, stop_x = top + (rows - 1) * down + 1, left + (columns - 1) * across + 1
+        taken = padded[:, top:stop_y:down, left:stop_x:across]
         tap = weight[y, x].astype(np.float64)
         total = total + (taken * tap if tap.ndim == 1 else taken @ tap)
     return np.asarray(total)

@@ -370,6 +370,11 @@ def test_pooling_by_default(batch: int, pixels: int, channels: int) -> None:
         Step("hard_swish"),
         Step("hard_sigmoid"),
         Step("sigmoid"),
+        Step("silu"),
+        Step("gelu"),
+        Step("tanh"),
+        Step("leaky_relu", (0.1,)),
+        Step("prelu"),
     ],
     ids=str,
 )

@@ -181,12 +181,30 @@ def test_a_value_that_is_also_a_result_is_stored() -> None:
         (lambda y: op.subtract(y, relax.const(np.float32(0.5))), "add_channel"),
         (lambda y: op.divide(y, relax.const(np.float32(4))), "mul_channel"),
         (lambda y: op.sigmoid(y), "sigmoid"),
+        (lambda y: op.nn.silu(y), "silu"),
+        (lambda y: op.nn.gelu(y), "gelu"),
+        (lambda y: op.tanh(y), "tanh"),
+        (lambda y: op.nn.leakyrelu(y, 0.1), "leaky_relu(0.1)"),
+        (lambda y: op.nn.prelu(y, relax.const(normal(16)), axis=3), "prelu"),
         (lambda y: op.multiply(relax.const(normal(16)), y), "mul_channel"),
         (lambda y: op.subtract(relax.const(np.float32(0.5)), y), ""),  # not y - 0.5
         (lambda y: op.add(y, relax.const(normal(1, 5, 5, 1))), ""),  # one value per pixel
-        (lambda y: op.tanh(y), ""),
+        (lambda y: op.exp(y), ""),
     ],
-    ids=["subtract", "divide", "sigmoid", "scale", "from_constant", "per_pixel", "unknown"],
+    ids=[
+        "subtract",
+        "divide",
+        "sigmoid",
+        "silu",
+        "gelu",
+        "tanh",
+        "leaky",
+        "prelu",
+        "scale",
+        "from_constant",
+        "per_pixel",
+        "unknown",
+    ],
 )
 def test_what_goes_into_an_epilogue(step: Callable[[Any], Any], text: str) -> None:
     names = lowered(lambda x: step(conv(x, 8, 16)), (1, 5, 5, 8))
@@ -201,6 +219,23 @@ def test_a_tensor_added_to_itself_is_not_a_residual() -> None:
     assert lowered(body, (1, 5, 5, 8)) == ["pointwise 25x8x16"]
 
 
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (lambda x: conv(x, 8, 16, 3, dilation=[2, 2]), "8->16 k3x3 s1x1 p1,1,1,1 d2x2 nhwc"),
+        (lambda x: conv(x, 8, 16, 3, groups=2), "8->16 k3x3 s1x1 p1,1,1,1 g2 nhwc"),
+        (lambda x: conv(x, 8, 16, 3, groups=8), "8->16 k3x3 s1x1 p1,1,1,1 g8 nhwc"),
+        (
+            lambda x: conv(emit(op.concat([x, x], axis=3)), 16, 8, 3),
+            "16->8 k3x3 s1x1 p1,1,1,1 nhwc",
+        ),
+    ],
+    ids=["dilated", "grouped", "channel_multiplier", "many_channels"],
+)
+def test_convolutions_of_all_kinds(body: Callable[[Any], Any], text: str) -> None:
+    assert lowered(body, (1, 6, 6, 8)) == [f"conv2d 1x6x6x{text}"]
+
+
 def test_equal_layers_share_a_function() -> None:
     mod = module(lambda x: conv(conv(x, 8, 8), 8, 8), (1, 5, 5, 8))
     lowering = LowerLayers(mod, X86, schedules.default)
@@ -211,13 +246,10 @@ def test_equal_layers_share_a_function() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        lambda x: conv(x, 8, 16, 3, dilation=[2, 2]),
-        lambda x: conv(x, 8, 16, 3, groups=2),
-        lambda x: conv(x, 8, 16, 3, groups=8),  # two outputs per channel
-        lambda x: conv(emit(op.concat([x, x], axis=3)), 16, 8, 3),  # no stem: too many channels
         lambda x: op.mean(x, [1], keepdims=True),
+        lambda x: op.matmul(x, relax.const(normal(8, 4))),
     ],
-    ids=["dilated", "grouped", "channel_multiplier", "many_channels", "mean_of_rows"],
+    ids=["mean_of_rows", "product_of_images"],
 )
 def test_what_has_no_schedule_of_its_own_is_left(body: Callable[[Any], Any]) -> None:
     assert lowered(body, (1, 6, 6, 8)) == []

@@ -30,6 +30,8 @@ LAYERS: list[Workload] = [
     Pointwise(64, 16, 24, (BIAS,), gates=2),
     DEPTHWISE,
     Convolution(1, 16, 16, 3, 16, Window((3, 3), (2, 2), (0, 0, 1, 1)), True, (BIAS,)),
+    Convolution(2, 9, 8, 12, 24, Window((3, 5), (2, 1), (1, 2, 1, 2), (2, 2)), groups=3),
+    Depthwise(1, 8, 8, 16, Window((3, 3), (1, 1), (2, 2, 2, 2), (2, 2)), (Step("silu"),)),
     GlobalPool(1, 49, 16),
     HALVES,
     Block(Convolution(1, 8, 8, 4, 16, Window((1, 1))), HALVES),

@@ -16,15 +16,13 @@ from tvm.script.ir_builder import tirx as T  # noqa: N812
 from mobilenet_tvm.schedules.base import Array
 from mobilenet_tvm.schedules.base import Decision as BaseDecision
 from mobilenet_tvm.schedules.cpu.dot import DOTS, dots_of
+from mobilenet_tvm.schedules.cpu.emit import load, parameter
+from mobilenet_tvm.schedules.cpu.finish import Finish, finish_tile
 from mobilenet_tvm.schedules.cpu.integer.base import (
-    Finish,
     IntegerSchedule,
-    finish_tile,
     in_order,
     is_interleaved,
-    load,
     pack_panels,
-    parameter,
 )
 from mobilenet_tvm.schedules.workloads import Pointwise, Workload
 from mobilenet_tvm.targets.target import Target
@@ -166,7 +164,7 @@ class AmxProduct(IntegerSchedule[Pointwise, Decision]):
                         [
                             T.bind(
                                 load(sums, (row + i) * width + v * dot.lanes, dot.lanes)
-                                + finish.start(dot, channel + v * dot.lanes)
+                                + finish.start(dot.lanes, channel + v * dot.lanes)
                             )
                             for v in range(WIDE)
                         ]

@@ -21,15 +21,9 @@ from mobilenet_tvm.schedules.base import Array
 from mobilenet_tvm.schedules.base import Decision as BaseDecision
 from mobilenet_tvm.schedules.cpu.dot import DOTS, SETS, Dot, dots_of
 from mobilenet_tvm.schedules.cpu.dot.base import PARTS, FilterTile, Vectors
-from mobilenet_tvm.schedules.cpu.integer.base import (
-    Finish,
-    IntegerSchedule,
-    in_order,
-    load,
-    load_some,
-    parameter,
-    repeated,
-)
+from mobilenet_tvm.schedules.cpu.emit import load, load_some, parameter, repeated
+from mobilenet_tvm.schedules.cpu.finish import Finish
+from mobilenet_tvm.schedules.cpu.integer.base import IntegerSchedule, in_order
 from mobilenet_tvm.schedules.cpu.registers import tile_features
 from mobilenet_tvm.schedules.loops import divisor_at_most, divisors
 from mobilenet_tvm.schedules.workloads import Depthwise, Window
@@ -571,7 +565,7 @@ class _Band:
             sums = Vectors(PARTS, dot.sums_type)
             for part in range(PARTS):
                 channel = first + part * self.stored.lanes
-                sums[part] = self.finish.start(dot, channel, self.copies)
+                sums[part] = self.finish.start(dot.lanes, channel, self.copies)
             return sums
 
         def end(sums: dict[tuple[int, int], Vectors]) -> None:
@@ -610,7 +604,7 @@ class _Band:
             return tirx.Shuffle([load_some(buffer, p, size, self.count) for p in places], order)
 
         channel = first + part * self.stored.lanes
-        return T.bind(self.finish.apply(dot, sums[part], channel, tensor, self.copies))
+        return T.bind(self.finish.apply(dot.lanes, sums[part], channel, tensor, self.copies))
 
 
 def _unrolled(window: Window, tile_y: int, tile_x: int, dot: Dot) -> int:

@@ -13,18 +13,15 @@ from mobilenet_tvm.schedules.base import Array
 from mobilenet_tvm.schedules.base import Decision as BaseDecision
 from mobilenet_tvm.schedules.cpu.base import PARALLEL_FLOPS
 from mobilenet_tvm.schedules.cpu.dot import DOTS, Dot, dots_of
+from mobilenet_tvm.schedules.cpu.emit import either, load, parameter
+from mobilenet_tvm.schedules.cpu.finish import Finish, finish_tile
 from mobilenet_tvm.schedules.cpu.integer.base import (
-    Finish,
     IntegerSchedule,
     copy_row,
-    either,
-    finish_tile,
     in_order,
     is_interleaved,
-    load,
     multiply,
     pack_panels,
-    parameter,
 )
 from mobilenet_tvm.schedules.cpu.registers import tile_features
 from mobilenet_tvm.schedules.loops import divisor_at_most, divisors
@@ -160,7 +157,7 @@ class IntegerProduct(IntegerSchedule[Pointwise, Decision]):
                     depth,
                     lambda row, k, count: load(source, start + (k + row * depth), count),
                     lambda k, at, count: load(weight, packed + (k * tile_n + at), count),
-                    lambda vector: finish.start(dot, channel + vector * dot.lanes),
+                    lambda vector: finish.start(dot.lanes, channel + vector * dot.lanes),
                 )
                 whole = panel < panels - 1
                 finish_tile(dot, finish, sums, whole, channel, place, outputs)

@@ -19,18 +19,12 @@ from mobilenet_tvm.schedules.base import Array
 from mobilenet_tvm.schedules.base import Decision as BaseDecision
 from mobilenet_tvm.schedules.cpu.dot import DOTS, Dot, dots_of
 from mobilenet_tvm.schedules.cpu.dot.base import Tile, Vectors, intrinsic
-from mobilenet_tvm.schedules.cpu.integer.base import (
-    Finish,
-    IntegerSchedule,
-    finish_tile,
-    in_order,
-    is_interleaved,
-    load,
-    parameter,
-)
+from mobilenet_tvm.schedules.cpu.emit import load, parameter
+from mobilenet_tvm.schedules.cpu.finish import Finish, finish_tile
+from mobilenet_tvm.schedules.cpu.integer.base import IntegerSchedule, in_order, is_interleaved
 from mobilenet_tvm.schedules.cpu.registers import tile_features
 from mobilenet_tvm.schedules.loops import divisors
-from mobilenet_tvm.schedules.workloads import Convolution
+from mobilenet_tvm.schedules.workloads import Convolution, Workload
 from mobilenet_tvm.schedules.workloads.dtypes import lanes_of, vector_type
 from mobilenet_tvm.schedules.workloads.epilogue import quantized, spread
 from mobilenet_tvm.targets.target import Target
@@ -71,6 +65,11 @@ class IntegerStem(IntegerSchedule[Convolution, Decision]):
 
     workload_type = Convolution
     decision_type = Decision
+
+    def takes(self, workload: Workload, target: Target) -> bool:
+        """Return whether this schedule computes a layer: any without groups."""
+        whole = isinstance(workload, Convolution) and workload.groups == 1
+        return whole and super().takes(workload, target)
 
     def space(self, workload: Convolution, target: Target) -> dict[str, list[Any]]:
         """Return the candidate values of each part of a decision."""
@@ -335,7 +334,7 @@ def _sums(
     channels, lanes = _padded(workload.inputs, dot), dot.lanes
 
     def start(vector: int) -> Any:
-        return finish.start(dot, channel + vector * lanes)
+        return finish.start(dot.lanes, channel + vector * lanes)
 
     sums = dot.begin(decision.tile_x, vectors, start)
     across = _across(workload, dot)
