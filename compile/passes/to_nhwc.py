@@ -134,6 +134,8 @@ class ToNHWC(GraphRewriter):
             )
 
         phases = (down.stride, across.stride)
+        split: tuple[int, ...]
+        order: tuple[int, ...]
         if inputs == outputs == 1:
             # A depthwise convolution for each phase.
             parts = [convolve(packed[..., y, x, :]) for y, x in np.ndindex(phases)]

@@ -115,9 +115,9 @@ class DirectConvolution(EmittedSchedule[Convolution, Decision]):
         """Return the valid decisions in the space, without duplicates."""
         parts = self.space(workload, target)
         return [
-            Decision(*tile, unroll, band)
-            for tile, unroll, band in itertools.product(*parts.values())
-            if band * tile[1] <= workload.output[0]
+            Decision(lanes, y, x, outputs, unroll, band)
+            for (lanes, y, x, outputs), unroll, band in itertools.product(*parts.values())
+            if band * y <= workload.output[0]
         ]
 
     def pack(self, weights: Sequence[Array], decision: Decision) -> list[Array]:

@@ -39,11 +39,11 @@ def integer_result(workload: Workload, weight: Array, operands: Mapping[str, Arr
     ndarray
         [..., outputs], of the result's type.
     """
-    value = _sums(workload, weight, operands)
+    value: Any = _sums(workload, weight, operands)
     for index, step in enumerate(workload.epilogue):
         names = [operand_name(step, operand, index) for operand in OPERANDS[step.op]]
         value = _apply(step, value, [operands[name] for name in names])
-    return value.astype(workload.types.result)
+    return np.asarray(value.astype(workload.types.result))
 
 
 def _sums(workload: Workload, weight: Array, operands: Mapping[str, Array]) -> Array:
@@ -76,7 +76,7 @@ def _sums(workload: Workload, weight: Array, operands: Mapping[str, Array]) -> A
     return np.asarray(total)
 
 
-def _apply(step: Step, value: Array, operands: list[Array]) -> Array:
+def _apply(step: Step, value: Any, operands: list[Any]) -> Any:
     """Return what a step makes of a value."""
     if step.op in ROUNDING:
         numbers, bounds = operands[-1][:-3], operands[-1][-3:]
@@ -95,7 +95,7 @@ def _apply(step: Step, value: Array, operands: list[Array]) -> Array:
     raise ValueError(f"no step {step.op} of integer layers")
 
 
-def _rounded(value: Array, bounds: Array) -> Array:
+def _rounded(value: Any, bounds: Any) -> Any:
     """Quantise values; `bounds` are the values of `quantization_bounds`."""
     low, high, magic = map(float, bounds)
     return np.rint(np.clip(value, low, high)).astype(np.int64) + int(MAGIC - magic)
