@@ -27,11 +27,13 @@ def apply(func: tirx.PrimFunc, target: Target) -> s_tir.Schedule:  # noqa: ARG00
         Unused: the same schedule serves all GPUs.
     """
     sch = s_tir.Schedule(func)
+    if func.body.block.name_hint != "root":  # one block, such as ScatterElements': see below
+        return sch
     inline_all_but(sch, keep=set())
     finished: set[str] = set()
     for block in blocks_of(sch):
         kinds = iteration_types(sch, block)
-        if sch.get(block).name_hint in finished:
+        if sch.get(block).name_hint in finished or _binds_threads(sch.get(block)):
             continue
         if "O" in kinds or "S" not in kinds or len(sch.get_loops(block)) != len(kinds):
             _single_thread(sch, block)
@@ -41,6 +43,18 @@ def apply(func: tirx.PrimFunc, target: Target) -> s_tir.Schedule:  # noqa: ARG00
         else:
             bind_threads(sch, [_by_vectors(sch, block)], GROUP_SIZES[0])
     return sch
+
+
+def _binds_threads(block: s_tir.SBlock) -> bool:
+    """Return whether an operator brings its own loops over threads, as ScatterND does."""
+    found = False
+
+    def visit(attribute: tirx.AttrStmt) -> None:
+        nonlocal found
+        found |= attribute.attr_key == "thread_extent"
+
+    tvm_ffi.structural_walk(block.body, (tirx.AttrStmt, visit))
+    return found
 
 
 def _by_vectors(sch: s_tir.Schedule, block: SBlockRV) -> LoopRV:
@@ -57,19 +71,26 @@ def _by_vectors(sch: s_tir.Schedule, block: SBlockRV) -> LoopRV:
 
 
 def _join_lanes(sch: s_tir.Schedule, block: SBlockRV, lane: LoopRV) -> None:
-    """Vectorise the lanes of a block, or unroll them if one may be true where another is false.
+    """Vectorise the lanes of a block, or unroll them where TVM's vectors are wrong in OpenCL C.
 
-    In OpenCL C a vector of truth values has -1 where TVM expects 1, and bool has no vectors.
+    Comparisons of vectors give -1 where TVM expects 1, bool has no vectors, and vectors of bytes
+    from several places are put together as one integer.
     """
-    if _has_truth_values(sch.get(block)):
+    if _has_bytes(sch.get(block)) or _has_conditions(sch.get(block)):
         sch.unroll(lane)
     else:
         sch.vectorize(lane)
 
 
-def _has_truth_values(block: s_tir.SBlock) -> bool:
-    """Return whether a block stores truth values, or has or selects by ones in vectors."""
-    found = any(str(region.source.dtype) == "bool" for region in block.writes)
+def _has_bytes(block: s_tir.SBlock) -> bool:
+    """Return whether a block reads or writes truth values or integers of one byte."""
+    regions = (*block.reads, *block.writes)
+    return any(str(region.source.dtype) in ("bool", "int8", "uint8") for region in regions)
+
+
+def _has_conditions(block: s_tir.SBlock) -> bool:
+    """Return whether a vector of a block's results needs conditions, or selects by one."""
+    found = False
     *_, last = _spatial(block)
 
     def visit(value: Any) -> None:
