@@ -1,4 +1,4 @@
-"""Shortens TVM's OpenCL C, which declares all kernels in each and repeats long expressions."""
+"""Shortens TVM's OpenCL C, and corrects what the language forbids."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ def shorten(source: str) -> str:
     """
     for expression, name in _INDICES.items():
         source = source.replace(expression, name)
+    # OpenCL forbids pointers to bool as parameters; a truth value is a byte in memory.
+    source = source.replace("bool*", "uchar*")
     indices = "  const int block = get_group_id(0), thread = get_local_id(0);\n"
     source = _BEGINNING.sub(lambda match: match[0] + indices, _DECLARATION.sub("", source))
     return _COMMON.sub(lambda match: match[0] if source.count(match[1]) > 1 else "", source)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import warnings
 from typing import Any
 
@@ -85,6 +86,11 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
             node.name = node.name or node.output[0]
         self._places = {node.name: place for place, node in enumerate(graph.node)}
         super()._construct_nodes(graph)
+
+    def _sanitize_name(self, name: str) -> str:
+        # The kernels of GPUs have parameters of these names, which must be identifiers of C.
+        sanitized: str = super()._sanitize_name(re.sub(r"\W", "_", name, flags=re.ASCII))
+        return sanitized
 
     def _convert_operator(
         self, op_name: str, inputs: list[Any], attrs: dict[str, Any], opset: int
