@@ -27,7 +27,7 @@ from onnx import numpy_helper
 
 from mobilenet_tvm.compile import compile_model
 from mobilenet_tvm.compile.models.layers import ConvolutionSpec, LinearSpec
-from mobilenet_tvm.compile.models.named import NAMES, ModelSpec, build
+from mobilenet_tvm.compile.models.named import ModelSpec, build
 from mobilenet_tvm.compile.models.networks import Architecture
 from mobilenet_tvm.runtime import load
 from mobilenet_tvm.runtime.device import copy, open_device
@@ -46,6 +46,7 @@ Array = np.ndarray[Any, Any]
 Run = Callable[[], Any]
 
 OURS = "mobilenet-tvm"
+NAMES = ("v1", "v2", "v3-large", "v3-small")
 #: Share of the range of the logits: sums are rounded at different points.
 TOLERANCE = {"float32": 5e-3, "float16": 5e-2}
 #: Timed runs of each way per turn.

@@ -130,10 +130,7 @@ def _onnx_layer(node: onnx.NodeProto, name: str, tensors: dict[str, NDArray[Any]
             strides = tuple(attributes.get("strides", (1, 1)))
             pads = tuple(attributes.get("pads", (0, 0, 0, 0)))
             if attributes.get("auto_pad", b"").startswith(b"SAME"):
-                dilations = attributes.get("dilations", (1, 1))
-                extents = zip(dilations, tensors["weight"].shape[2:], strict=True)
-                reach = tuple(dilation * (kernel - 1) + 1 for dilation, kernel in extents)
-                pads = _same_pads(reach, strides, attributes["auto_pad"])
+                pads = _same_pads(tensors["weight"].shape[2:], strides, attributes["auto_pad"])
             return StoredLayer(name, tensors, strides=strides, pads=pads)
         case "Gemm":
             weight = tensors["weight"] * attributes.get("alpha", 1.0)

@@ -58,6 +58,8 @@ def assign(architecture: Architecture, stored: StoredWeights, title: str) -> dic
         if not (isinstance(layer, ConvolutionSpec) and layer.norm):
             if (name := f"{layer.name}.bias") in layer.parameter_shapes:
                 parameters[name] = fitting.tensor(source, "bias", layer.name, (layer.outputs,))
+            elif "bias" in source.tensors:
+                raise UserError(f"{stored.file} has a bias that {title} lacks, {name}: {_FIX}")
             continue
         follows = bool(queue) and "running_mean" in queue[0].tensors
         if follows or "bias" not in source.tensors:
