@@ -22,13 +22,14 @@ from PIL import Image
 
 from mobilenet_tvm.compile import compile_model
 from mobilenet_tvm.compile.analysis.verify import Comparison, compare, verify
-from mobilenet_tvm.compile.models.named import NAMES
 from mobilenet_tvm.compile.models.source import ModelOptions, resolve
 from mobilenet_tvm.runtime import load
 from mobilenet_tvm.runtime.metadata import TensorInfo
 from mobilenet_tvm.targets.errors import UserError
 
 Array = np.ndarray[Any, Any]
+
+NAMES = ("v1", "v2", "v3-large", "v3-small")
 
 
 def crops(pictures: Sequence[Path], count: int, info: TensorInfo) -> Iterator[dict[str, Array]]:

@@ -26,13 +26,9 @@ import numpy as np
 from onnx import numpy_helper
 
 from mobilenet_tvm.compile import compile_model
-from mobilenet_tvm.compile.models.architectures import (
-    Architecture,
-    ConvolutionSpec,
-    LinearSpec,
-    evaluate,
-)
-from mobilenet_tvm.compile.models.named import NAMES, ModelSpec, build
+from mobilenet_tvm.compile.models.layers import ConvolutionSpec, LinearSpec
+from mobilenet_tvm.compile.models.named import ModelSpec, build
+from mobilenet_tvm.compile.models.networks import Architecture
 from mobilenet_tvm.runtime import load
 from mobilenet_tvm.runtime.device import copy, open_device
 from mobilenet_tvm.runtime.library import load_artifact
@@ -50,6 +46,7 @@ Array = np.ndarray[Any, Any]
 Run = Callable[[], Any]
 
 OURS = "mobilenet-tvm"
+NAMES = ("v1", "v2", "v3-large", "v3-small")
 #: Share of the range of the logits: sums are rounded at different points.
 TOLERANCE = {"float32": 5e-3, "float16": 5e-2}
 #: Timed runs of each way per turn.
@@ -68,17 +65,17 @@ class Network(torch.nn.Module):
 
     def forward(self, picture: torch.Tensor) -> torch.Tensor:
         """Return logits."""
-        return evaluate(self.architecture, self, picture)
+        return self.architecture.evaluate(self, picture)["logits"]
 
     def convolution(self, layer: ConvolutionSpec, value: torch.Tensor) -> torch.Tensor:
         """Convolution, batch norm or bias, activation."""
         bias = None if layer.norm else self._parameter(f"{layer.name}.bias")
-        window = (layer.stride, layer.padding, 1, layer.groups)
+        window = (layer.stride, layer.padding, layer.dilation, layer.groups)
         value = nn.conv2d(value, self._parameter(f"{layer.name}.weight"), bias, *window)
         if layer.norm:
             parts = ("running_mean", "running_var", "weight", "bias")
             norm = [self._parameter(f"{layer.norm}.{part}") for part in parts]
-            value = nn.batch_norm(value, *norm, eps=self.architecture.epsilon)
+            value = nn.batch_norm(value, *norm, eps=layer.epsilon)
         return _activate(value, layer.activation)
 
     def linear(self, layer: LinearSpec, value: torch.Tensor) -> torch.Tensor:

@@ -17,14 +17,9 @@ of its own, quantised by another tool. Its output is therefore compared with the
 from __future__ import annotations
 
 import json
-import os
-import re
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +27,9 @@ from typing import Any
 import amx_tiles
 import click
 import numpy as np
+import turns
 from peer_runtimes import FLOAT_ONLY, OURS, RUNTIMES, Array, Case
+from turns import Turn, bind, standard_output
 
 MODELS = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small")
 PEERS = Path(__file__).resolve().parents[2] / "shared" / "peers"
@@ -52,33 +49,22 @@ INTEGER_FEATURES = ("avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
 
 
 def serve(name: str, case: Case) -> None:
-    """Run one runtime in this process: each line on standard input is a number of timed runs.
+    """Run one runtime in this process.
 
-    The first answer is the file with the output and whether the runtime may use AMX tiles, the
-    others are times in milliseconds.
+    The first answer is the file with the output and whether the runtime may use AMX tiles.
     """
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: case.threads])
-    # Some runtimes print to standard output, which is reserved for the answers.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    bind(case.threads)
+    answers = standard_output()  # some runtimes print
     if not case.amx:
         amx_tiles.refuse()
     image = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
     run = RUNTIMES[name](case, image)
     result = case.work / f"{name}.npy"
     np.save(result, run())
-    print(json.dumps([str(result), amx_tiles.permitted()]), file=answers, flush=True)
-    for line in sys.stdin:
-        run()
-        times = []
-        for _ in range(int(line)):
-            start = time.perf_counter()
-            run()
-            times.append(1e3 * (time.perf_counter() - start))
-        print(json.dumps(times), file=answers, flush=True)
+    turns.serve(run, [str(result), amx_tiles.permitted()], answers)
 
 
-class Peer:
+class Peer(Turn):
     """A runtime in a process that is stopped while it is not timed."""
 
     def __init__(self, name: str, case: Case) -> None:
@@ -86,46 +72,12 @@ class Peer:
         command += ["--target", case.target, "--work", str(case.work)]
         command += ["--folder", str(case.folder), "--model", case.model]
         command += ["--int8"] * case.int8 + ["--no-amx"] * (not case.amx)
-        self.log = (case.work / f"{name}.log").open("w+")
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True
-        )
+        super().__init__(command, case.work / f"{name}.log")
         self.output: Array | None = None
         self.amx = False
-        answer = self._read()
-        if answer:
-            result, self.amx = json.loads(answer)
+        if self.first:
+            result, self.amx = self.first
             self.output = np.load(result)
-        self._signal(signal.SIGSTOP)
-
-    def time(self, repeats: int) -> list[float]:
-        """Return the times of some runs in milliseconds."""
-        self._signal(signal.SIGCONT)
-        print(repeats, file=self.process.stdin, flush=True)
-        times: list[float] = json.loads(self._read())
-        self._signal(signal.SIGSTOP)
-        return times
-
-    def reason(self) -> str:
-        """Return the last exception that the process wrote before it died, or its last line."""
-        self.log.seek(0)
-        lines = self.log.read().strip().splitlines()
-        # TVM writes warnings after the exception.
-        exceptions = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
-        return (exceptions or lines or ["no reason given"])[-1]
-
-    def close(self) -> None:
-        """End the process."""
-        self.process.kill()
-        self.process.wait()
-        self.log.close()
-
-    def _read(self) -> str:
-        return str(self.process.stdout.readline()).strip() if self.process.stdout else ""
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(number)
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def compile_model(
     Parameters
     ----------
     model : str, Path or onnx.ModelProto
-        A name (`v1`, `v2`, `v3-large`, `v3-small`), an ONNX file, or a model in memory.
+        A name that `mobilenet-tvm models` lists, an ONNX file, or a model in memory.
     target : str or Target
         A name that `mobilenet-tvm targets` lists. Default: this machine.
     output : str or Path, optional

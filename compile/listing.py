@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mobilenet_tvm.compile.models.counts import macs, parameter_count
-from mobilenet_tvm.compile.models.named import NAMES, PUBLISHED, ModelSpec, Published, build
+from mobilenet_tvm.compile.models.named import NAMES, PUBLISHED, ModelSpec, Published, outline
 from mobilenet_tvm.targets.presets import ALIASES, PRESETS, native
 from mobilenet_tvm.targets.target import Target
 
@@ -44,7 +44,7 @@ def list_models() -> list[ListedModel]:
     """Return the named models, counted, beside the published figures."""
     found = []
     for name in NAMES:
-        model = build(ModelSpec(name))
+        model = outline(ModelSpec(name))
         found.append(ListedModel(name, parameter_count(model), macs(model), PUBLISHED[name]))
     return found
 

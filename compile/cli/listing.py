@@ -31,11 +31,14 @@ def models(as_json: bool) -> None:
             ]
         )
         return
-    click.echo(f"{'':<10} {'parameters':>12} {'published':>12} {'M MACs':>8} {'published':>10}")
+    width = max(len(model.name) for model in found)
+    click.echo(
+        f"{'':<{width}} {'parameters':>12} {'published':>12} {'M MACs':>8} {'published':>10}"
+    )
     for model in found:
         low, high = model.published.macs
         click.echo(
-            f"{model.name:<10} {model.parameters:>12,} {model.published.parameters:>12,} "
+            f"{model.name:<{width}} {model.parameters:>12,} {model.published.parameters:>12,} "
             f"{model.macs / 1e6:>8.1f} {f'{low}' if low == high else f'{low}-{high}':>10}"
         )
 

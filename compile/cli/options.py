@@ -34,18 +34,19 @@ class _InputShape(click.ParamType):  # type: ignore[type-arg]
 #: The parameters of `shape_options`, which are fields of `ModelOptions`.
 SHAPE_NAMES = ("alpha", "resolution", "classes", "batch", "input_shapes")
 
+input_shape_option = click.option(
+    "--input-shape",
+    "input_shapes",
+    type=_InputShape(),
+    multiple=True,
+    help="Shape of a dynamic input of an ONNX file; repeatable.",
+)
 _SHAPE_OPTIONS = [
     click.option("--alpha", type=float, help="Width multiplier of a named model."),
     click.option("--resolution", type=int, help="Height and width of a named model's input."),
     click.option("--classes", type=int, help="Number of a named model's outputs."),
     click.option("--batch", type=int, help="Images per run.  [default: 1]"),
-    click.option(
-        "--input-shape",
-        "input_shapes",
-        type=_InputShape(),
-        multiple=True,
-        help="Shape of a dynamic input of an ONNX file; repeatable.",
-    ),
+    input_shape_option,
 ]
 _WEIGHT_OPTIONS = [
     click.option(

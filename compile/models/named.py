@@ -10,18 +10,12 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 
-from mobilenet_tvm.compile.models.architectures import (
-    ARCHITECTURES,
-    NORM_PARTS,
-    Activation,
-    Architecture,
-    ConvolutionSpec,
-    LinearSpec,
-    evaluate,
-)
+from mobilenet_tvm.compile.models.architectures import NETWORKS
 from mobilenet_tvm.compile.models.counts import macs, parameter_count
+from mobilenet_tvm.compile.models.networks import Architecture
+from mobilenet_tvm.compile.models.onnx_graph import to_onnx
 from mobilenet_tvm.compile.models.pretrained import load_pretrained
 from mobilenet_tvm.compile.models.random_weights import random_weights
 from mobilenet_tvm.compile.models.weight_files import load_weights
@@ -36,37 +30,47 @@ __all__ = [
     "build",
     "canonical_name",
     "macs",
+    "outline",
     "parameter_count",
     "weights_origin",
 ]
 
-NAMES = tuple(ARCHITECTURES)
+NAMES = tuple(NETWORKS)
 
-_OPSET = 17
-_IR_VERSION = 8
 _ORIGIN_KEY = "weights"
+_OWN: Any = None  # the network's own, which ModelSpec fills in
 
 
 @dataclass(frozen=True)
 class Published:
-    """Published figures of a model at alpha 1, resolution 224, 1000 classes.
+    """Published figures of a model with its default options.
 
     `macs` is the lowest and the highest figure in millions; `top1` is the
-    accuracy on ImageNet in percent.
+    accuracy on ImageNet in percent, if the model is a classifier.
     """
 
     parameters: int
     macs: tuple[int, int]
-    top1: float
+    top1: float | None = None
 
 
-# Parameters as torchvision counts them (V1: as Keras does, running statistics
-# left out); multiply-accumulates and accuracies from the three papers.
+# Parameters as torchvision or timm count them (V1: as Keras does, running
+# statistics left out). Multiply-accumulates and accuracies of V1 to V3 are from
+# the three papers; B0's, SSDLite's and LR-ASPP's from torchvision, B0's 390 from
+# its paper. V4's and Lite0's are from timm (results/), whose larger figure does
+# not count convolutions only; the smaller one is the sum over the convolutions of
+# its definition.
 PUBLISHED = {
     "v1": Published(4_231_976, (569, 569), 70.6),
     "v2": Published(3_504_872, (300, 300), 71.8),
     "v3-large": Published(5_483_032, (217, 219), 75.2),
     "v3-small": Published(2_542_856, (56, 56), 67.4),
+    "v4-conv-small": Published(3_774_024, (186, 190), 73.7),
+    "v4-conv-medium": Published(9_715_512, (828, 840), 79.1),
+    "efficientnet-b0": Published(5_288_548, (386, 390), 77.7),
+    "efficientnet-lite0": Published(4_652_008, (385, 400), 75.5),
+    "ssdlite-v3-large": Published(3_440_060, (583, 583)),
+    "lraspp-v3-large": Published(3_221_538, (2086, 2086)),
 }
 
 _RANGES = {
@@ -95,7 +99,8 @@ def canonical_name(name: str) -> str:
     UserError
         If there is no such model; suggests similar names.
     """
-    squeezed = re.sub(r"[-_ ]", "", name.lower()).removeprefix("mobilenet")
+    squeezed = re.sub(r"[-_ ]|mobilenet", "", name.lower())
+    squeezed = squeezed.replace("ssdlite320", "ssdlite")  # torchvision's name
     for known in NAMES:
         if squeezed == known.replace("-", ""):
             return known
@@ -117,22 +122,27 @@ class ModelSpec:
     alpha
         Width multiplier of all layers, 0.25 to 1.4.
     resolution
-        Height and width of the input in pixels, a multiple of 32.
+        Height and width of the input in pixels, a multiple of 32 or, for
+        segmentation, of 8.
     classes
-        Number of logits.
+        Number of classes; in a detector the background is one of them.
     batch
         Images per run.
     """
 
     name: str
     alpha: float = 1.0
-    resolution: int = 224
-    classes: int = 1000
+    resolution: int = _OWN
+    classes: int = _OWN
     batch: int = 1
 
     def __post_init__(self) -> None:
         """Raise a UserError where an option has an invalid value."""
         object.__setattr__(self, "name", canonical_name(self.name))
+        network = NETWORKS[self.name]
+        for option in ("resolution", "classes"):
+            if getattr(self, option) is None:
+                object.__setattr__(self, option, getattr(network, option))
         for option, (low, high) in _RANGES.items():
             kind = float if option == "alpha" else int
             value: Any = getattr(self, option)
@@ -141,19 +151,21 @@ class ModelSpec:
                 what = "number" if kind is float else "whole number"
                 raise WrongUseError(f"{option} {value!r} is not a {what} from {low} to {high}")
             object.__setattr__(self, option, kind(value))
-        if self.resolution % 32:
-            below = self.resolution // 32 * 32
+        if self.resolution % (step := network.step):
+            below = self.resolution // step * step
             raise WrongUseError(
-                f"resolution {self.resolution} is not a multiple of 32; use {below} or {below + 32}"
+                f"resolution {self.resolution} is not a multiple of {step}; "
+                f"use {below} or {below + step}"
             )
 
     @property
     def title(self) -> str:
         """The name in files and metadata: `mobilenet_v2`, `mobilenet_v2_0.5_160`."""
-        title = f"mobilenet_{self.name.replace('-', '_')}"
-        if (self.alpha, self.resolution) != (1.0, 224):
+        network = NETWORKS[self.name]
+        title = network.title
+        if (self.alpha, self.resolution) != (1.0, network.resolution):
             title += f"_{self.alpha}_{self.resolution}"
-        if self.classes != 1000:
+        if self.classes != network.classes:
             title += f"_classes{self.classes}"
         if self.batch != 1:
             title += f"_batch{self.batch}"
@@ -162,7 +174,7 @@ class ModelSpec:
     @property
     def architecture(self) -> Architecture:
         """The network's layers."""
-        return ARCHITECTURES[self.name](self.alpha, self.classes)
+        return NETWORKS[self.name].architecture(self.alpha, self.classes)
 
 
 def build(spec: ModelSpec, weights: str | Path | None = None, seed: int = 0) -> onnx.ModelProto:
@@ -181,9 +193,9 @@ def build(spec: ModelSpec, weights: str | Path | None = None, seed: int = 0) -> 
     Returns
     -------
     onnx.ModelProto
-        Input `input` [batch, 3, resolution, resolution], output `logits`
-        [batch, classes]; parameters have torchvision's names; the origin of the
-        weights is where `weights_origin` finds it.
+        Input `input` [batch, 3, resolution, resolution]; outputs are those of
+        the kind of network, see `networks`; parameters have torchvision's names,
+        or timm's; the origin of the weights is where `weights_origin` finds it.
 
     Raises
     ------
@@ -203,7 +215,15 @@ def build(spec: ModelSpec, weights: str | Path | None = None, seed: int = 0) -> 
             stored = load_weights(Path(weights))
         parameters = assign(architecture, stored, spec.title)
         origin = stored.origin
-    return _to_onnx(spec, architecture, parameters, origin)
+    model = _graph(spec, parameters)
+    helper.set_model_props(model, {_ORIGIN_KEY: origin})
+    return model
+
+
+def outline(spec: ModelSpec) -> onnx.ModelProto:
+    """Return the graph of a named model with zeros as parameters, to count what it has."""
+    shapes = spec.architecture.parameter_shapes
+    return _graph(spec, {name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
 
 
 def weights_origin(model: onnx.ModelProto) -> str | None:
@@ -211,90 +231,6 @@ def weights_origin(model: onnx.ModelProto) -> str | None:
     return next((p.value for p in model.metadata_props if p.key == _ORIGIN_KEY), None)
 
 
-def _to_onnx(
-    spec: ModelSpec,
-    architecture: Architecture,
-    parameters: dict[str, NDArray[np.float32]],
-    origin: str,
-) -> onnx.ModelProto:
-    nodes = _Nodes(architecture.epsilon)
-    evaluate(architecture, nodes, "input")
-    nodes.list[-1].output[0] = "logits"
-    constants = parameters | nodes.constants
-    image = [spec.batch, 3, spec.resolution, spec.resolution]
-    graph = helper.make_graph(
-        nodes.list,
-        spec.title,
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, image)],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [spec.batch, spec.classes])],
-        [numpy_helper.from_array(array, name) for name, array in constants.items()],
-    )
-    model = helper.make_model(
-        graph,
-        opset_imports=[helper.make_opsetid("", _OPSET)],
-        ir_version=_IR_VERSION,
-        producer_name="mobilenet-tvm",
-    )
-    helper.set_model_props(model, {_ORIGIN_KEY: origin})
-    return model
-
-
-class _Nodes:
-    """Adds a node for each operator; a value is represented by its name."""
-
-    def __init__(self, epsilon: float) -> None:
-        self.list: list[onnx.NodeProto] = []
-        self.constants: dict[str, NDArray[np.float32]] = {}
-        self._epsilon = epsilon
-
-    def convolution(self, layer: ConvolutionSpec, value: str) -> str:
-        names = [f"{layer.name}.weight"]
-        if not layer.norm:
-            names.append(f"{layer.name}.bias")
-        value = self._node(
-            "Conv",
-            [value, *names],
-            kernel_shape=[layer.kernel] * 2,
-            strides=[layer.stride] * 2,
-            pads=[layer.padding] * 4,
-            group=layer.groups,
-        )
-        if layer.norm:
-            names = [f"{layer.norm}.{part}" for part in NORM_PARTS]
-            value = self._node("BatchNormalization", [value, *names], epsilon=self._epsilon)
-        return self._activate(value, layer.activation)
-
-    def linear(self, layer: LinearSpec, value: str) -> str:
-        names = [f"{layer.name}.weight", f"{layer.name}.bias"]
-        return self._activate(self._node("Gemm", [value, *names], transB=1), layer.activation)
-
-    def pool(self, value: str) -> str:
-        return self._node("GlobalAveragePool", [value])
-
-    def flatten(self, value: str) -> str:
-        return self._node("Flatten", [value])
-
-    def add(self, left: str, right: str) -> str:
-        return self._node("Add", [left, right])
-
-    def multiply(self, left: str, right: str) -> str:
-        return self._node("Mul", [left, right])
-
-    def _activate(self, value: str, activation: Activation | None) -> str:
-        match activation:
-            case "relu":
-                return self._node("Relu", [value])
-            case "relu6":
-                self.constants = {"zero": np.array(0, "float32"), "six": np.array(6, "float32")}
-                return self._node("Clip", [value, "zero", "six"])
-            case "hard_sigmoid":
-                return self._node("HardSigmoid", [value], alpha=1 / 6, beta=0.5)
-            case "hard_swish":
-                return self._node("HardSwish", [value])
-            case None:
-                return value
-
-    def _node(self, operator: str, inputs: list[str], **attributes: Any) -> str:
-        name = f"{operator}_{len(self.list)}"
-        self.list.append(helper.make_node(operator, inputs, [name], name, **attributes))
-        return name
+def _graph(spec: ModelSpec, parameters: dict[str, NDArray[np.float32]]) -> onnx.ModelProto:
+    image = (spec.batch, 3, spec.resolution, spec.resolution)
+    return to_onnx(spec.architecture, spec.title, image, parameters)

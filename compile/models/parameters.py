@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import onnx
 
-from mobilenet_tvm.compile.models.architectures import NORM_PARTS
+from mobilenet_tvm.compile.models.layers import NORM_PARTS
 
 _ROLES = {
     "BatchNormalization": NORM_PARTS,

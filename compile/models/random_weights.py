@@ -5,13 +5,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilenet_tvm.compile.models.architectures import (
-    Activation,
-    Architecture,
-    ConvolutionSpec,
-    LinearSpec,
-    evaluate,
-)
+from mobilenet_tvm.compile.models.layers import Activation, ConvolutionSpec, LinearSpec
+from mobilenet_tvm.compile.models.networks import Architecture
 
 _Values = NDArray[np.float64]
 
@@ -22,6 +17,9 @@ _PIXELS = 3 * _LARGEST_RESOLUTION**2
 # Means of the scales and shifts of batch norms. With a mean of 0 half of each
 # activation would be zero, and rounding errors would grow tenfold in V2.
 _SCALE, _SHIFT = 2.0, 1.0
+
+# Fewer values than this do not tell the variance of their channel.
+_MIN_VALUES = 100
 
 
 def random_weights(
@@ -56,10 +54,10 @@ def random_weights(
     ----------
     He and others 2015 (arXiv 1502.01852), section 2.2.
     """
-    calibration = _Calibration(seed, architecture.epsilon)
+    calibration = _Calibration(seed)
     side = min(resolution, _LARGEST_RESOLUTION)
     images = calibration.random.standard_normal((_PIXELS // side**2, side, side, 3))
-    evaluate(architecture, calibration, images)
+    architecture.evaluate(calibration, images)
     return {name: calibration.parameters[name] for name in architecture.parameter_shapes}
 
 
@@ -70,10 +68,9 @@ class _Calibration:
     statistics are rounded, so that every BLAS gives the same parameters.
     """
 
-    def __init__(self, seed: int, epsilon: float) -> None:
+    def __init__(self, seed: int) -> None:
         self.random = np.random.Generator(np.random.PCG64(seed))
         self.parameters: dict[str, NDArray[np.float32]] = {}
-        self._epsilon = epsilon
 
     def convolution(self, layer: ConvolutionSpec, value: _Values) -> _Values:
         weight = self._weight(layer)
@@ -82,11 +79,11 @@ class _Calibration:
             scale = self._near(_SCALE, f"{layer.norm}.weight", layer.outputs)
             shift = self._near(_SHIFT, f"{layer.norm}.bias", layer.outputs)
             mean = self._statistic(f"{layer.norm}.running_mean", value.mean(axis=(0, 1, 2)))
-            variance = self._statistic(f"{layer.norm}.running_var", value.var(axis=(0, 1, 2)))
+            variance = self._statistic(f"{layer.norm}.running_var", _variance(value))
             value -= mean
-            value *= scale / np.sqrt(variance + self._epsilon)
+            value *= scale / np.sqrt(variance + layer.epsilon)
             value += shift
-        else:
+        elif layer.bias:
             value += self._near(0.0, f"{layer.name}.bias", layer.outputs)
         return _activate(value, layer.activation)
 
@@ -114,6 +111,17 @@ class _Calibration:
     def multiply(self, left: _Values, right: _Values) -> _Values:
         return left * right
 
+    def resize(self, value: _Values, like: _Values) -> _Values:
+        matrix = _interpolation(value.shape[1], like.shape[1])
+        resized: _Values = np.einsum("yh,xw,bhwc->byxc", matrix, matrix, value, optimize=True)
+        return resized
+
+    def rows(self, value: _Values, columns: int) -> _Values:
+        return value.reshape(len(value), -1, columns)
+
+    def concatenate(self, values: list[_Values]) -> _Values:
+        return np.concatenate(values, axis=1)
+
     def _weight(self, layer: ConvolutionSpec | LinearSpec) -> _Values:
         shape = layer.weight_shape
         deviation = math.sqrt(2 / math.prod(shape[1:]))
@@ -138,16 +146,25 @@ def _rounded(value: _Values) -> _Values:
     return np.ldexp(np.round(mantissa * 4096) / 4096, exponent)
 
 
+def _variance(value: _Values) -> _Values:
+    """Return each channel's variance, or the mean of all where each has few values."""
+    variance: _Values = value.var(axis=(0, 1, 2))
+    if value.size < _MIN_VALUES * len(variance):
+        variance[:] = variance.mean()
+    return variance
+
+
 def _convolve(value: _Values, weight: _Values, layer: ConvolutionSpec) -> _Values:
     """Sum the products of shifted images and the weights over the kernel's positions."""
     pad, stride = layer.padding, layer.stride
-    side = (value.shape[1] + 2 * pad - layer.kernel) // stride + 1
+    side = layer.output_side(value.shape[1])
     padded = np.pad(value, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     total = np.zeros((len(value), side, side, layer.outputs))
     reach = stride * (side - 1) + 1
     for y in range(layer.kernel):
         for x in range(layer.kernel):
-            shifted = padded[:, y : y + reach : stride, x : x + reach : stride]
+            top, left = y * layer.dilation, x * layer.dilation
+            shifted = padded[:, top : top + reach : stride, left : left + reach : stride]
             tap = weight[:, :, y, x]
             if layer.groups > 1:
                 total += shifted * tap[:, 0]
@@ -156,12 +173,28 @@ def _convolve(value: _Values, weight: _Values, layer: ConvolutionSpec) -> _Value
     return total
 
 
+def _interpolation(inputs: int, outputs: int) -> _Values:
+    """Return the weights [outputs, inputs] of linear interpolation between pixels' centres."""
+    centres = np.clip((np.arange(outputs) + 0.5) * inputs / outputs - 0.5, 0, inputs - 1)
+    weights: _Values = np.maximum(0, 1 - abs(centres[:, None] - np.arange(inputs)))
+    return weights
+
+
+def _sigmoid(value: _Values) -> _Values:
+    gate: _Values = 1 / (1 + np.exp(-value))
+    return gate
+
+
 def _activate(value: _Values, activation: Activation | None) -> _Values:
     match activation:
         case "relu":
             return np.maximum(value, 0)
         case "relu6":
             return np.clip(value, 0, 6)
+        case "sigmoid":
+            return _sigmoid(value)
+        case "silu":
+            return value * _sigmoid(value)
         case "hard_sigmoid":
             return np.clip(value / 6 + 0.5, 0, 1)
         case "hard_swish":

@@ -1,22 +1,19 @@
 """The names of the same networks' layers in timm (pytorch-image-models)."""
 
-from mobilenet_tvm.compile.models.architectures import (
-    Architecture,
-    ConvolutionSpec,
-    SqueezeExciteSpec,
-)
+from mobilenet_tvm.compile.models.layers import ConvolutionSpec, SqueezeExciteSpec
+from mobilenet_tvm.compile.models.networks import Classifier
 
 # timm keeps PyTorch's default everywhere, also in V3.
 TIMM_EPSILON = 1e-5
 
 
-def timm_names(architecture: Architecture) -> dict[str, str]:
+def timm_names(architecture: Classifier) -> dict[str, str]:
     """Map the name of each layer and batch norm to timm's.
 
     Parameters
     ----------
     architecture
-        One of the MobileNets.
+        A network with torchvision's names: MobileNet V1 to V3, EfficientNet.
 
     Returns
     -------
@@ -25,9 +22,9 @@ def timm_names(architecture: Architecture) -> dict[str, str]:
 
     References
     ----------
-    State dicts of timm's mobilenetv1_100, mobilenetv2_100, mobilenetv3_large_100
-    and mobilenetv3_small_100. Its `tf_` variants have the same names but pad
-    differently.
+    State dicts of timm's mobilenetv1_100, mobilenetv2_100, mobilenetv3_large_100,
+    mobilenetv3_small_100, efficientnet_b0 and efficientnet_lite0. Its `tf_`
+    variants have the same names but pad differently.
     """
     names: dict[str, str] = {}
 

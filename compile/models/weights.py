@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilenet_tvm.compile.models.architectures import NORM_PARTS, Architecture, ConvolutionSpec
+from mobilenet_tvm.compile.models.layers import NORM_PARTS, ConvolutionSpec
+from mobilenet_tvm.compile.models.networks import Architecture, Classifier
 from mobilenet_tvm.compile.models.timm_names import TIMM_EPSILON, timm_names
 from mobilenet_tvm.compile.models.weight_files import StoredLayer, StoredWeights
 from mobilenet_tvm.targets.errors import UserError
@@ -19,7 +20,7 @@ _FIX = "give the --model, --alpha and --classes that the file was made with"
 def assign(architecture: Architecture, stored: StoredWeights, title: str) -> dict[str, _Array]:
     """Assign a value from a file to each parameter of a network.
 
-    Layers are found by torchvision's names, or by timm's, or, where the file
+    Layers are found by the network's names, or by timm's, or, where the file
     keeps the network's order, one after the other. Where batch norms are folded
     into the file's convolutions, the network's batch norms only add the
     convolution's bias.
@@ -55,15 +56,17 @@ def assign(architecture: Architecture, stored: StoredWeights, title: str) -> dic
         if isinstance(layer, ConvolutionSpec):
             convolutions.append((source, layer))
         if not (isinstance(layer, ConvolutionSpec) and layer.norm):
-            bias = fitting.tensor(source, "bias", layer.name, (layer.outputs,))
-            parameters[f"{layer.name}.bias"] = bias
+            if (name := f"{layer.name}.bias") in layer.parameter_shapes:
+                parameters[name] = fitting.tensor(source, "bias", layer.name, (layer.outputs,))
+            elif "bias" in source.tensors:
+                raise UserError(f"{stored.file} has a bias that {title} lacks, {name}: {_FIX}")
             continue
         follows = bool(queue) and "running_mean" in queue[0].tensors
         if follows or "bias" not in source.tensors:
             stored_norm = queue.popleft() if follows else StoredLayer(layer.norm, {})
-            norm = fitting.norm(stored_norm, source, layer, architecture.epsilon)
+            norm = fitting.norm(stored_norm, source, layer)
         else:
-            norm = fitting.identity(source, layer, architecture.epsilon)
+            norm = fitting.identity(source, layer)
         parameters |= {f"{layer.norm}.{part}": array for part, array in norm.items()}
     if queue:
         raise UserError(f"{stored.file} has a layer that {title} lacks, {queue[0].name!r}: {_FIX}")
@@ -75,9 +78,14 @@ def assign(architecture: Architecture, stored: StoredWeights, title: str) -> dic
 def _in_order(architecture: Architecture, stored: StoredWeights, title: str) -> list[StoredLayer]:
     """Return the file's layers in the network's order, unknown ones at the end."""
     by_name = {layer.name: layer for layer in stored.layers}
-    theirs = timm_names(architecture)
-    ours = {name: name for name in theirs}
-    schemes = ((ours, None), (theirs, TIMM_EPSILON))
+    schemes: list[tuple[dict[str, str], float | None]] = [(_own_names(architecture), None)]
+    source, others = "torchvision", ""
+    if isinstance(architecture, Classifier):
+        if architecture.timm_only:
+            source = "timm"
+        else:
+            schemes.append((timm_names(architecture), TIMM_EPSILON))
+            others = ", nor timm's names"
     for names, epsilon in schemes:
         if all(names[layer.name] in by_name for layer in architecture.layers):
             found = [by_name.pop(name) for name in names.values() if name in by_name]
@@ -87,9 +95,19 @@ def _in_order(architecture: Architecture, stored: StoredWeights, title: str) -> 
         return list(stored.layers)
     missing = next(layer.name for layer in architecture.layers if layer.name not in by_name)
     raise UserError(
-        f"{stored.file} has no {missing}.weight, which {title} needs, nor timm's names: {_FIX}, "
-        "or rename its tensors as torchvision does"
+        f"{stored.file} has no {missing}.weight, which {title} needs{others}: {_FIX}, "
+        f"or rename its tensors as {source} does"
     )
+
+
+def _own_names(architecture: Architecture) -> dict[str, str]:
+    """Map the name of each layer and batch norm to itself, in the order of execution."""
+    names: dict[str, str] = {}
+    for layer in architecture.layers:
+        names[layer.name] = layer.name
+        if isinstance(layer, ConvolutionSpec) and layer.norm:
+            names[layer.norm] = layer.norm
+    return names
 
 
 @dataclass(frozen=True)
@@ -138,10 +156,10 @@ class _Fitting:
         )
 
     def norm(
-        self, source: StoredLayer, before: StoredLayer, layer: ConvolutionSpec, epsilon: float
+        self, source: StoredLayer, before: StoredLayer, layer: ConvolutionSpec
     ) -> dict[str, _Array]:
         """Return a batch norm for our epsilon that includes the bias of its convolution."""
-        name, shape = layer.norm or "", (layer.outputs,)
+        name, shape, epsilon = layer.norm or "", (layer.outputs,), layer.epsilon
         norm = {part: self.tensor(source, part, name, shape) for part in NORM_PARTS}
         if (norm["running_var"] < 0).any():
             raise UserError(
@@ -157,14 +175,12 @@ class _Fitting:
             norm["weight"] = (norm["weight"] * ratio).astype(np.float32)
         return norm
 
-    def identity(
-        self, source: StoredLayer, layer: ConvolutionSpec, epsilon: float
-    ) -> dict[str, _Array]:
+    def identity(self, source: StoredLayer, layer: ConvolutionSpec) -> dict[str, _Array]:
         """Return a batch norm that only adds the convolution's bias."""
         shape = (layer.outputs,)
         return {
             "weight": np.ones(shape, np.float32),
             "bias": self.tensor(source, "bias", layer.name, shape),
             "running_mean": np.zeros(shape, np.float32),
-            "running_var": np.full(shape, 1 - epsilon, np.float32),
+            "running_var": np.full(shape, 1 - layer.epsilon, np.float32),
         }

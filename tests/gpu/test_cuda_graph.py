@@ -16,11 +16,11 @@ from tvm import ir, relax
 
 from mobilenet_tvm.compile import pipeline
 from mobilenet_tvm.compile.codegen.pass_context import pass_config
-from mobilenet_tvm.compile.models.named import NAMES
 from mobilenet_tvm.runtime.device import Device
 from mobilenet_tvm.runtime.model import GRAPH
 from mobilenet_tvm.targets.presets import get_target
 
+NAMES = ("v1", "v2", "v3-large", "v3-small")
 SMALL: dict[str, Any] = {"alpha": 0.25, "resolution": 32, "classes": 7}
 CAPTURE = "vm.builtin.cuda_graph.run_or_capture"
 ALLOCATE = "vm.builtin.cuda_graph.get_cached_alloc"

@@ -17,6 +17,7 @@ from networks import EXPORTS, ODD, TOLERANCE, equals_onnxruntime, reference
 
 from mobilenet_tvm.compile import compile_model
 from mobilenet_tvm.compile.analysis.verify import verify
+from mobilenet_tvm.compile.models.named import NAMES
 from mobilenet_tvm.runtime import Metadata, load
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import Workload
@@ -116,12 +117,26 @@ def test_real_exports(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *(pytest.param(name, marks=pytest.mark.full) for name in ("v1", "v2", "v3-large")),
+        *(pytest.param(name, marks=pytest.mark.full) for name in NAMES if name != "v3-small"),
         "v3-small",
     ],
 )
 def test_named_models(name: str, tmp_path: Path) -> None:
     equals_onnxruntime(name, tmp_path, inputs=5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("ssdlite-v3-large", {"alpha": 0.25, "resolution": 96, "classes": 5, "batch": 2}),
+        ("lraspp-v3-large", {"alpha": 0.25, "resolution": 72, "classes": 3}),
+    ],
+    ids=str,
+)
+def test_several_outputs_and_maps_of_odd_sides(
+    name: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    equals_with_options(name, options, tmp_path)
 
 
 @pytest.mark.full
@@ -133,10 +148,20 @@ def test_named_models(name: str, tmp_path: Path) -> None:
         ("v2", {"alpha": 1.4, "resolution": 128, "classes": 7}),
         ("v3-large", {"alpha": 0.75, "resolution": 192, "batch": 2}),
         ("v3-small", {"alpha": 1.25, "resolution": 32}),
+        ("v4-conv-small", {"alpha": 0.5, "resolution": 96, "batch": 3, "classes": 11}),
+        ("v4-conv-medium", {"alpha": 0.35, "resolution": 160}),
+        ("efficientnet-b0", {"alpha": 0.75, "resolution": 128, "batch": 2}),
+        ("efficientnet-lite0", {"alpha": 1.25, "resolution": 96, "classes": 7}),
+        ("ssdlite-v3-large", {"resolution": 224, "batch": 2, "classes": 3}),
+        ("lraspp-v3-large", {"alpha": 0.5, "resolution": 264, "batch": 2}),
     ],
     ids=str,
 )
 def test_widths_resolutions_and_batches(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+    equals_with_options(name, options, tmp_path)
+
+
+def equals_with_options(name: str, options: dict[str, Any], tmp_path: Path) -> None:
     artifact = compile_model(name, "x86", tmp_path / "model.so", **options)
     results = verify(load(artifact.path), reference(name, **options), 2)
     assert max(result.error for result in results) <= TOLERANCE
