@@ -58,6 +58,7 @@ class DepthwiseConvolution(CpuSchedule[Depthwise, Decision]):
 
     workload_type = Depthwise
     decision_type = Decision
+    dilates = True
 
     def default(self, workload: Depthwise, target: Target) -> Decision:
         """Choose the tile that loads the fewest vectors per output.
@@ -166,14 +167,13 @@ def sums(
     source = padded(data, window.padding)
     ry = te.reduce_axis((0, window.kernel[0]), name="ry")
     rx = te.reduce_axis((0, window.kernel[1]), name="rx")
-    stride_y, stride_x = window.stride
-    total = te.compute(
-        (workload.batch, rows, columns, channels),
-        lambda n, y, x, c: te.sum(
-            source[n, y * stride_y + ry, x * stride_x + rx, c] * weight[ry, rx, c], axis=[ry, rx]
-        ),
-        name="depthwise",
-    )
+    (stride_y, stride_x), (step_y, step_x) = window.stride, window.dilation
+
+    def product(n: Any, y: Any, x: Any, c: Any) -> Any:
+        row, column = y * stride_y + ry * step_y, x * stride_x + rx * step_x
+        return te.sum(source[n, row, column, c] * weight[ry, rx, c], axis=[ry, rx])
+
+    total = te.compute((workload.batch, rows, columns, channels), product, name="depthwise")
     return data, weight, total
 
 

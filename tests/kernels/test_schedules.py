@@ -158,6 +158,13 @@ def test_depthwise_with_asymmetric_padding(padding: tuple[int, int, int, int]) -
     check_depthwise(workload, depthwise.SCHEDULE.default(workload, X86))
 
 
+@pytest.mark.parametrize("dilation", [(2, 2), (1, 3)])
+def test_depthwise_with_steps_between_taps(dilation: tuple[int, int]) -> None:
+    window = Window((3, 5), (1, 2), (2, 4, 2, 4), dilation)
+    workload = Depthwise(1, 10, 12, 16, window, (BIAS,))
+    check_depthwise(workload, depthwise.SCHEDULE.default(workload, X86))
+
+
 def test_depthwise_by_every_decision_of_a_small_layer() -> None:
     workload = Depthwise(1, 4, 4, 16, Window((3, 3), (1, 1), (1, 1, 1, 1)), (BIAS,))
     space = depthwise.SCHEDULE.space(workload, X86)
