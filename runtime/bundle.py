@@ -36,6 +36,7 @@ _LOADER = {
     "runtime": (
         "__init__",
         "bench",
+        "detection",
         "device",
         "elf",
         "library",

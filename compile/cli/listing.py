@@ -32,9 +32,8 @@ def models(as_json: bool) -> None:
         )
         return
     width = max(len(model.name) for model in found)
-    click.echo(
-        f"{'':<{width}} {'parameters':>12} {'published':>12} {'M MACs':>8} {'published':>10}"
-    )
+    head = f"{'parameters':>12} {'published':>12} {'M MACs':>8} {'published':>10}"
+    click.echo(f"{'':<{width}} {head}")
     for model in found:
         low, high = model.published.macs
         click.echo(

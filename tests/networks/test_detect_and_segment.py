@@ -1,4 +1,4 @@
-"""The example apps for detection and segmentation print what follows from the right outputs."""
+"""The apps for detection and segmentation print what follows from ONNX Runtime's outputs."""
 
 from __future__ import annotations
 
