@@ -10,6 +10,7 @@ import onnx
 import tvm
 from tvm import relax
 
+import mobilenet_tvm.compile.passes.sorting  # noqa: F401 -- registers definitions of operators
 from mobilenet_tvm.compile.codegen.tvm_target import tvm_target
 from mobilenet_tvm.compile.frontend.importer import to_relax
 from mobilenet_tvm.compile.passes.cuda_graph import add_cuda_graph

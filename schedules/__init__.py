@@ -33,9 +33,14 @@ def schedule_module(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
     rules = RULES if target.gpu is None else GPU_RULES
     scheduled = {}
     for name, func in mod.functions.items():
-        if isinstance(func, tirx.PrimFunc):
+        if isinstance(func, tirx.PrimFunc) and not _is_written_out(func):
             schedules = (rule(func, target) for rule in rules)
             schedule = next(s for s in schedules if s is not None)
             func = schedule.mod["main"].with_attrs(dict(func.attrs))
         scheduled[name] = func
     return tvm.IRModule(scheduled, attrs=mod.attrs)
+
+
+def _is_written_out(func: tirx.PrimFunc) -> bool:
+    """Return whether a function is one block, whose loops are part of its definition."""
+    return func.body.block.name_hint != "root"

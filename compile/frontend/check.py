@@ -6,7 +6,7 @@ import onnx
 
 from mobilenet_tvm.targets.errors import UserError
 
-MIN_OPSET, MAX_OPSET = 9, 21
+MIN_OPSET, MAX_OPSET = 7, 26
 
 
 def check_model(model: onnx.ModelProto, origin: str) -> None:

@@ -1,7 +1,7 @@
-"""Converters of ONNX operators for which TVM's importer emits code that passes cannot analyse.
+"""Converters of ONNX operators which TVM's importer rejects, gets wrong, or makes opaque.
 
 TVM emits Clip, Pad and automatic padding as opaque loop nests, and Min and Max as a stack and a
-reduction. Here they become graph operators.
+reduction. Here they become graph operators, which passes can analyse.
 """
 
 from __future__ import annotations
@@ -13,19 +13,32 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
-from mobilenet_tvm.compile.passes.values import constant_value, shape_of
+from mobilenet_tvm.compile.frontend.arguments import Attributes, dtype_of, optional
+from mobilenet_tvm.compile.frontend.conv_transpose import conv_transpose
+from mobilenet_tvm.compile.frontend.indexing import (
+    gather,
+    gather_elements,
+    gather_nd,
+    one_hot,
+    scatter_elements,
+    scatter_nd,
+    topk,
+)
+from mobilenet_tvm.compile.frontend.padding import pad
+from mobilenet_tvm.compile.frontend.resize import resize, upsample
+from mobilenet_tvm.compile.passes.values import constant, constant_value, shape_of
 
-Attributes = dict[str, Any]
+#: Converts the inputs, attributes and opset of a node to its output, or to a list of its outputs.
 Converter = Callable[[Sequence[Any], Attributes, int], Any]
 
 
 def clip(inputs: Sequence[Any], attributes: Attributes, opset: int) -> Any:
-    """Convert Clip, whose optional bounds are attributes up to opset 6 and inputs from 11 on."""
+    """Convert Clip, whose optional bounds are attributes up to opset 10 and inputs from 11 on."""
     data = inputs[0]
     if opset < 11:
         low, high = attributes.get("min", -np.inf), attributes.get("max", np.inf)
         return relax.op.clip(data, min(low, high), high)
-    bounds = _input(inputs, 1), _input(inputs, 2)
+    bounds = optional(inputs, 1), optional(inputs, 2)
     values = [None if bound is None else constant_value(bound) for bound in bounds]
     if any(
         bound is not None and value is None for bound, value in zip(bounds, values, strict=True)
@@ -50,76 +63,78 @@ def maximum(inputs: Sequence[Any], _attributes: Attributes, _opset: int) -> Any:
     return reduce(relax.op.maximum, inputs)
 
 
-def pad(inputs: Sequence[Any], attributes: Attributes, opset: int) -> Any:
-    """Convert Pad with a constant; MobileNets use no other mode."""
-    mode = attributes.get("mode", b"constant").decode()
-    if mode != "constant":
-        raise NotImplementedError(f"mode '{mode}'; only constant padding is supported")
-    rank = len(shape_of(inputs[0]))
-    if opset < 11:
-        pads, value = list(attributes["pads"]), attributes.get("value", 0.0)
-        axes = list(range(rank))
+def concat(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> Any:
+    """Convert Concat; empty inputs add nothing."""
+    axis = int(attributes["axis"])
+    parts = [part for part in inputs if 0 not in shape_of(part)]
+    if not parts:
+        raise NotImplementedError("all inputs are empty")
+    return parts[0] if len(parts) == 1 else relax.op.concat(parts, axis)
+
+
+def power(inputs: Sequence[Any], _attributes: Attributes, _opset: int) -> Any:
+    """Convert Pow, whose result has the type of the base even if the exponent has another."""
+    base, exponent = inputs
+    kind, other = dtype_of(base), dtype_of(exponent)
+    if kind == other:
+        return relax.op.power(base, exponent)
+    number = constant_value(exponent)
+    if kind.startswith("float"):
+        cast = relax.op.astype(exponent, kind) if number is None else constant(number.astype(kind))
+        return relax.op.power(base, cast)
+    wide = "float64" if "float64" in (kind, other) or kind.endswith("64") else "float32"
+    result = relax.op.power(relax.op.astype(base, wide), relax.op.astype(exponent, wide))
+    return relax.op.astype(result, kind)
+
+
+def layer_norm(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> Any:
+    """Convert LayerNormalization; its outputs are the result, the mean and 1 / deviation."""
+    data, scale, bias = inputs[0], inputs[1], optional(inputs, 2)
+    rank = len(shape_of(data))
+    axes = list(range(int(attributes.get("axis", -1)) % rank, rank))
+    mean = relax.op.mean(data, axes, keepdims=True)
+    centred = relax.op.subtract(data, mean)
+    variance = relax.op.mean(relax.op.multiply(centred, centred), axes, keepdims=True)
+    epsilon = constant(np.asarray(attributes.get("epsilon", 1e-5), dtype_of(data)))
+    inverse = relax.op.rsqrt(relax.op.add(variance, epsilon))
+    result = relax.op.multiply(relax.op.multiply(centred, inverse), scale)
+    return [result if bias is None else relax.op.add(result, bias), mean, inverse]
+
+
+def lp_norm(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> Any:
+    """Convert LpNormalization; what has the norm 0 stays 0."""
+    data, axes = inputs[0], [int(attributes.get("axis", -1))]
+    if attributes.get("p", 2) == 1:
+        norm = relax.op.sum(relax.op.abs(data), axes, keepdims=True)
     else:
-        pads = _integers(inputs[1], "pads")
-        value = _scalar(_input(inputs, 2)) or 0.0
-        given = _input(inputs, 3)
-        axes = list(range(rank)) if given is None else _integers(given, "axes")
-    widths = [0] * (2 * rank)
-    for position, axis in enumerate(axes):
-        widths[2 * (axis % rank)] = pads[position]
-        widths[2 * (axis % rank) + 1] = pads[position + len(axes)]
-    if min(widths) < 0:
-        raise NotImplementedError("negative pads (cropping)")
-    return relax.op.nn.pad(inputs[0], widths, "constant", float(value))
-
-
-def explicit_padding(inputs: Sequence[Any], attributes: Attributes) -> Attributes:
-    """Replace the attribute `auto_pad` of a convolution or pooling with explicit `pads`.
-
-    By ONNX's specification of Conv, the output of SAME_UPPER and SAME_LOWER has
-    ceil(input / stride) pixels; an odd pixel of padding goes to the end or to the start.
-    """
-    mode = attributes.get("auto_pad", b"NOTSET").decode()
-    attributes = {name: value for name, value in attributes.items() if name != "auto_pad"}
-    if mode in ("NOTSET", "VALID"):
-        return attributes if mode == "NOTSET" else {**attributes, "pads": (0, 0, 0, 0)}
-    spatial = shape_of(inputs[0])[2:]
-    kernel = attributes.get("kernel_shape") or shape_of(inputs[1])[2:]
-    strides = attributes.get("strides", [1] * len(spatial))
-    dilations = attributes.get("dilations", [1] * len(spatial))
-    before, after = [], []
-    for extent, taps, stride, dilation in zip(spatial, kernel, strides, dilations, strict=True):
-        reach = (taps - 1) * dilation + 1
-        total = max((-(-extent // stride) - 1) * stride + reach - extent, 0)
-        small, large = total // 2, total - total // 2
-        before.append(small if mode == "SAME_UPPER" else large)
-        after.append(large if mode == "SAME_UPPER" else small)
-    return {**attributes, "pads": tuple(before + after)}
+        norm = relax.op.sqrt(relax.op.sum(relax.op.multiply(data, data), axes, keepdims=True))
+    zero = constant(np.zeros((), dtype_of(data)))
+    return relax.op.where(relax.op.equal(norm, zero), zero, relax.op.divide(data, norm))
 
 
 #: Operators converted here instead of by TVM.
-CONVERTERS: dict[str, Converter] = {"Clip": clip, "Max": maximum, "Min": minimum, "Pad": pad}
+CONVERTERS: dict[str, Converter] = {
+    "Clip": clip,
+    "Concat": concat,
+    "ConvTranspose": conv_transpose,
+    "Gather": gather,
+    "GatherElements": gather_elements,
+    "GatherND": gather_nd,
+    "LayerNormalization": layer_norm,
+    "LpNormalization": lp_norm,
+    "Max": maximum,
+    "Min": minimum,
+    "OneHot": one_hot,
+    "Pad": pad,
+    "Pow": power,
+    "Resize": resize,
+    "Scatter": scatter_elements,
+    "ScatterElements": scatter_elements,
+    "ScatterND": scatter_nd,
+    "TopK": topk,
+    "Upsample": upsample,
+}
 #: Operators that TVM converts correctly once their padding is explicit.
 AUTO_PADDED = frozenset({"AveragePool", "Conv", "MaxPool"})
 #: Operators whose output shape depends on values; TVM would pad some of them.
 DYNAMIC = frozenset({"Compress", "NonMaxSuppression", "NonZero", "Unique"})
-
-
-def _input(inputs: Sequence[Any], index: int) -> Any:
-    return inputs[index] if index < len(inputs) else None
-
-
-def _scalar(expr: Any) -> float | None:
-    if expr is None:
-        return None
-    array = constant_value(expr)
-    if array is None:
-        raise NotImplementedError("a bound or value that is computed at run time")
-    return float(array.reshape(()))
-
-
-def _integers(expr: Any, what: str) -> list[int]:
-    array = constant_value(expr)
-    if array is None:
-        raise NotImplementedError(f"{what} computed at run time")
-    return [int(value) for value in array.reshape(-1)]

@@ -9,6 +9,7 @@ import warnings
 from typing import Any
 
 import onnx
+import onnx.inliner
 import tvm
 from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
@@ -18,9 +19,11 @@ from mobilenet_tvm.compile.frontend.converters import (
     AUTO_PADDED,
     CONVERTERS,
     DYNAMIC,
-    explicit_padding,
 )
 from mobilenet_tvm.compile.frontend.fold import fold_constants
+from mobilenet_tvm.compile.frontend.indexing import slice_attributes
+from mobilenet_tvm.compile.frontend.padding import explicit_padding
+from mobilenet_tvm.compile.passes.values import shape_of
 from mobilenet_tvm.compile.passes.names import NODE_NAMES, variable_name
 from mobilenet_tvm.targets.errors import UserError
 
@@ -44,7 +47,7 @@ def to_relax(model: onnx.ModelProto) -> tvm.IRModule:
     UserError
         If a node cannot be compiled; the message names the node, its operator and the fix.
     """
-    model = fold_constants(model)
+    model = fold_constants(_expand_functions(model))
     importer = _Importer(None, None)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         # TVM warns of renamed inputs and prints failed nodes; the error below is enough.
@@ -66,7 +69,7 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
     _places: dict[str, int]
 
     def _check_for_unsupported_ops(self, graph: onnx.GraphProto) -> None:
-        known = onnx_frontend._get_convert_map().keys() | {"Constant"}
+        known = _known_operators()
         for node in graph.node:
             name = node.name or node.output[0]
             if node.op_type in DYNAMIC:
@@ -96,12 +99,19 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
         self, op_name: str, inputs: list[Any], attrs: dict[str, Any], opset: int
     ) -> relax.Expr:
         try:
+            _check_inputs(op_name, inputs)
             if op_name in AUTO_PADDED:
                 attrs = explicit_padding(inputs, attrs)
+            if op_name == "Slice" and opset < 10:
+                inputs = slice_attributes(inputs, attrs)
             if op_name in CONVERTERS:
-                result = self.bb.normalize(CONVERTERS[op_name](inputs, attrs, opset))
+                result = CONVERTERS[op_name](inputs, attrs, opset)
+                if isinstance(result, list):
+                    return relax.Tuple([self.bb.emit(output) for output in result])
+                result = self.bb.normalize(result)
             else:
                 result = super()._convert_operator(op_name, inputs, attrs, opset)
+            _check_outputs(result, attrs["tvm_custom"]["num_outputs"])
             if isinstance(result, relax.Expr) and not _is_static(result.ty):
                 raise NotImplementedError("its shape depends on the input's values")
             if isinstance(result, relax.Call):
@@ -124,3 +134,47 @@ def _is_static(type_: Any) -> bool:
     return isinstance(type_.shape, relax.ShapeExpr) and all(
         isinstance(extent, tvm.tirx.IntImm) for extent in type_.shape.values
     )
+
+
+def _known_operators() -> set[str]:
+    return onnx_frontend._get_convert_map().keys() | CONVERTERS.keys() | {"Constant"}
+
+
+def _expand_functions(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Replace operators that are not known here by their definitions in ONNX, if they have one."""
+    opset, known = opset_of(model), _known_operators()
+    expanded = onnx.ModelProto()
+    expanded.CopyFrom(model)
+    names = set()
+    for node in expanded.graph.node:
+        if node.op_type in known or not onnx.defs.has(node.op_type):
+            continue
+        schema = onnx.defs.get_schema(node.op_type, opset)
+        if schema.has_function or schema.has_context_dependent_function:
+            names.add(("", node.op_type))
+            # The inliner leaves out the attributes' default values.
+            present = {attribute.name for attribute in node.attribute}
+            defaults = [attribute.default_value for attribute in schema.attributes.values()]
+            node.attribute.extend(a for a in defaults if a.name and a.name not in present)
+    if not names:
+        return model
+    try:
+        return onnx.inliner.inline_selected_functions(expanded, sorted(names), False, True)
+    except RuntimeError:
+        # A definition may depend on types that are not known; the importer names the node.
+        return model
+
+
+def _check_inputs(operator: str, inputs: list[Any]) -> None:
+    """Reject what has no elements, which loops over nothing; Concat drops it."""
+    for value in inputs:
+        if isinstance(value, relax.Var) and operator != "Concat" and 0 in shape_of(value):
+            raise NotImplementedError(f"an input without elements, of shape {shape_of(value)}")
+
+
+def _check_outputs(result: Any, wanted: int) -> None:
+    """Reject a node some of whose outputs are not computed."""
+    type_ = getattr(result, "ty", None)
+    several = len(type_.fields) if isinstance(type_, relax.TupleType) else 1
+    if wanted > several:
+        raise NotImplementedError(f"its output {several + 1}")

@@ -25,7 +25,7 @@ RANGES = {"uint8": (0, 255), "int8": (-128, 127)}
 MOVES = frozenset(
     {
         "expand_dims", "flip", "gather_elements", "nn.max_pool2d", "permute_dims", "reshape",
-        "split", "squeeze", "strided_slice", "tile",
+        "split", "squeeze", "strided_slice", "take", "tile",
     }
 )  # fmt: skip
 
@@ -140,7 +140,6 @@ class IntegerLayers(GraphRewriter):
             "nn.avg_pool2d": self._mean_of_all,
             "concat": self._concat,
             "nn.pad": self._pad,
-            "image.resize2d": self._resize,
             **dict.fromkeys(MOVES, self._move),
         }
 
@@ -488,9 +487,6 @@ class IntegerLayers(GraphRewriter):
         values = known.values
         padded = relax.op.nn.pad(values, list(attrs.pad_width), "constant", float(byte))
         return self._known(replace(known, values=self.emit(padded)))
-
-    def _resize(self, call: relax.Call) -> relax.Expr | None:
-        return self._move(call) if call.attrs.method == "nearest_neighbor" else None
 
     def _concat(self, call: relax.Call) -> relax.Expr | None:
         fields = list(call.args[0].fields) if isinstance(call.args[0], relax.Tuple) else []

@@ -54,6 +54,7 @@ class ToNHWC(GraphRewriter):
             "permute_dims": self._permute,
             "reshape": self._reshape,
             "squeeze": self._reshape,
+            "take": self._take,
             "quantize": self._quantize,
             "dequantize": self._quantize,
             LOOKUP: self._lookup,
@@ -240,6 +241,14 @@ class ToNHWC(GraphRewriter):
         if data not in self._nhwc:
             return None
         return self._defer(relax.Call(call.op, [self._as_nhwc(data), *tables]))
+
+    def _take(self, call: relax.Call) -> relax.Expr | None:
+        """Take rows, columns or channels, as resizing does."""
+        data, indices = call.args
+        if data not in self._nhwc or len(shape_of(indices)) != 1:
+            return None
+        axis = TO_NHWC.index(int(call.attrs.axis) % 4)
+        return self._defer(relax.op.take(self._as_nhwc(data), indices, axis, call.attrs.mode))
 
     def _concat(self, call: relax.Call) -> relax.Expr | None:
         fields = list(call.args[0].fields) if isinstance(call.args[0], relax.Tuple) else []

@@ -39,8 +39,8 @@ def op_name(call: relax.Call) -> str:
 
 def constant(array: Array) -> GenericConst:
     """Return an array as a Relax constant."""
-    # NumPy's function makes a number an array of one axis.
-    return relax.const(np.ascontiguousarray(array).reshape(np.shape(array)))
+    # NumPy's function makes a number an array of one axis; TVM would narrow a 64-bit number.
+    return relax.const(np.ascontiguousarray(array).reshape(np.shape(array)), str(array.dtype))
 
 
 def constant_value(expr: relax.Expr) -> Array | None:

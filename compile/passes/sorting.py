@@ -1,0 +1,84 @@
+"""Definitions of TopK and cumulative sums on CPUs, for which Relax calls functions of other libraries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tvm import relax, te, tirx, topi
+from tvm.relax.transform.legalize_ops.common import register_legalize
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T  # noqa: N812
+
+
+def topk(data: te.Tensor, k: int, largest: bool, dtype: str) -> te.Tensor:
+    """Return the indices of the k largest or smallest values of each row, best first.
+
+    Each row is read once; the index of what is better than the worst value so far is inserted into
+    a sorted list of k. Of equal values, the first one is better, as in ONNX.
+
+    Parameters
+    ----------
+    data : Tensor
+        [rows, columns].
+    k : int
+        At most the number of columns.
+    largest : bool
+        Whether large values are better.
+    dtype : str
+        Type of the indices.
+    """
+    rows, columns = (int(extent) for extent in data.shape)
+
+    def body(source: Any, target: Any) -> Any:
+        values, best = T.buffer_proxy(source), T.buffer_proxy(target)
+
+        def is_better(row: Any, value: Any, place: Any) -> Any:
+            other = values[row * columns + best[place].astype("int32")]
+            return value > other if largest else value < other
+
+        with IRBuilder() as builder:
+            with T.parallel(0, rows) as row, T.serial(0, columns) as column:
+                place = T.buffer_proxy(T.decl_buffer([1], "int32", scope="local"))
+                first, last = row * k, row * k + k - 1
+                value = values[row * columns + column]
+                with T.If(tirx.any(column < k, is_better(row, value, last))), T.Then():
+                    place[0] = first + tirx.min(column, k - 1)
+                    with T.While(
+                        tirx.all(place[0] > first, is_better(row, value, place[0] - 1))
+                    ):
+                        best[place[0]] = best[place[0] - 1]
+                        place[0] = place[0] - 1
+                    best[place[0]] = column.astype(dtype)
+            return builder.get()
+
+    indices = tirx.decl_buffer((rows, k), dtype, "indices", layout=None)
+    return te.extern(
+        [(rows, k)],
+        [data],
+        lambda inputs, outputs: body(inputs[0], outputs[0]),
+        dtype=[dtype],
+        out_buffers=[indices],
+        name="topk",
+    )
+
+
+def _topk(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """Define TopK as the importer writes it: the indices along the last axis of a matrix."""
+    attrs = call.attrs
+    return builder.call_te(topk, call.args[0], int(attrs.k), bool(attrs.largest), str(attrs.dtype))
+
+
+def _cumulative(function: Callable[..., te.Tensor]) -> Callable[..., relax.Expr]:
+    def legalize(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+        axis = None if call.attrs.axis is None else int(call.attrs.axis)
+        return builder.call_te(
+            function, call.args[0], axis, str(call.ty.dtype), bool(call.attrs.exclusive)
+        )
+
+    return legalize
+
+
+register_legalize("relax.topk")(_topk)
+register_legalize("relax.cumsum")(_cumulative(topi.cumsum))
+register_legalize("relax.cumprod")(_cumulative(topi.cumprod))
