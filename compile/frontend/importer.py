@@ -23,8 +23,8 @@ from mobilenet_tvm.compile.frontend.converters import (
 from mobilenet_tvm.compile.frontend.fold import fold_constants
 from mobilenet_tvm.compile.frontend.indexing import slice_attributes
 from mobilenet_tvm.compile.frontend.padding import explicit_padding
-from mobilenet_tvm.compile.passes.values import shape_of
 from mobilenet_tvm.compile.passes.names import NODE_NAMES, variable_name
+from mobilenet_tvm.compile.passes.values import shape_of
 from mobilenet_tvm.targets.errors import UserError
 
 
