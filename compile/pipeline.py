@@ -14,6 +14,7 @@ import mobilenet_tvm.compile.passes.sorting  # noqa: F401 -- registers definitio
 from mobilenet_tvm.compile.codegen.tvm_target import tvm_target
 from mobilenet_tvm.compile.frontend.importer import to_relax
 from mobilenet_tvm.compile.passes.cuda_graph import add_cuda_graph
+from mobilenet_tvm.compile.passes.exact_constants import exact_constants
 from mobilenet_tvm.compile.passes.find_layers import FindLayers
 from mobilenet_tvm.compile.passes.fold_constants import FoldConstants
 from mobilenet_tvm.compile.passes.fold_pad import FoldPad
@@ -168,6 +169,8 @@ def lower(
         mod = schedule_module(mod, target)
         for layer in lowering.layers:
             mod[layer.name] = layer.func
+        if target.gpu is not None:
+            mod = exact_constants(mod, target.gpu)
         write.after("5-scheduled", mod)
         mod = write.after("6-planned", _run(memory_passes(target), mod))
     return Lowered(mod, calls)

@@ -27,8 +27,8 @@ def apply(func: tirx.PrimFunc, target: Target) -> s_tir.Schedule:  # noqa: ARG00
         Unused: the same schedule serves all GPUs.
     """
     sch = s_tir.Schedule(func)
-    if func.body.block.name_hint != "root":  # one block, such as ScatterElements': see below
-        return sch
+    if func.body.block.name_hint != "root":
+        return sch  # a single block, as that of ScatterElements, which has its own threads
     inline_all_but(sch, keep=set())
     finished: set[str] = set()
     for block in blocks_of(sch):
@@ -158,8 +158,8 @@ def _extents(axes: Sequence[tirx.IterVar]) -> list[int]:
 
 def _is_element(region: Any, axes: Sequence[tirx.IterVar]) -> bool:
     """Return whether a region is the one element that a block's axes are the indices of."""
-    return all(
-        place.min.same_as(axis.var) and int(place.extent) == 1
+    return len(region.region) == len(axes) and all(
+        int(place.extent) == 1 and (place.min.same_as(axis.var) or int(axis.dom.extent) == 1)
         for place, axis in zip(region.region, axes, strict=True)
     )
 

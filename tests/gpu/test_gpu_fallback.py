@@ -131,6 +131,13 @@ def truth_values(net: Net) -> list[str]:
     return [less, net.node("Xor", less, net.node("Greater", wide, net.weight(0.5)))]
 
 
+def resized(net: Net) -> list[str]:
+    """Pictures in sizes between which a last digit decides which pixel is the nearest."""
+    small = net.node("MaxPool", net.conv("input", 3, 8, 3), kernel_shape=[3, 1], strides=[3, 2])
+    sizes = net.weight([1, 8, 11, 9], np.int64)
+    return [net.node("Resize", small, "", "", sizes, mode=mode) for mode in ("nearest", "linear")]
+
+
 def scattered(net: Net) -> list[str]:
     """Operators that come with their own loops over threads."""
     wide = net.conv("input", 3, 8, 3)
@@ -149,6 +156,7 @@ KINDS: dict[Callable[[Net], list[str]], int] = {
     conditions: TensorProto.FLOAT,
     indices: TensorProto.INT64,
     truth_values: TensorProto.BOOL,
+    resized: TensorProto.FLOAT,
     scattered: TensorProto.FLOAT,
 }
 

@@ -52,9 +52,16 @@ static inline float4 make_float4(float x, float y, float z, float w) { return {x
 
 static inline int max(int a, int b) { return a < b ? b : a; }
 static inline int min(int a, int b) { return b < a ? b : a; }
+static inline int64_t max(int64_t a, int64_t b) { return a < b ? b : a; }
+static inline int64_t min(int64_t a, int64_t b) { return b < a ? b : a; }
 static inline float max(float a, float b) { return fmaxf(a, b); }
 static inline float min(float a, float b) { return fminf(a, b); }
 #define __expf(x) expf(x)
+static inline float __int_as_float(int bits) {
+  float value;
+  __builtin_memcpy(&value, &bits, sizeof value);
+  return value;
+}
 
 namespace cpu {
 
