@@ -22,8 +22,8 @@ from mobilenet_tvm.compile.frontend.converters import (
 from mobilenet_tvm.compile.frontend.fold import fold_constants
 from mobilenet_tvm.compile.frontend.indexing import slice_attributes
 from mobilenet_tvm.compile.frontend.padding import explicit_padding
-from mobilenet_tvm.compile.passes.values import shape_of
 from mobilenet_tvm.compile.passes.names import NODE_NAMES, variable_name
+from mobilenet_tvm.compile.passes.values import shape_of
 from mobilenet_tvm.targets.errors import UserError
 
 
@@ -131,7 +131,7 @@ def _is_static(type_: Any) -> bool:
 
 
 def _known_operators() -> set[str]:
-    return onnx_frontend._get_convert_map().keys() | CONVERTERS.keys() | {"Constant"}
+    return {*onnx_frontend._get_convert_map(), *CONVERTERS, "Constant"}
 
 
 def _expand_functions(model: onnx.ModelProto) -> onnx.ModelProto:
