@@ -10,10 +10,10 @@ import onnx
 import tvm
 from tvm import relax
 
-import mobilenet_tvm.compile.passes.sorting  # noqa: F401 -- registers definitions of operators
 from mobilenet_tvm.compile.codegen.tvm_target import tvm_target
 from mobilenet_tvm.compile.frontend.importer import to_relax
 from mobilenet_tvm.compile.passes.cuda_graph import add_cuda_graph
+from mobilenet_tvm.compile.passes.definitions import DEFINITIONS
 from mobilenet_tvm.compile.passes.exact_constants import exact_constants
 from mobilenet_tvm.compile.passes.find_layers import FindLayers
 from mobilenet_tvm.compile.passes.fold_constants import FoldConstants
@@ -64,7 +64,7 @@ def graph_passes(dtype: str, target: Target) -> list[Pass]:
 
 def operator_passes() -> list[Pass]:
     """Return the passes that turn operators into TensorIR functions."""
-    return [relax.transform.LegalizeOps(), relax.transform.AnnotateTIROpPattern()]
+    return [relax.transform.LegalizeOps(DEFINITIONS), relax.transform.AnnotateTIROpPattern()]
 
 
 def fusion_passes() -> list[Pass]:
@@ -171,6 +171,11 @@ def lower(
             mod[layer.name] = layer.func
         if target.gpu is not None:
             mod = exact_constants(mod, target.gpu)
+        if not any(isinstance(func, tvm.tirx.PrimFunc) for func in mod.functions.values()):
+            raise UserError(
+                "the network computes nothing: its outputs are inputs, constants or shapes; "
+                "give a network with operators"
+            )
         write.after("5-scheduled", mod)
         mod = write.after("6-planned", _run(memory_passes(target), mod))
     return Lowered(mod, calls)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import onnx
 
 from mobilenet_tvm.targets.errors import UserError
 
 MIN_OPSET, MAX_OPSET = 7, 26
+#: Element types that are not supported: floats of 4 and 8 bits, texts, complex numbers.
+_OTHER_TYPES = frozenset(
+    number
+    for name, number in onnx.TensorProto.DataType.items()
+    if name.startswith(("FLOAT8", "FLOAT4", "STRING", "COMPLEX"))
+)
 
 
 def check_model(model: onnx.ModelProto, origin: str) -> None:
@@ -32,6 +40,8 @@ def check_model(model: onnx.ModelProto, origin: str) -> None:
         )
     checked = onnx.ModelProto()
     checked.CopyFrom(model)
+    # Up to version 3, initialisers had to be inputs too, which runtimes do not need.
+    checked.ir_version = max(checked.ir_version, 4)
     for output in checked.graph.output:
         # The checker demands an output's shape, which exporters omit and runtimes do not need.
         output.type.tensor_type.shape.SetInParent()
@@ -39,6 +49,34 @@ def check_model(model: onnx.ModelProto, origin: str) -> None:
         onnx.checker.check_model(checked)
     except onnx.checker.ValidationError as error:
         raise UserError(f"{origin}: not a valid ONNX model: {first_line(error)}") from None
+    for name, count in Counter(output.name for output in model.graph.output).items():
+        if count > 1:
+            raise UserError(
+                f"{origin}: {count} outputs have the name '{name}'; remove all but one, "
+                "or rename them with Identity nodes"
+            )
+    _check_types(model, origin)
+
+
+def _check_types(model: onnx.ModelProto, origin: str) -> None:
+    """Reject element types that no CPU computes with."""
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    for value in (*model.graph.input, *model.graph.output):
+        types[value.name] = value.type.tensor_type.elem_type
+    for node in model.graph.node:
+        name = node.name or node.output[0]
+        for attribute in node.attribute:
+            if attribute.name in ("to", "dtype", "output_dtype"):
+                types[name] = attribute.i
+            elif attribute.name == "value" and node.op_type.startswith("Constant"):
+                types[name] = attribute.t.data_type
+    for name, type_ in types.items():
+        if type_ in _OTHER_TYPES:
+            kind = onnx.TensorProto.DataType.Name(type_).lower()
+            raise UserError(
+                f"{origin}: '{name}' has the type {kind}, which cannot be compiled; "
+                "export the model with float32 or 8-bit integers"
+            )
 
 
 def check_domains(model: onnx.ModelProto) -> None:

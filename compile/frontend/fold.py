@@ -9,6 +9,8 @@ import onnx
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from mobilenet_tvm.compile.frontend.graph import branch, reads
+
 Array = np.ndarray[Any, Any]
 
 #: Inputs of which the importer needs the value, by operator.
@@ -33,38 +35,46 @@ def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
     onnx.ModelProto
         A model without nodes of known value, except outputs and DequantizeLinear.
     """
-    while True:
-        # Folding one shape may make others known.
-        folded = _fold_once(model)
-        shapes_left = any(node.op_type == "Shape" for node in folded.graph.node)
-        if not shapes_left or len(folded.graph.node) == len(model.graph.node):
-            return folded
-        model = folded
+    changed = True
+    while changed:
+        # Folding one shape, or putting a branch in place, may make other values known.
+        model, changed = _fold_once(model)
+    return model
 
 
-def _fold_once(model: onnx.ModelProto) -> onnx.ModelProto:
+def _fold_once(model: onnx.ModelProto) -> tuple[onnx.ModelProto, bool]:
+    """Return a model with what is known folded, and whether a shape or a branch was."""
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     shapes = _known_shapes(model)
     outputs = {value.name for value in model.graph.output}
     bounds = _bounds(model.graph)
     nodes = []
-    for node in model.graph.node:
+    changed = False
+    waiting = list(reversed(model.graph.node))
+    while waiting:
+        node = waiting.pop()
         values = None
-        if outputs.isdisjoint(node.output):
-            if node.op_type == "Shape" and node.input[0] in shapes:
-                # An array of that shape which takes no memory.
-                stand_in = np.broadcast_to(np.float32(0), shapes[node.input[0]])
-                values = _evaluate(node, {node.input[0]: stand_in}, model)
-            elif _is_constant(node, constants):
-                if node.output[0] in bounds:
-                    values = _dequantize(node, constants)
-                if values is None and not _keeps_integers(node, constants):
-                    values = _quantize(node, constants) or _evaluate(node, constants, model)
+        if node.op_type == "Shape" and node.input[0] in shapes:
+            # An array of that shape which takes no memory.
+            stand_in = np.broadcast_to(np.float32(0), shapes[node.input[0]])
+            values = _evaluate(node, {node.input[0]: stand_in}, model)
+            changed = True
+        elif node.op_type == "If" and node.input[0] in constants:
+            taken, tensors = branch(node, bool(constants[node.input[0]].reshape(())))
+            constants.update((tensor.name, numpy_helper.to_array(tensor)) for tensor in tensors)
+            waiting.extend(reversed(taken))
+            changed = True
+            continue
+        elif outputs.isdisjoint(node.output) and _is_constant(node, constants):
+            if node.output[0] in bounds:
+                values = _dequantize(node, constants)
+            if values is None and not _keeps_integers(node, constants):
+                values = _quantize(node, constants) or _evaluate(node, constants, model)
         if values is None:
             nodes.append(node)
         else:
             constants.update(values)
-    used = {name for node in nodes for name in node.input} | outputs
+    used = {name for node in nodes for name in reads(node)} | outputs
     folded = onnx.ModelProto()
     folded.CopyFrom(model)
     del folded.graph.node[:], folded.graph.initializer[:]
@@ -72,7 +82,7 @@ def _fold_once(model: onnx.ModelProto) -> onnx.ModelProto:
     folded.graph.initializer.extend(
         numpy_helper.from_array(array, name) for name, array in constants.items() if name in used
     )
-    return folded
+    return folded, changed
 
 
 def _bounds(graph: onnx.GraphProto) -> set[str]:

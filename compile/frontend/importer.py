@@ -137,7 +137,7 @@ def _is_static(type_: Any) -> bool:
 
 
 def _known_operators() -> set[str]:
-    return onnx_frontend._get_convert_map().keys() | CONVERTERS.keys() | {"Constant"}
+    return {*onnx_frontend._get_convert_map(), *CONVERTERS, "Constant"}
 
 
 def _expand_functions(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -28,7 +28,7 @@ def gather(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> Any:
     """Convert Gather along one axis."""
     data, indices = inputs
     axis = int(attributes.get("axis", 0)) % len(shape_of(data))
-    return relax.op.take(data, _in_range(indices, shape_of(data)[axis]), axis)
+    return relax.op.take(data, _in_range(indices, shape_of(data)[axis]), axis, "clip")
 
 
 def gather_elements(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> Any:
@@ -59,9 +59,7 @@ def scatter_nd(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> An
     """Convert ScatterND, the last axis of whose indices holds coordinates."""
     data, indices, updates = inputs
     extents = shape_of(data)[: shape_of(indices)[-1]]
-    return relax.op.scatter_nd(
-        data, _in_range(indices, extents), updates, _reduction(attributes)
-    )
+    return relax.op.scatter_nd(data, _in_range(indices, extents), updates, _reduction(attributes))
 
 
 def one_hot(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> Any:

@@ -35,7 +35,7 @@ def pad(inputs: Sequence[Any], attributes: Attributes, opset: int) -> Any:
         if mode != "constant" and any(outside):
             places = np.pad(places, outside, mode=_numpy_mode(mode))
         if len(places) != shape[axis] or (places != np.arange(shape[axis])).any():
-            data = relax.op.take(data, constant(places.astype(np.int32)), axis)
+            data = relax.op.take(data, constant(places.astype(np.int32)), axis, "clip")
     flat = [max(width, 0) for pair in widths for width in pair]
     if mode != "constant" or not any(flat):
         return data

@@ -10,7 +10,9 @@ import onnx.inliner
 from google.protobuf.message import DecodeError
 
 from mobilenet_tvm.compile.frontend.check import check_domains, check_model, first_line
+from mobilenet_tvm.compile.frontend.graph import drop_dead, reads, sort
 from mobilenet_tvm.compile.frontend.qoperator import expand_qoperators
+from mobilenet_tvm.compile.frontend.sparse import make_dense
 from mobilenet_tvm.targets.errors import UserError
 
 
@@ -59,18 +61,51 @@ def read_onnx(path: str | Path) -> onnx.ModelProto:
             f"{path}: its external data is missing or truncated; put the data file beside it "
             f"({first_line(error)})"
         ) from None
-    _sort(model.graph)
-    check_model(model, str(path))
-    if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
-    model = expand_qoperators(model)
-    check_domains(model)
-    return model
+    return prepare(model, str(path))
+
+
+def prepare(model: onnx.ModelProto, origin: str) -> onnx.ModelProto:
+    """Check a model that is in memory, and bring it into the form that the importer reads.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        The model, with its weights; it is not changed.
+    origin : str
+        The model's name in error messages, such as its path.
+
+    Returns
+    -------
+    onnx.ModelProto
+        A model without functions, dead nodes, sparse tensors and quantised operators.
+
+    Raises
+    ------
+    UserError
+        If the model is not valid, or an operator is not supported.
+    """
+    prepared = onnx.ModelProto()
+    prepared.CopyFrom(model)
+    sort(prepared.graph)
+    check_model(prepared, origin)
+    if prepared.functions:
+        prepared = onnx.inliner.inline_local_functions(prepared)
+    # Up to version 3 of the format, initialisers are inputs as well.
+    inputs = graph_inputs(prepared)
+    del prepared.graph.input[:]
+    prepared.graph.input.extend(inputs)
+    prepared.ir_version = max(prepared.ir_version, 4)
+    drop_dead(prepared.graph)
+    make_dense(prepared.graph)
+    prepared = expand_qoperators(prepared)
+    check_domains(prepared)
+    return prepared
 
 
 def graph_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     """Return the graph's inputs without those that are initialisers."""
     weights = {initializer.name for initializer in model.graph.initializer}
+    weights.update(tensor.values.name for tensor in model.graph.sparse_initializer)
     return [value for value in model.graph.input if value.name not in weights]
 
 
@@ -106,6 +141,8 @@ def fix_shapes(
     fixed.CopyFrom(model)
     inputs = graph_inputs(fixed)
     names = [value.name for value in inputs]
+    used = {name for node in fixed.graph.node for name in reads(node)}
+    used.update(output.name for output in fixed.graph.output)
     for name in shapes:
         if name not in names:
             raise UserError(f"the model has no input '{name}'; its inputs: {', '.join(names)}")
@@ -126,6 +163,8 @@ def fix_shapes(
             raise UserError(
                 f"input '{value.name}' has {len(declared)} axes, the given shape {len(wanted)}"
             )
+        if value.name not in used:
+            wanted = [given or 1 for given in wanted]
         for axis, (given, extent) in enumerate(zip(wanted, declared, strict=False)):
             if given is None:
                 raise UserError(
@@ -145,32 +184,6 @@ def fix_shapes(
             "the model has no image input (4 axes); give a MobileNet or a similar network"
         )
     return fixed
-
-
-def _sort(graph: onnx.GraphProto) -> None:
-    """Sort a graph's nodes topologically.
-
-    The format demands it, but some tools ignore that, and runtimes do not need it.
-    """
-    made = {name for node in graph.node for name in node.output}
-    ready = set()
-    waiting = list(graph.node)
-    ordered: list[onnx.NodeProto] = []
-    while waiting:
-        later = []
-        for node in waiting:
-            if all(name in ready or name not in made for name in node.input):
-                ordered.append(node)
-                ready.update(node.output)
-            else:
-                later.append(node)
-        if len(later) == len(waiting):
-            return  # a cycle, which the checker reports
-        waiting = later
-    if ordered != list(graph.node):
-        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
-        del graph.node[:]
-        graph.node.extend(copies)
 
 
 def _extent(dim: onnx.TensorShapeProto.Dimension) -> int | None:

@@ -101,8 +101,8 @@ class _Axis:
     before: int
     after: int
     scale: np.float32
-    start: np.float32 = np.float32(0)
-    end: np.float32 = np.float32(1)
+    start: np.float32
+    end: np.float32
 
 
 def _resize(
@@ -117,7 +117,7 @@ def _resize(
         coordinates = _coordinates(axis, options.coordinates)
         indices, weights = _table(axis, coordinates, options)
         if weights is None:
-            result = relax.op.take(result, constant(indices[:, 0]), place)
+            result = relax.op.take(result, constant(indices[:, 0]), place, "clip")
         elif indices.shape[1] <= _MOST_TAPS:
             result = _sum(result, place, len(shape), indices, weights.astype(kind))
         else:
@@ -161,13 +161,12 @@ def _axes(
         raise NotImplementedError(f"an output of {min(after.values())} pixels")
     axes = {}
     for index, place in enumerate(places):
-        region = ()
+        start, end = np.float32(0), np.float32(1)
         if options.crops and roi is not None:
-            region = np.float32(roi[index]), np.float32(roi[index + len(places)])
-        axis = _Axis(shape[place], after[place], factors[place], *region)
-        same = axis.scale == 1 and axis.before == axis.after
-        if not same or (axis.start, axis.end) != (0, 1):
-            axes[place] = axis
+            start, end = np.float32(roi[index]), np.float32(roi[index + len(places)])
+        # ONNX Runtime leaves an axis of scale 1 as it is, even if a part of it is to be cropped.
+        if factors[place] != 1:
+            axes[place] = _Axis(shape[place], after[place], factors[place], start, end)
     return axes
 
 
@@ -253,7 +252,7 @@ def _taps(
 
 
 def _triangle(distance: Array) -> Array:
-    return np.maximum(1 - np.abs(distance), 0)
+    return np.asarray(np.maximum(1 - np.abs(distance), 0))
 
 
 def _cubic(a: float) -> Callable[[Array], Array]:
@@ -272,7 +271,7 @@ def _sum(data: Any, place: int, rank: int, indices: Array, weights: Array) -> An
     """Return the sum over the taps of the data at their indices along an axis times the weights."""
     terms = []
     for places, factors in zip(indices.T, weights.T, strict=True):
-        taken = relax.op.take(data, constant(places), place)
+        taken = relax.op.take(data, constant(places), place, "clip")
         shape = (-1, *(1,) * (rank - 1 - place))
         terms.append(relax.op.multiply(taken, constant(factors.reshape(shape))))
     return reduce(relax.op.add, terms)

@@ -10,8 +10,7 @@ from typing import Any
 
 import onnx
 
-from mobilenet_tvm.compile.frontend.qoperator import expand_qoperators
-from mobilenet_tvm.compile.frontend.read import fix_shapes, read_onnx
+from mobilenet_tvm.compile.frontend.read import fix_shapes, prepare, read_onnx
 from mobilenet_tvm.compile.models.named import ModelSpec, build, canonical_name, weights_origin
 from mobilenet_tvm.runtime.metadata import Metadata
 from mobilenet_tvm.targets.errors import WrongUseError
@@ -92,7 +91,7 @@ def resolve(model: str | Path | onnx.ModelProto, options: ModelOptions) -> Sourc
         If there is no such model, the file is damaged, or an option does not apply.
     """
     if isinstance(model, onnx.ModelProto):
-        return _from_onnx(expand_qoperators(model), "model", "in memory", options)
+        return _from_onnx(prepare(model, "the model"), "model", "in memory", options)
     if _is_path(model):
         path = Path(model)
         loaded = read_onnx(path)

@@ -423,7 +423,7 @@ class IntegerLayers(GraphRewriter):
 
     def _function(self, call: relax.Call) -> relax.Expr | None:
         """Evaluate an element-wise call for each byte, if its arguments depend on one tensor."""
-        roots, values = [], []
+        roots, values, axes = [], [], 0
         for argument in call.args:
             number = constant_value(argument)
             if argument in self._functions:
@@ -431,10 +431,14 @@ class IntegerLayers(GraphRewriter):
                 roots.append(root)
                 values.append(table)
             elif number is not None and number.size == 1:
+                axes = max(axes, number.ndim)
                 values.append(number.reshape(()))
             elif hasattr(argument.ty, "shape"):
                 return None
         if not roots or any(not root.same_as(roots[0]) for root in roots):
+            return None
+        # A constant with more axes gives the result its axes.
+        if axes > len(shape_of(roots[0])):
             return None
         of_bytes = evaluate(call, values)
         if of_bytes is None:
@@ -515,7 +519,8 @@ def _bounds_of(call: relax.Call) -> tuple[float, float] | None:
         return float(call.args[1].value), float(call.args[2].value)
     if name in ("maximum", "minimum"):
         number = constant_value(call.args[1])
-        if number is not None and number.size == 1:
+        rank = len(shape_of(call.args[0]))
+        if number is not None and number.size == 1 and number.ndim <= rank:
             bound = float(number.reshape(()))
             return (bound, np.inf) if name == "maximum" else (-np.inf, bound)
     return None

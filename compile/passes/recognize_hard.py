@@ -11,7 +11,7 @@ from tvm.ir import Op, _ffi_api, register_op_attr
 from tvm.relax.transform.legalize_ops.common import register_legalize
 
 from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
-from mobilenet_tvm.compile.passes.values import constant_value, op_name
+from mobilenet_tvm.compile.passes.values import constant_value, op_name, shape_of
 from mobilenet_tvm.schedules.workloads import Step
 
 #: Operators registered here, since Relax has none for these functions.
@@ -74,7 +74,7 @@ class RecognizeHard(GraphRewriter):
         total = self.producer(expr, "add")
         if total is not None:
             for data, term in (tuple(total.args), tuple(total.args)[::-1]):
-                value = _scalar(term)
+                value = _scalar(term, data)
                 if value is not None and np.isclose(value, number, rtol=1e-5):
                     return data
         return None
@@ -84,18 +84,21 @@ def _scaled(call: relax.Call) -> tuple[float | None, relax.Expr]:
     """Return (factor, x) if a call multiplies or divides x by a number, else (None, x)."""
     left, right = call.args
     if op_name(call) == "divide":
-        value = _scalar(right)
+        value = _scalar(right, left)
         return (None if value is None else 1 / value), left
     for data, factor in ((left, right), (right, left)):
-        value = _scalar(factor)
+        value = _scalar(factor, data)
         if value is not None:
             return value, data
     return None, left
 
 
-def _scalar(expr: relax.Expr) -> float | None:
+def _scalar(expr: relax.Expr, data: relax.Expr) -> float | None:
+    """Return a constant number that is not 0 and adds no axes to the data, or None."""
     value = constant_value(expr)
     if value is None or value.size != 1 or value.dtype.kind != "f" or not value.all():
+        return None
+    if value.ndim > len(shape_of(data)):
         return None
     return float(value.reshape(()))
 

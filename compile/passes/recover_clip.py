@@ -6,7 +6,7 @@ import numpy as np
 from tvm import relax
 
 from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
-from mobilenet_tvm.compile.passes.values import constant_value, op_name
+from mobilenet_tvm.compile.passes.values import constant_value, op_name, shape_of
 
 
 class RecoverClip(GraphRewriter):
@@ -43,7 +43,10 @@ def _bounds(call: relax.Call) -> tuple[relax.Expr, float, float] | None:
         return None
     for data, bound in (call.args, reversed(call.args)):
         value = constant_value(bound)
-        if value is not None and value.size == 1 and value.dtype.kind == "f":
+        if value is None or value.size != 1 or value.dtype.kind != "f":
+            continue
+        # A constant with more axes than the data gives the result its axes.
+        if value.ndim <= len(shape_of(data)):
             limit = float(value.reshape(()))
             return (data, -np.inf, limit) if name == "minimum" else (data, limit, np.inf)
     return None

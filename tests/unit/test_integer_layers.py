@@ -59,7 +59,7 @@ EXPECTED: dict[tuple[str, ...], list[str]] = {
     (LOOKUP, LOOKUP, "concatenate"): ["concat"],
     (POINTWISE, POINTWISE, "concatenate"): ["concat_one_scale"],
     ("max_pool2d", "lookup"): ["max_pool"],
-    ("resize2d", "lookup"): ["resize_nearest"],
+    ("take_take1", "lookup"): ["resize_nearest"],
     ("lookup",): ["add_itself", "requantized"],
     MEAN: ["average_pool_of_all", "global_average_pool", "reduce_mean", "reduce_mean_flat"],
     (*MEAN, POINTWISE): ["squeeze"],

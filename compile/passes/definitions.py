@@ -1,4 +1,4 @@
-"""Definitions of TopK and cumulative sums on CPUs, for which Relax calls functions of other libraries."""
+"""Definitions of operators in loops, where Relax has none, or one that cannot be fused."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from tvm import relax, te, tirx, topi
-from tvm.relax.transform.legalize_ops.common import register_legalize
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T  # noqa: N812
+
+#: TVM's number for operators each of whose results depends on one place in the input.
+_INJECTIVE = 2
 
 
 def topk(data: te.Tensor, k: int, largest: bool, dtype: str) -> te.Tensor:
@@ -44,9 +46,7 @@ def topk(data: te.Tensor, k: int, largest: bool, dtype: str) -> te.Tensor:
                 value = values[row * columns + column]
                 with T.If(tirx.any(column < k, is_better(row, value, last))), T.Then():
                     place[0] = first + tirx.min(column, k - 1)
-                    with T.While(
-                        tirx.all(place[0] > first, is_better(row, value, place[0] - 1))
-                    ):
+                    with T.While(tirx.all(place[0] > first, is_better(row, value, place[0] - 1))):
                         best[place[0]] = best[place[0] - 1]
                         place[0] = place[0] - 1
                     best[place[0]] = column.astype(dtype)
@@ -69,6 +69,17 @@ def _topk(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     return builder.call_te(topk, call.args[0], int(attrs.k), bool(attrs.largest), str(attrs.dtype))
 
 
+def _take(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """Define Take as a map of indices, so that it is fused; TVM's analysis does not see that."""
+    return builder.call_te(
+        topi.take,
+        *call.args,
+        call.attrs.axis,
+        mode=call.attrs.mode,
+        primfunc_attrs={"op_pattern": _INJECTIVE},
+    )
+
+
 def _cumulative(function: Callable[..., te.Tensor]) -> Callable[..., relax.Expr]:
     def legalize(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
         axis = None if call.attrs.axis is None else int(call.attrs.axis)
@@ -79,6 +90,10 @@ def _cumulative(function: Callable[..., te.Tensor]) -> Callable[..., relax.Expr]
     return legalize
 
 
-register_legalize("relax.topk")(_topk)
-register_legalize("relax.cumsum")(_cumulative(topi.cumsum))
-register_legalize("relax.cumprod")(_cumulative(topi.cumprod))
+#: What `LegalizeOps` uses instead of Relax's definitions, by operator.
+DEFINITIONS: dict[str, Callable[[relax.BlockBuilder, relax.Call], relax.Expr]] = {
+    "relax.take": _take,
+    "relax.topk": _topk,
+    "relax.cumsum": _cumulative(topi.cumsum),
+    "relax.cumprod": _cumulative(topi.cumprod),
+}
