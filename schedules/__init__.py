@@ -43,4 +43,4 @@ def schedule_module(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
 
 def _is_written_out(func: tirx.PrimFunc) -> bool:
     """Return whether a function is one block, whose loops are part of its definition."""
-    return func.body.block.name_hint != "root"
+    return str(func.body.block.name_hint) != "root"

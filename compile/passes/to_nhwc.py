@@ -11,8 +11,7 @@ from tvm import relax
 from mobilenet_tvm.compile.passes.quantized_ops import ADD, LOOKUP, MULTIPLY, QUANTIZE, REQUANTIZE
 from mobilenet_tvm.compile.passes.recognize_hard import HARD_SIGMOID, HARD_SWISH
 from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
-from mobilenet_tvm.compile.passes.transposed import axes_of, kernels
-from mobilenet_tvm.compile.passes.values import Array, constant, constant_value, op_name, shape_of
+from mobilenet_tvm.compile.passes.values import constant, constant_value, op_name, shape_of
 
 TO_NHWC = (0, 2, 3, 1)
 TO_NCHW = (0, 3, 1, 2)
@@ -42,7 +41,6 @@ class ToNHWC(GraphRewriter):
         self._nhwc: dict[relax.Expr, relax.Expr] = {}
         self._rules: dict[str, Callable[[relax.Call], relax.Expr | None]] = {
             "nn.conv2d": self._conv2d,
-            "nn.conv2d_transpose": self._transposed,
             "nn.avg_pool2d": self._pool2d,
             "nn.max_pool2d": self._pool2d,
             "nn.pad": self._pad,
@@ -108,56 +106,6 @@ class ToNHWC(GraphRewriter):
                 out_dtype=attrs.out_dtype or None,
             )
         )
-
-    def _transposed(self, call: relax.Call) -> relax.Expr | None:
-        """Compute the phases of a transposed convolution, and interleave them."""
-        attrs, weight = call.attrs, constant_value(call.args[1])
-        if weight is None or (attrs.data_layout, attrs.kernel_layout) != ("NCHW", "IOHW"):
-            return None
-        down, across = axes = axes_of(call)
-        (top, bottom), (left, right) = down.padding, across.padding
-        if min(top, bottom, left, right) < 0:
-            return None
-        data, groups = self._as_nhwc(call.args[0]), int(attrs.groups)
-        packed = kernels(weight, groups, axes)
-        *taps, inputs, _, _, _, outputs = packed.shape
-
-        def convolve(kernel: Array) -> relax.Expr:
-            return self.emit(
-                relax.op.nn.conv2d(
-                    data,
-                    self.emit(constant(kernel.reshape(*taps, inputs, -1))),
-                    padding=(top, left, bottom, right),
-                    groups=groups,
-                    data_layout="NHWC",
-                    kernel_layout="HWIO",
-                )
-            )
-
-        phases = (down.stride, across.stride)
-        split: tuple[int, ...]
-        order: tuple[int, ...]
-        if inputs == outputs == 1:
-            # A depthwise convolution for each phase.
-            parts = [convolve(packed[..., y, x, :]) for y, x in np.ndindex(phases)]
-            plain = self.emit(relax.op.concat(parts, 3)) if len(parts) > 1 else parts[0]
-            split, order = (*phases, groups), (0, 1, 3, 2, 4, 5)
-        else:
-            plain = convolve(packed)
-            split, order = (groups, *phases, outputs), (0, 1, 4, 2, 5, 3, 6)
-        if phases == (1, 1):
-            return self._defer(plain)
-        batch = shape_of(data)[0]
-        shape = (batch, down.count, across.count, *split)
-        apart = self.emit(relax.op.reshape(plain, shape))
-        together = self.emit(relax.op.permute_dims(apart, order))
-        full = (batch, down.count * down.stride, across.count * across.stride, groups * outputs)
-        result = relax.op.reshape(together, full)
-        begin = [axis.before - axis.first * axis.stride for axis in axes]
-        end = [start + axis.size for start, axis in zip(begin, axes, strict=True)]
-        if full[1:3] != (down.size, across.size):
-            result = relax.op.strided_slice(self.emit(result), [1, 2], begin, end)
-        return self._defer(result)
 
     def _pool2d(self, call: relax.Call) -> relax.Expr | None:
         attrs = call.attrs
