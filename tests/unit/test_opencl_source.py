@@ -24,3 +24,10 @@ __kernel void one_kernel(__global float* restrict x_ptr) {
 }
 """
     )
+
+
+def test_no_kernel_has_a_parameter_that_points_to_bool() -> None:
+    source = "__kernel void k(__global bool* restrict x_ptr) {\n  bool y = x_ptr[0];\n}\n"
+    shortened = shorten(source)
+    assert "__global uchar* restrict x_ptr" in shortened
+    assert "bool y = x_ptr[0];" in shortened
