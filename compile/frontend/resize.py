@@ -183,7 +183,7 @@ def _coordinates(axis: _Axis, mode: str) -> Array:
         return (pixels + half) / axis.scale - half if axis.after > 1 else pixels
     if mode == "half_pixel_symmetric":
         adjustment = after / (axis.scale * before)
-        return before / 2 * (one - adjustment) + (pixels + half) / axis.scale - half
+        return before / 2 * (one - adjustment) + ((pixels + half) / axis.scale - half)
     if mode == "tf_half_pixel_for_nn":
         return (pixels + half) / axis.scale
     if mode == "align_corners":
