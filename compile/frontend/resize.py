@@ -200,6 +200,9 @@ def _table(axis: _Axis, coordinates: Array, options: _Options) -> tuple[Array, A
     """Return the indices [outputs, taps] of an axis and their weights, or None for a single 1."""
     mode = options.mode
     if mode == "nearest":
+        if options.coordinates == "half_pixel_symmetric":
+            # Its rounding errors, which would decide ties, are not ONNX Runtime's.
+            coordinates = np.round(coordinates, 4)
         return _nearest(axis, coordinates, options.nearest).reshape(-1, 1), None
     if mode not in _SUPPORT:
         raise NotImplementedError(f"mode '{mode}'")
