@@ -7,6 +7,7 @@ from tvm import tirx
 
 from mobilenet_tvm.schedules.base import Rule
 from mobilenet_tvm.schedules.fallback import convolution, elementwise, gpu, reduction
+from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.target import Target
 
 #: Fallback rules for CPUs, in order of priority; the last one accepts any function.
@@ -29,11 +30,22 @@ def schedule_module(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
     -------
     IRModule
         The same functions, scheduled.
+
+    Raises
+    ------
+    UserError
+        If a function consists of loops that cannot run on a GPU.
     """
     rules = RULES if target.gpu is None else GPU_RULES
     scheduled = {}
     for name, func in mod.functions.items():
-        if isinstance(func, tirx.PrimFunc) and not _is_written_out(func):
+        if isinstance(func, tirx.PrimFunc) and _is_written_out(func):
+            if target.gpu is not None:
+                raise UserError(
+                    f"operator {name.name_hint} cannot be compiled for a GPU; choose a CPU, or "
+                    "remove it from the model"
+                )
+        elif isinstance(func, tirx.PrimFunc):
             schedules = (rule(func, target) for rule in rules)
             schedule = next(s for s in schedules if s is not None)
             func = schedule.mod["main"].with_attrs(dict(func.attrs))

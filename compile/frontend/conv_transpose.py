@@ -162,8 +162,9 @@ def _axes(spatial: Sequence[int], kernel: Sequence[int], attributes: Attributes)
         reach = (int(kernel[axis]) - 1) * dilation + 1
         whole = stride * (spatial[axis] - 1) + reach + int(extra[axis])
         if sizes is not None:
-            after = int(sizes[axis])
-            total = max(whole - after, 0)
+            total = max(whole - int(sizes[axis]), 0)
+            # Automatic padding adds nothing to an output that is too small.
+            after = whole - total if shape is None else int(sizes[axis])
             start = total // 2 if mode == "SAME_UPPER" else total - total // 2
         else:
             start, end = (0, 0) if mode == "VALID" else (int(pads[axis]), int(pads[axis + rank]))

@@ -90,15 +90,20 @@ def power(inputs: Sequence[Any], _attributes: Attributes, _opset: int) -> Any:
 def layer_norm(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> Any:
     """Convert LayerNormalization; its outputs are the result, the mean and 1 / deviation."""
     data, scale, bias = inputs[0], inputs[1], optional(inputs, 2)
-    rank = len(shape_of(data))
-    axes = list(range(int(attributes.get("axis", -1)) % rank, rank))
+    shape, kind = shape_of(data), dtype_of(data)
+    axes = list(range(int(attributes.get("axis", -1)) % len(shape), len(shape)))
+    normalized = shape[axes[0] :]
+    epsilon = float(attributes.get("epsilon", 1e-5))
+    scale = relax.op.broadcast_to(scale, normalized)
+    bias = constant(np.zeros((), kind)) if bias is None else bias
+    result = relax.op.nn.layer_norm(
+        data, scale, relax.op.broadcast_to(bias, normalized), axes, epsilon
+    )
     mean = relax.op.mean(data, axes, keepdims=True)
     centred = relax.op.subtract(data, mean)
     variance = relax.op.mean(relax.op.multiply(centred, centred), axes, keepdims=True)
-    epsilon = constant(np.asarray(attributes.get("epsilon", 1e-5), dtype_of(data)))
-    inverse = relax.op.rsqrt(relax.op.add(variance, epsilon))
-    result = relax.op.multiply(relax.op.multiply(centred, inverse), scale)
-    return [result if bias is None else relax.op.add(result, bias), mean, inverse]
+    inverse = relax.op.rsqrt(relax.op.add(variance, constant(np.asarray(epsilon, kind))))
+    return [result, mean, inverse]
 
 
 def lp_norm(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> Any:

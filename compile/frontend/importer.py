@@ -98,31 +98,32 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
     def _convert_operator(
         self, op_name: str, inputs: list[Any], attrs: dict[str, Any], opset: int
     ) -> relax.Expr:
+        node = attrs["tvm_custom"]["name"]
         try:
             _check_inputs(op_name, inputs)
             if op_name in AUTO_PADDED:
                 attrs = explicit_padding(inputs, attrs)
             if op_name == "Slice" and opset < 10:
                 inputs = slice_attributes(inputs, attrs)
-            if op_name in CONVERTERS:
+            if op_name in CONVERTERS and _has_tensors(inputs):
                 result = CONVERTERS[op_name](inputs, attrs, opset)
                 if isinstance(result, list):
-                    return relax.Tuple([self.bb.emit(output) for output in result])
+                    return relax.Tuple([self._emit(output, op_name, node) for output in result])
                 result = self.bb.normalize(result)
             else:
                 result = super()._convert_operator(op_name, inputs, attrs, opset)
             _check_outputs(result, attrs["tvm_custom"]["num_outputs"])
             if isinstance(result, relax.Expr) and not _is_static(result.ty):
                 raise NotImplementedError("its shape depends on the input's values")
-            if isinstance(result, relax.Call):
-                node = attrs.get("tvm_custom", {}).get("name", "")
-                if node in self._places:
-                    name = variable_name(op_name, self._places[node])
-                    return self.bb.emit(result, name_hint=name)
-            return result
+            return self._emit(result, op_name, node) if isinstance(result, relax.Call) else result
         except Exception as error:
-            node = attrs.get("tvm_custom", {}).get("name", "")
             raise unsupported(op_name, node, first_line(error)) from error
+
+    def _emit(self, result: relax.Expr, op_name: str, node: str) -> relax.Expr:
+        """Bind a result to a variable that is named after its node."""
+        if node not in self._places:
+            return result
+        return self.bb.emit(result, name_hint=variable_name(op_name, self._places[node]))
 
 
 def _is_static(type_: Any) -> bool:
@@ -165,10 +166,19 @@ def _expand_functions(model: onnx.ModelProto) -> onnx.ModelProto:
         return model
 
 
+def _has_tensors(inputs: list[Any]) -> bool:
+    """Return whether there is something to compute at run time, and no input is a shape."""
+    given = [value for value in inputs if value is not None]
+    return any(isinstance(value, relax.Var) for value in given) and all(
+        isinstance(value.ty, relax.TensorType) for value in given
+    )
+
+
 def _check_inputs(operator: str, inputs: list[Any]) -> None:
     """Reject what has no elements, which loops over nothing; Concat drops it."""
     for value in inputs:
-        if isinstance(value, relax.Var) and operator != "Concat" and 0 in shape_of(value):
+        known = isinstance(value, relax.Var) and isinstance(value.ty, relax.TensorType)
+        if known and operator != "Concat" and 0 in shape_of(value):
             raise NotImplementedError(f"an input without elements, of shape {shape_of(value)}")
 
 

@@ -183,7 +183,7 @@ def _coordinates(axis: _Axis, mode: str) -> Array:
         return (pixels + half) / axis.scale - half if axis.after > 1 else pixels
     if mode == "half_pixel_symmetric":
         adjustment = after / (axis.scale * before)
-        return before / 2 * (one - adjustment) + (pixels + half) / axis.scale - half
+        return before / 2 * (one - adjustment) + ((pixels + half) / axis.scale - half)
     if mode == "tf_half_pixel_for_nn":
         return (pixels + half) / axis.scale
     if mode == "align_corners":
@@ -200,6 +200,9 @@ def _table(axis: _Axis, coordinates: Array, options: _Options) -> tuple[Array, A
     """Return the indices [outputs, taps] of an axis and their weights, or None for a single 1."""
     mode = options.mode
     if mode == "nearest":
+        if options.coordinates == "half_pixel_symmetric":
+            # Its rounding errors, which would decide ties, are not ONNX Runtime's.
+            coordinates = np.round(coordinates, 4)
         return _nearest(axis, coordinates, options.nearest).reshape(-1, 1), None
     if mode not in _SUPPORT:
         raise NotImplementedError(f"mode '{mode}'")

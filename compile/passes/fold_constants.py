@@ -50,13 +50,22 @@ def _dequantize(call: relax.Call, data: Array, scale: Array, zero: Array) -> Arr
     return centred.astype(np.float32) * along_axis(scale)
 
 
+def _pad(call: relax.Call, data: Array) -> Array:
+    """Pad with a number; the importer writes no other mode."""
+    widths = np.array([int(width) for width in call.attrs.pad_width]).reshape(-1, 2)
+    return np.pad(data, widths, constant_values=call.attrs.pad_value)
+
+
 _EVALUATE: dict[str, Callable[..., Array]] = {
     "add": lambda _, a, b: a + b,
     "astype": lambda _, a: a,
+    "broadcast_to": lambda call, a: np.broadcast_to(a, shape_of(call)),
     "dequantize": _dequantize,
     "divide": lambda _, a, b: a / b,
     "expand_dims": lambda _, a: a,
+    "flip": lambda call, a: np.flip(a, int(call.attrs.axis)),
     "multiply": lambda _, a, b: a * b,
+    "nn.pad": _pad,
     "permute_dims": lambda call, a: a.transpose(
         None if call.attrs.axes is None else [int(axis) for axis in call.attrs.axes]
     ),

@@ -11,10 +11,13 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx_graphs import agrees, graph
 from relax_helpers import normal, operators, run
 
+from mobilenet_tvm.compile import compile_model
 from mobilenet_tvm.compile.frontend.importer import to_relax
 from mobilenet_tvm.compile.frontend.read import fix_shapes, read_onnx
+from mobilenet_tvm.runtime import load
 from mobilenet_tvm.targets.errors import UserError
 
 
@@ -97,6 +100,237 @@ def test_min_and_max_stay_element_wise() -> None:
     proto = model(nodes, zero=np.zeros(1, np.float32), six=np.full((1, 4, 1, 1), 6, np.float32))
     assert operators(to_relax(proto)) == ["maximum", "minimum", "minimum"]
     equals_onnxruntime(proto, 1, 4, 7, 7)
+
+
+@pytest.mark.parametrize("mode", ["constant", "edge", "reflect", "wrap"])
+def test_pad_in_every_mode(mode: str, tmp_path: Path) -> None:
+    node = helper.make_node("Pad", ["x", "p"], ["y"], mode=mode)
+    proto = graph([node], [1, 4, 7, 5], opset=19, p=np.array([0, 0, 2, 1, 0, 0, 3, 4]))
+    agrees(proto, tmp_path, normal(1, 4, 7, 5))
+
+
+def test_negative_pads_crop(tmp_path: Path) -> None:
+    node = helper.make_node("Pad", ["x", "p"], ["y"])
+    proto = graph([node], [1, 4, 7, 5], p=np.array([0, 1, -2, 1, 0, 0, 3, -2]))
+    agrees(proto, tmp_path, normal(1, 4, 7, 5))
+
+
+@pytest.mark.parametrize(
+    ("op", "bound"), [("Min", 0.5), ("Max", 0.0), ("Max", 0.2), ("Div", 6.0), ("Mul", 1 / 6)]
+)
+def test_a_constant_of_more_axes_than_the_data_keeps_them(
+    op: str, bound: float, tmp_path: Path
+) -> None:
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["f"]),
+        helper.make_node("Clip", ["f", "zero", "six"], ["c"]),
+        helper.make_node(op, ["c", "b"], ["y"]),
+    ]
+    weights = {"zero": np.float32(0), "six": np.float32(6)}
+    arrays = {name: np.asarray(value) for name, value in weights.items()}
+    proto = graph(nodes, [2, 1, 2, 3], b=np.full((1, 1, 1, 1), bound, np.float32), **arrays)
+    agrees(proto, tmp_path, 4 * normal(2, 1, 2, 3))
+
+
+@pytest.mark.parametrize("axis", [-1, 1, 2])
+@pytest.mark.parametrize("largest", [0, 1])
+def test_topk_along_any_axis_with_equal_values(axis: int, largest: int, tmp_path: Path) -> None:
+    node = helper.make_node("TopK", ["x", "k"], ["y", "i"], axis=axis, largest=largest)
+    proto = graph([node], [2, 5, 6, 7], ("y", "i"), k=np.array([4]))
+    agrees(proto, tmp_path, np.round(2 * normal(2, 5, 6, 7)))
+
+
+def test_topk_of_opset_9(tmp_path: Path) -> None:
+    proto = graph([helper.make_node("TopK", ["x"], ["y", "i"], k=3)], [1, 2, 3, 9], ("i",), 9)
+    agrees(proto, tmp_path, normal(1, 2, 3, 9))
+
+
+@pytest.mark.parametrize("attributes", [{}, {"reverse": 1}, {"exclusive": 1}])
+def test_cumsum(attributes: dict[str, int], tmp_path: Path) -> None:
+    node = helper.make_node("CumSum", ["x", "axis"], ["y"], **attributes)
+    proto = graph([node], [1, 4, 7, 5], axis=np.array(2))
+    agrees(proto, tmp_path, normal(1, 4, 7, 5))
+
+
+@pytest.mark.parametrize("reduction", ["none", "add", "max"])
+def test_scatter_elements(reduction: str, tmp_path: Path) -> None:
+    node = helper.make_node("ScatterElements", ["x", "i", "u"], ["y"], axis=2, reduction=reduction)
+    weights = {"i": np.array([[[[0], [-1]]]]), "u": normal(1, 1, 2, 1)}
+    agrees(graph([node], [1, 4, 7, 5], **weights), tmp_path, normal(1, 4, 7, 5))
+
+
+def gathers(op: str, **attributes: Any) -> onnx.ModelProto:
+    proto = graph([helper.make_node(op, ["x", "i"], ["y"], **attributes)], [1, 4, 7, 5])
+    shape = [1, 4, 3, 2] if op == "GatherElements" else [6, 1]
+    indices = helper.make_tensor_value_info("i", TensorProto.INT64, shape)
+    proto.graph.input.append(indices)
+    return proto
+
+
+@pytest.mark.parametrize("op", ["Gather", "GatherElements", "GatherND"])
+def test_indices_out_of_range_are_clamped(op: str, tmp_path: Path) -> None:
+    attributes = {} if op == "GatherND" else {"axis": 2}
+    proto = gathers(op, **attributes)
+    extent = 1 if op == "GatherND" else 7
+    shape = [dim.dim_value for dim in proto.graph.input[1].type.tensor_type.shape.dim]
+    legal = np.random.default_rng(0).integers(-extent, extent, shape)
+    data = normal(1, 4, 7, 5)
+    agrees(proto, tmp_path, data, legal)
+    compiled = load(tmp_path / "model.so")
+    beyond = np.full(shape, 10**9)
+    np.testing.assert_array_equal(
+        compiled(data, beyond), compiled(data, np.full(shape, extent - 1))
+    )
+    np.testing.assert_array_equal(compiled(data, -beyond), compiled(data, np.zeros_like(beyond)))
+
+
+def test_a_constant_index_out_of_range_is_refused() -> None:
+    node = helper.make_node("Gather", ["x", "i"], ["y"], name="g", axis=2)
+    with pytest.raises(UserError, match=r"node 'g': operator Gather .*index out of range"):
+        to_relax(graph([node], [1, 4, 7, 5], i=np.array([7])))
+
+
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_one_hot_has_the_type_of_its_values(axis: int, tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("ArgMax", ["x"], ["a"], axis=1, keepdims=0),
+        helper.make_node("OneHot", ["a", "depth", "values"], ["y"], axis=axis),
+    ]
+    weights = {"depth": np.array(6), "values": np.array([-1, 2.5], np.float32)}
+    agrees(graph(nodes, [1, 4, 7, 5], **weights), tmp_path, normal(1, 4, 7, 5))
+
+
+def test_layer_normalisation_has_three_outputs(tmp_path: Path) -> None:
+    node = helper.make_node("LayerNormalization", ["x", "s", "b"], ["y", "m", "v"], axis=2)
+    weights = {"s": normal(7, 5), "b": normal(7, 5)}
+    proto = graph([node], [1, 4, 7, 5], ("y", "m", "v"), **weights)
+    agrees(proto, tmp_path, normal(1, 4, 7, 5))
+
+
+@pytest.mark.parametrize(
+    ("node", "opset"),
+    [
+        (helper.make_node("Celu", ["x"], ["y"], alpha=0.7), 12),
+        (helper.make_node("Swish", ["x"], ["y"]), 24),
+        (helper.make_node("Shrink", ["x"], ["y"], bias=0.3, lambd=0.4), 9),
+        (helper.make_node("ThresholdedRelu", ["x"], ["y"], alpha=0.4), 10),
+        (helper.make_node("LpNormalization", ["x"], ["y"], axis=1), 17),
+        (helper.make_node("LpNormalization", ["x"], ["y"], axis=1, p=1), 22),
+        (helper.make_node("Slice", ["x"], ["y"], starts=[1, -3], ends=[9, -1], axes=[1, 2]), 9),
+        (helper.make_node("Slice", ["x"], ["y"], starts=[0, 1], ends=[9, 3]), 7),
+        (helper.make_node("Unsqueeze", ["x"], ["y"], axes=[0, 3]), 11),
+        (helper.make_node("Squeeze", ["x"], ["y"], axes=[0]), 11),
+        (helper.make_node("Softmax", ["x"], ["y"], axis=2), 11),
+        (helper.make_node("Softmax", ["x"], ["y"], axis=2), 13),
+        (helper.make_node("Dropout", ["x"], ["y"]), 7),
+        (helper.make_node("Shape", ["x"], ["y"], start=1), 15),
+    ],
+    ids=lambda value: value.op_type if isinstance(value, onnx.NodeProto) else str(value),
+)
+def test_operators_of_each_opset(node: onnx.NodeProto, opset: int, tmp_path: Path) -> None:
+    if node.op_type == "Shape":
+        nodes, outputs = [node, helper.make_node("Exp", ["x"], ["e"])], ("e", "y")
+    else:
+        nodes, outputs = [node], ("y",)
+    agrees(graph(nodes, [1, 4, 7, 5], outputs, opset), tmp_path, normal(1, 4, 7, 5))
+
+
+@pytest.mark.parametrize("exponent", [np.int64(2), np.int32(3), np.float64(0.5)])
+def test_pow_with_an_exponent_of_another_type(exponent: Any, tmp_path: Path) -> None:
+    proto = graph(
+        [helper.make_node("Pow", ["x", "e"], ["y"])], [1, 4, 7, 5], e=np.asarray(exponent)
+    )
+    agrees(proto, tmp_path, np.abs(normal(1, 4, 7, 5)))
+
+
+def test_an_empty_part_of_a_concatenation(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Slice", ["x", "three", "three", "one"], ["e"]),
+        helper.make_node("Concat", ["x", "e"], ["c"], axis=1),
+        helper.make_node("Exp", ["c"], ["y"]),
+    ]
+    proto = graph(nodes, [1, 4, 7, 5], three=np.array([3]), one=np.array([1]))
+    agrees(proto, tmp_path, normal(1, 4, 7, 5))
+
+
+def if_node(condition: str) -> onnx.NodeProto:
+    branches = {}
+    for name, op in (("then_branch", "Exp"), ("else_branch", "Neg")):
+        # Both branches name their values alike, and read values of the outer graph.
+        nodes = [
+            helper.make_node("Add", ["x", "w"], ["inner"]),
+            helper.make_node(op, ["inner"], ["result"]),
+        ]
+        output = helper.make_tensor_value_info("result", TensorProto.FLOAT, None)
+        branches[name] = helper.make_graph(nodes, name, [], [output])
+    return helper.make_node("If", [condition], [f"{condition}_y"], **branches)
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_branches_of_known_conditions(taken: bool, tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("Gather", ["s", "two"], ["rows"]),
+        helper.make_node("Equal", ["rows", "seven"], ["by_shape"]),
+        if_node("by_shape"),
+        if_node("by_constant"),
+        helper.make_node("Sub", ["by_shape_y", "by_constant_y"], ["y"]),
+    ]
+    weights = {"two": np.array(2), "seven": np.array(7 if taken else 8)}
+    proto = graph(
+        nodes, [1, 4, 7, 5], by_constant=np.array(not taken), w=normal(4, 1, 1), **weights
+    )
+    agrees(proto, tmp_path, normal(1, 4, 7, 5))
+
+
+def test_sparse_tensors(tmp_path: Path) -> None:
+    values = helper.make_tensor("w", TensorProto.FLOAT, [2], [1.5, -2])
+    places = helper.make_tensor("i", TensorProto.INT64, [2, 2], [0, 1, 3, 4])
+    sparse = helper.make_sparse_tensor(values, places, [4, 5])
+    nodes = [
+        helper.make_node("Constant", [], ["v"], sparse_value=sparse),
+        helper.make_node("Add", ["x", "v"], ["y"]),
+    ]
+    agrees(graph(nodes, [1, 2, 4, 5]), tmp_path, normal(1, 2, 4, 5))
+
+
+def test_a_model_in_memory_is_sorted_and_what_no_output_needs_is_left_out(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Exp", ["r"], ["y"]),
+        helper.make_node("NonZero", ["x"], ["unused"]),
+        helper.make_node("Relu", ["x"], ["r"]),
+    ]
+    proto = model(nodes)
+    proto.graph.input.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, ["a", "b"]))
+    data = normal(1, 4, 7, 7)
+    compiled = load(compile_model(proto, "x86", tmp_path / "m.so").path)
+    expected = np.exp(np.maximum(data, 0))
+    np.testing.assert_allclose(compiled(data, np.zeros((1, 1), np.float32)), expected, 1e-5)
+    assert proto.graph.node[0].op_type == "Exp"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "outputs", "message"),
+    [
+        ([("Relu", "x", "y", {})], ["y", "y"], "2 outputs have the name 'y'; remove all but one"),
+        ([("Identity", "x", "y", {})], ["y"], "the network computes nothing"),
+        (
+            [("Cast", "x", "c", {"to": TensorProto.FLOAT8E5M2}), ("Cast", "c", "y", {"to": 1})],
+            ["y"],
+            "'c' has the type float8e5m2, which cannot be compiled",
+        ),
+    ],
+)
+def test_models_that_are_refused_as_a_whole(
+    nodes: list[Any], outputs: list[str], message: str, tmp_path: Path
+) -> None:
+    proto = model([helper.make_node(op, [x], [y], **at) for op, x, y, at in nodes], opset=19)
+    proto.ir_version = 9
+    del proto.graph.output[:]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
+    proto.graph.output.extend(values)
+    with pytest.raises(UserError, match=re.escape(message)):
+        compile_model(proto, "x86", tmp_path / "m.so")
 
 
 def test_dynamic_batch_is_1_unless_said() -> None:
