@@ -67,6 +67,7 @@ ODD: dict[str, Callable[[], onnx.ModelProto]] = {
     "uneven_pads": odd.uneven_pads,
     "pad_zero": odd.pad_before_conv,
     "pad_value": lambda: odd.pad_before_conv(value=1.5),
+    "pad_reflect": lambda: odd.pad_before_conv("reflect"),
     "tensorflow_v1": odd.tensorflow_v1,
     "channel_multiplier": odd.channel_multiplier,
     "grouped_conv": lambda: odd.channel_multiplier(2, 2),
