@@ -45,7 +45,7 @@ def test_a_convolution_by_rule_counts_its_multiply_adds() -> None:
     model = MODELS["channel_multiplier"]
     (convolution,) = (
         call
-        for call in lower(model, PRESETS["x86"]).calls
+        for call in lower(model, PRESETS["mali-x86"]).calls
         if "conv2d" in call.function and not call.layer
     )
     node = next(n for n in model.graph.node if (n.name or n.output[0]) == convolution.node)
