@@ -218,26 +218,22 @@ def vector_functions(mod: tvm.IRModule) -> Iterator[tvm.IRModule]:
     Yields
     ------
     IRModule
-        The module with the functions that it calls, in LLVM's IR.
+        The module with the functions, in LLVM's IR.
     """
     functions = dict(mod.functions.items())
-    for name, func in functions.items():
-        if isinstance(func, tirx.PrimFunc) and _calls_any(func):
-            text = StringImm(source())
-            body = tirx.AttrStmt(text, "pragma_import_llvm", text, func.body)
-            # They are for the whole module.
-            mod = tvm.IRModule({**functions, name: func.with_body(body)}, attrs=mod.attrs)
-            break
+    kernels = [name for name, func in functions.items() if isinstance(func, tirx.PrimFunc)]
+    # They are for the whole module. LLVM drops those that nothing calls, sooner than a search of
+    # TensorIR would find that nothing does.
+    for name in kernels[:1]:
+        text = StringImm(source())
+        body = tirx.AttrStmt(text, "pragma_import_llvm", text, functions[name].body)
+        functions[name] = functions[name].with_body(body)
+        mod = tvm.IRModule(functions, attrs=mod.attrs)
     _state.active = True
     try:
         yield mod
     finally:
         _state.active = False
-
-
-def _calls_any(func: tirx.PrimFunc) -> bool:
-    script = func.script()
-    return any(f"T.{name}(" in script for name in (*_FUNCTIONS, "sigmoid"))
 
 
 class _State(threading.local):

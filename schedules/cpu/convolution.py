@@ -29,7 +29,11 @@ from mobilenet_tvm.schedules.cpu.emit import (
     store,
 )
 from mobilenet_tvm.schedules.cpu.finish import Finish
-from mobilenet_tvm.schedules.cpu.registers import tile_features
+from mobilenet_tvm.schedules.cpu.registers import (
+    cycles_per_input,
+    fits_registers,
+    tile_features,
+)
 from mobilenet_tvm.schedules.loops import divisors
 from mobilenet_tvm.schedules.workloads import FLOAT32, Convolution, Workload, size_of
 from mobilenet_tvm.schedules.workloads.dtypes import vector_type
@@ -43,8 +47,6 @@ FINISH_CYCLES = 3
 #: Bytes a cycle of a copy, and of weights that no cache of the core holds.
 COPY_BYTES = 16
 FAR_BYTES = 6
-#: Bytes that an in-order core loads per cycle.
-IN_ORDER_LOAD_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,6 @@ class DirectConvolution(EmittedSchedule[Convolution, Decision]):
         """Return whether this schedule computes a layer: float32, in NHWC."""
         plain = isinstance(workload, Convolution) and not workload.reads_nchw
         return plain and workload.types == FLOAT32 and super().takes(workload, target)
-
-    def default(self, workload: Convolution, target: Target) -> Decision:
-        """Choose the decision with the fewest cycles in a model of its loops."""
-        return min(
-            self.decisions(workload, target),
-            key=lambda decision: self.cycles(workload, decision, target),
-        )
 
     def space(self, workload: Convolution, target: Target) -> dict[str, list[Any]]:
         """Return the candidate values of each part of a decision."""
@@ -156,12 +151,8 @@ class DirectConvolution(EmittedSchedule[Convolution, Decision]):
     def cycles(self, workload: Convolution, decision: Decision, target: Target) -> float:
         """Estimate a layer's cycles: multiply-adds and loads, copies, and weights from far."""
         pixels, vectors = decision.tile_y * decision.tile_x, decision.tile_c // decision.lanes
-        rate = min(2, target.fma_per_cycle * target.lanes_of("float32") // decision.lanes)
-        multiply = max(pixels * vectors / rate, target.fma_latency)
-        if target.in_order:
-            per_input = multiply + 4 * (pixels + decision.tile_c) / IN_ORDER_LOAD_BYTES
-        else:
-            per_input = max(multiply, (pixels + vectors) / 2)
+        lanes, types = decision.lanes, workload.types
+        per_input = cycles_per_input(target, lanes, pixels, vectors, types)
         depth = workload.window.taps * _inputs(workload)
         tiles = _computed(workload, decision) / (2 * depth * pixels * decision.tile_c)
         finish = FINISH_CYCLES * pixels * vectors + TILE_CYCLES
@@ -408,18 +399,14 @@ def _tiles(workload: Convolution, target: Target) -> list[tuple[int, int, int, i
         and (workload.groups > 1 or lengths[-1] * target.vector_bits // whole > 128)
     ):
         lengths.append(lengths[-1] // 2)
-    scalars = 2 if target.architecture == "aarch64" else 1
     found = []
     for lanes, vectors in itertools.product(lengths, range(1, 5)):
         held = -(-outputs // lanes)
         if held % vectors or (workload.groups > 1 and outputs % (vectors * lanes)):
             continue
         for tile_y, tile_x in itertools.product(divisors(height, 4), range(1, min(width, 28) + 1)):
-            pixels = tile_y * tile_x
-            data = pixels if target.architecture == "aarch64" else 0
-            if tile_y > 1 and tile_x < width:
-                continue
-            if pixels * vectors + vectors + data + scalars <= target.vector_registers:
+            whole_rows = tile_y == 1 or tile_x == width
+            if whole_rows and fits_registers(target, tile_y * tile_x, vectors):
                 found.append((lanes, tile_y, tile_x, vectors * lanes))
     return found
 

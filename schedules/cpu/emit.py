@@ -17,6 +17,13 @@ from mobilenet_tvm.targets.target import Target
 class EmittedSchedule(Schedule[W, D]):
     """A schedule whose functions are emitted as loops over vectors."""
 
+    def default(self, workload: W, target: Target) -> D:
+        """Choose the first decision with the fewest cycles in a model of its instructions."""
+        return min(
+            self.decisions(workload, target),
+            key=lambda decision: self.cycles(workload, decision, target),
+        )
+
     def build(self, workload: W, decision: D, target: Target) -> tirx.PrimFunc:
         """Return the scheduled function."""
         with IRBuilder() as builder, T.prim_func(s_tir=True):

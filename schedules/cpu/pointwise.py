@@ -16,6 +16,8 @@ from mobilenet_tvm.schedules.base import Decision as BaseDecision
 from mobilenet_tvm.schedules.cpu.base import PARALLEL_FLOPS, CpuSchedule
 from mobilenet_tvm.schedules.cpu.prefetch import prefetch_next_panel
 from mobilenet_tvm.schedules.cpu.registers import (
+    cycles_per_input,
+    fits_registers,
     fits_stack,
     keep_in_registers,
     load_in_pairs,
@@ -29,8 +31,6 @@ from mobilenet_tvm.targets.target import Target
 
 #: Vectors of half a register are used only if they are at least this long.
 MIN_VECTOR_BITS = 128
-#: Bytes that an in-order core loads per cycle.
-IN_ORDER_LOAD_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -251,33 +251,18 @@ def _tiles(workload: Pointwise, target: Target) -> list[tuple[int, int, int]]:
         (lanes, tile_m, vectors * lanes)
         for lanes, vectors, tile_m in tiles
         if -(-workload.outputs // lanes) % vectors == 0
-        and tile_m * vectors + vectors + _scalars(target, tile_m) <= target.vector_registers
+        and fits_registers(target, tile_m, vectors)
         and fits_stack(tile_m * vectors * lanes, sums)
     ]
-
-
-def _scalars(target: Target, tile_m: int) -> int:
-    """Return the registers for a tile's data: FMLA takes a lane of a register, x86 broadcasts.
-
-    Two more let LLVM load ahead; without them it spills in some loops.
-    """
-    return tile_m + 2 if target.architecture == "aarch64" else 1
 
 
 def tile_cycles(workload: Pointwise, target: Target, lanes: int, tile_m: int, tile_n: int) -> float:
     """Estimate a layer's cycles with a register tile of `lanes`-wide vectors."""
     vectors = tile_n // lanes
-    # Units of half the width issue twice as often, up to two per cycle.
-    rate = min(2, target.fma_per_cycle * target.lanes_of(workload.types.sums) // lanes)
     # A partial last tile takes as long as a full one, and needs a condition.
     tiles = -(-workload.pixels // tile_m) * -(-workload.outputs // tile_n)
     ragged = 1.05 if workload.pixels % tile_m else 1.0
-    multiply = max(tile_m * vectors / rate, target.fma_latency)
-    if target.in_order:
-        data, weights = size_of(workload.types.data), size_of(workload.types.weights)
-        per_input = multiply + (data * tile_m + weights * tile_n) / IN_ORDER_LOAD_BYTES
-    else:
-        per_input = max(multiply, (tile_m + vectors) / 2)
+    per_input = cycles_per_input(target, lanes, tile_m, vectors, workload.types)
     # Each tile clears its accumulators, applies the epilogue and stores them once.
     return ragged * tiles * (workload.inputs * per_input + 3 * tile_m * vectors + 10)
 

@@ -8,18 +8,54 @@ from typing import Any
 from tvm import s_tir
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
-from mobilenet_tvm.schedules.workloads import size_of
+from mobilenet_tvm.schedules.workloads import Types, size_of
 from mobilenet_tvm.targets.target import Target
 
 #: TVM allocates a buffer on the stack, where LLVM promotes it to registers, if it is smaller than
 #: 1024 bytes and of scope "global". Any other costs an allocation, clearing and dead stores per
 #: tile: 784x32x192 took 104 us with a "local" tile and takes 83 us with this (FMA limit 82).
 MAX_TILE_BYTES = 1023
+#: Bytes that an in-order core loads per cycle.
+IN_ORDER_LOAD_BYTES = 8
 
 
 def fits_stack(values: int, dtype: str) -> bool:
     """Return whether LLVM promotes a tile of `values` values of a type to registers."""
     return values * size_of(dtype) <= MAX_TILE_BYTES
+
+
+def fits_registers(target: Target, rows: int, vectors: int) -> bool:
+    """Return whether the sums of a matrix product's tile, its weights and its data fit.
+
+    For the data, FMLA takes a lane of a register, and x86 broadcasts. On ARM two more registers let
+    LLVM load ahead; without them it spills in some loops.
+    """
+    data = rows + 2 if target.architecture == "aarch64" else 1
+    return rows * vectors + vectors + data <= target.vector_registers
+
+
+def cycles_per_input(target: Target, lanes: int, rows: int, vectors: int, types: Types) -> float:
+    """Estimate the cycles of a register tile for an input of each row.
+
+    Parameters
+    ----------
+    target : Target
+        Units, latency and ports.
+    lanes : int
+        Length of a vector.
+    rows, vectors : int
+        The tile.
+    types : Types
+        The layer's.
+    """
+    # Units of half the width issue twice as often, up to two per cycle.
+    rate = min(2, target.fma_per_cycle * target.lanes_of(types.sums) // lanes)
+    multiply = max(rows * vectors / rate, target.fma_latency)
+    if not target.in_order:
+        return max(multiply, (rows + vectors) / 2)
+    # An in-order core does not overlap loads.
+    read = size_of(types.data) * rows + size_of(types.weights) * vectors * lanes
+    return multiply + read / IN_ORDER_LOAD_BYTES
 
 
 def keep_in_registers(sch: s_tir.Schedule, unrolled: Sequence[Any], vectorized: Any) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import tvm
 
 from mobilenet_tvm.compile.analysis.llvm_mca import cycles
-from mobilenet_tvm.compile.codegen.pass_context import PASS_CONFIG
+from mobilenet_tvm.compile.codegen.pass_context import lowering
 from mobilenet_tvm.compile.codegen.tvm_target import llvm_target
 from mobilenet_tvm.compile.tuning.static.caches import Caches
 from mobilenet_tvm.compile.tuning.static.statements import LINE_BYTES
@@ -92,8 +92,8 @@ def estimate(workload: Workload, decision: Decision, target: Target) -> Estimate
 
 def assembly(func: tvm.tirx.PrimFunc, target: Target) -> str:
     """Return a function's assembly, compiled as for a network."""
-    with tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG):
-        built = tvm.tirx.build(func, target=llvm_target(target))
+    with lowering(tvm.IRModule.from_expr(func), target) as mod:
+        built = tvm.tirx.build(mod, target=llvm_target(target))
     return str(built.inspect_source("asm"))
 
 

@@ -26,13 +26,6 @@ class IntegerSchedule(EmittedSchedule[W, D]):
         plain = bool(dots_of(target, workload.types)) and not workload.gates
         return plain and super().takes(workload, target)
 
-    def default(self, workload: W, target: Target) -> D:
-        """Choose the first decision with the fewest cycles in a model of its instructions."""
-        return min(
-            self.decisions(workload, target),
-            key=lambda decision: self.cycles(workload, decision, target),
-        )
-
 
 def copy_row(
     source: Any, start: Any, count: int, copy: Any, place: Any, padded: int, lanes: int
