@@ -112,6 +112,8 @@ STEMS = [
     stem("float32 nhwc", (1, 8, 70, 2, 3), 5, 2, (1, 2, 2, 1)),
     stem("bytes nhwc", (1, 10, 10, 6, 100), 2, 2, (0, 0, 0, 0)),
     stem("float32 nchw", (1, 12, 12, 3, 32), 7, 2, (3, 3, 3, 3)),
+    stem("bytes nhwc", (1, 9, 11, 40, 24), stride=1),  # no image: many channels
+    stem("bytes nhwc", (2, 7, 7, 33, 17), 1, 2, (0, 0, 0, 0)),
 ]
 
 #: Layers whose data and result end at a page's end, and whose last vector is not whole.

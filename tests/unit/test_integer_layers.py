@@ -22,8 +22,7 @@ MOVES = re.compile(r"(?:^|_)(?:fused|transpose|reshape|(?:de)?quantize|bitwise_x
 POINTWISE = "pointwise uint8*int8 add_channel requantize"
 DEPTHWISE = "depthwise uint8*int8 add_channel requantize"
 LOOKUP = f"{POINTWISE} lookup"
-GENERAL = ("conv2d_add", "requantize")
-GENERAL_PADDED = ("pad", *GENERAL)
+GENERAL_PADDED = ("pad", "conv2d_add", "requantize")
 SUMS = "pointwise uint8*int8->int32"
 FLOAT = "pointwise float32*float32 add_channel"
 MEAN = ("sum", "add_requantize")
@@ -44,12 +43,13 @@ EXPECTED: dict[tuple[str, ...], list[str]] = {
         "depthwise", "depthwise_5x5_stride_2", "depthwise_batch", "depthwise_uneven",
         "padded_bytes", "padded_bytes_uneven", "pad_zero", "pad_step",
     ],
-    ("conv2d float32*int8 add_channel requantize",): ["stem", "stem_int8"],
+    ("conv2d float32*int8 add_channel requantize",): [
+        "stem", "stem_int8", "pointwise_stride_2", "dense_window",
+    ],
     ("pad", "conv2d uint8*int8 add_channel requantize"): ["image_uint8", "image_int8"],
     ("conv2d float32*int8->float32 add_channel dequantize", "tir_exp"): ["stem_and_float"],
     # No schedule of its own, but integers.
-    GENERAL: ["pointwise_stride_2"],
-    GENERAL_PADDED: ["depthwise_dilated", "grouped", "grouped_unsigned_weights", "dense_window"],
+    GENERAL_PADDED: ["depthwise_dilated", "grouped", "grouped_unsigned_weights"],
     (POINTWISE, *GENERAL_PADDED): ["unsigned_and_signed"],
     (POINTWISE, f"{POINTWISE} add_quantized"): ["add", "add_int8", "add_relu"],
     (f"{POINTWISE} add_quantized",): ["add_input", "add_input_relu"],
