@@ -40,7 +40,8 @@ def schedule_module(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
     scheduled = {}
     for name, func in mod.functions.items():
         if isinstance(func, tirx.PrimFunc) and _is_written_out(func):
-            if target.gpu is not None:
+            # That of ScatterElements has its own threads.
+            if target.gpu is not None and not gpu.binds_threads(func.body.block):
                 raise UserError(
                     f"operator {name.name_hint} cannot be compiled for a GPU; choose a CPU, or "
                     "remove it from the model"

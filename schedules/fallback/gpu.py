@@ -27,13 +27,11 @@ def apply(func: tirx.PrimFunc, target: Target) -> s_tir.Schedule:  # noqa: ARG00
         Unused: the same schedule serves all GPUs.
     """
     sch = s_tir.Schedule(func)
-    if func.body.block.name_hint != "root":
-        return sch  # a single block, as that of ScatterElements, which has its own threads
     inline_all_but(sch, keep=set())
     finished: set[str] = set()
     for block in blocks_of(sch):
         kinds = iteration_types(sch, block)
-        if sch.get(block).name_hint in finished or _binds_threads(sch.get(block)):
+        if sch.get(block).name_hint in finished or binds_threads(sch.get(block)):
             continue
         if "O" in kinds or "S" not in kinds or len(sch.get_loops(block)) != len(kinds):
             _single_thread(sch, block)
@@ -45,7 +43,7 @@ def apply(func: tirx.PrimFunc, target: Target) -> s_tir.Schedule:  # noqa: ARG00
     return sch
 
 
-def _binds_threads(block: s_tir.SBlock) -> bool:
+def binds_threads(block: s_tir.SBlock) -> bool:
     """Return whether an operator brings its own loops over threads, as ScatterND does."""
     found = False
 
