@@ -85,10 +85,22 @@ class Schedule(ABC, Generic[W, D]):
         """
         return [np.ascontiguousarray(weight) for weight in weights]
 
-    def arrange(self, operand: Array, decision: D) -> Array:  # noqa: ARG002
+    def arrange(self, operand: Array, decision: D, part: int = 0) -> Array:  # noqa: ARG002
         """Return an operand with a value per channel in the order in which the function reads it.
 
-        By default it is left as it is.
+        Parameters
+        ----------
+        operand : ndarray
+            The values; the last axis is the channels.
+        decision : Decision
+            The layer's.
+        part : int
+            Which of the layers that are fused into it has the operand.
+
+        Returns
+        -------
+        ndarray
+            By default the operand as it is.
         """
         return operand
 

@@ -24,6 +24,7 @@ from mobilenet_tvm.schedules.cpu import (
 from mobilenet_tvm.schedules.cpu.integer import amx_pointwise
 from mobilenet_tvm.schedules.cpu.integer import depthwise as integer_depthwise
 from mobilenet_tvm.schedules.cpu.integer import pointwise as integer_pointwise
+from mobilenet_tvm.schedules.cpu.integer import pointwise_depthwise as integer_pointwise_depthwise
 from mobilenet_tvm.schedules.cpu.integer import stem as integer_stem
 from mobilenet_tvm.schedules.gpu import depthwise as gpu_depthwise
 from mobilenet_tvm.schedules.gpu import depthwise_pointwise as gpu_depthwise_pointwise
@@ -47,6 +48,7 @@ _CPU: tuple[Schedule[Any, Any], ...] = (
     depthwise.SCHEDULE,
     pointwise.SCHEDULE,
     pooling.SCHEDULE,
+    integer_pointwise_depthwise.SCHEDULE,
     integer_stem.SCHEDULE,
     integer_depthwise.SCHEDULE,
     amx_pointwise.SCHEDULE,
@@ -163,9 +165,12 @@ def pack(decision: Decision, weights: Sequence[Array]) -> list[Array]:
     return _BY_DECISION[type(decision)].pack(weights, decision)
 
 
-def arrange(decision: Decision, operand: Array) -> Array:
-    """Return an operand with a value per channel as the function of a decision reads it."""
-    arranged: Array = _BY_DECISION[type(decision)].arrange(operand, decision)
+def arrange(decision: Decision, operand: Array, part: int = 0) -> Array:
+    """Return an operand with a value per channel as the function of a decision reads it.
+
+    `part` is which of the layers that are fused into one has the operand.
+    """
+    arranged: Array = _BY_DECISION[type(decision)].arrange(operand, decision, part)
     return arranged
 
 

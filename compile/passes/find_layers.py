@@ -221,15 +221,21 @@ class FindLayers:
 
     def _merge(self, chains: Sequence[_Chain]) -> None:
         for before, chain in itertools.pairwise(chains):
-            last = self._values[chain.head].args[0]
+            last = self._read(chain)
             chain.before = before
             del self._chains[last]
             self.inside.add(last)
 
     def _only_before(self, chain: _Chain) -> _Chain | None:
         """Return the chain whose result is read only by this one, if there is one."""
-        data = self._values[chain.head].args[0]
+        data = self._read(chain)
         return self._chains.get(data) if self._uses[data] == 1 else None
+
+    def _read(self, chain: _Chain) -> relax.Expr:
+        """Return the data of a layer, before their padding if it is part of the layer."""
+        pad = self._zero_point_pad(chain)
+        data: relax.Expr = self._values[chain.head].args[0] if pad is None else pad.args[0]
+        return data
 
     def _layer(self, chain: _Chain) -> FoundLayer:
         chains = [chain]

@@ -6,13 +6,12 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import tvm
 from tvm import relax, tirx
 
 from mobilenet_tvm.compile.passes.find_layers import FindLayers, FoundLayer
 from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
-from mobilenet_tvm.compile.passes.values import Array, constant
+from mobilenet_tvm.compile.passes.values import constant
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.base import Decision
 from mobilenet_tvm.schedules.stages import is_per_channel
@@ -83,19 +82,16 @@ class LowerLayers(GraphRewriter):
         layer = self._call(workload)
         packed = registry.pack(layer.decision, found.weights)
         arguments = [data]
-        for weight, operands in itertools.zip_longest(packed, found.operands):
+        names = [parameter.name for parameter in layer.func.params]
+        for part, (weight, operands) in enumerate(itertools.zip_longest(packed, found.operands)):
             arguments += [] if weight is None else [constant(weight)]
-            arguments += [
-                operand if isinstance(operand, np.ndarray) else self.substitute(operand)
-                for operand in operands or ()
-            ]
-        parameters = layer.func.params[: len(arguments)]
-        arguments = [
-            constant(_arranged(argument, parameter.name, layer.decision))
-            if isinstance(argument, np.ndarray)
-            else argument
-            for argument, parameter in zip(arguments, parameters, strict=True)
-        ]
+            for operand in operands or ():
+                if isinstance(operand, relax.Expr):
+                    arguments.append(self.substitute(operand))
+                    continue
+                if is_per_channel(names[len(arguments)]):
+                    operand = registry.arrange(layer.decision, operand, part)
+                arguments.append(constant(operand))
         return relax.call_dps_packed(layer.name, arguments, last.ty)
 
     def _call(self, workload: Workload) -> Layer:
@@ -109,8 +105,3 @@ class LowerLayers(GraphRewriter):
             self.layers.append(layer)
         self.calls.append(self._by_workload[workload])
         return self._by_workload[workload]
-
-
-def _arranged(operand: Array, parameter: str, decision: Decision) -> Array:
-    """Return a constant operand as a layer's function reads it."""
-    return registry.arrange(decision, operand) if is_per_channel(parameter) else operand

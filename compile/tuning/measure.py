@@ -105,14 +105,17 @@ def random_arguments(
     """
     plain, operands = random_operands(workload, parameters)
     remaining = iter(registry.pack(decision, plain))
+    # Operands follow the weights of their part of a fused layer.
+    part = -1
     arrays, weights = [], []
     last = len(parameters) - 1
     for index, ((name, _, dtype), operand) in enumerate(zip(parameters, operands, strict=True)):
         if operand is None:
             arrays.append(next(remaining).astype(dtype))
+            part += 1
         elif workload.types.integer and is_per_channel(name):
             # Each decision pads and orders these as it likes; what they stand for is the same.
-            arrays.append(registry.arrange(decision, operand))
+            arrays.append(registry.arrange(decision, operand, part))
         else:
             arrays.append(operand)
         if 0 < index < last and name != GATE and _step_of(name) not in TENSOR_STEPS:

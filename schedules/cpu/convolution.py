@@ -122,7 +122,7 @@ class DirectConvolution(EmittedSchedule[Convolution, Decision]):
         panels = full.reshape(*full.shape[:3], -1, decision.tile_c)
         return [np.ascontiguousarray(panels.transpose(3, 0, 1, 2, 4)).reshape(-1)]
 
-    def arrange(self, operand: Array, decision: Decision) -> Array:
+    def arrange(self, operand: Array, decision: Decision, part: int = 0) -> Array:  # noqa: ARG002
         """Return values of the outputs, the last axis, padded to whole tiles."""
         missing = -operand.shape[-1] % decision.tile_c
         return np.pad(operand, [(0, 0)] * (operand.ndim - 1) + [(0, missing)])

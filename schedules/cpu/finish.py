@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any
 
 from tvm import tirx
@@ -32,7 +33,7 @@ class Finish:
     padded : int
         Values of the operands that have one per channel: `outputs`, rounded up.
     size : int
-        Elements of the result.
+        Elements of the result; 0 if it is no parameter, but a tensor that `into` names.
     interleaved : bool
         Whether the lanes of vectors of sums are in the order of `Dot.order`.
     """
@@ -56,7 +57,7 @@ class Finish:
                 dtype = operand.dtype(self._types)
                 buffers.append(parameter(operand_name(step, operand, index), int(shape), dtype))
             self._steps.append((step, buffers))
-        self.result = parameter("result", size, self._types.result)
+        self.result = parameter("result", size, self._types.result) if size else None
         self._bias = self._table = None
         if self._steps and self._steps[0][0].op == "add_channel":
             (self._bias,) = self._steps.pop(0)[1]
@@ -65,6 +66,12 @@ class Finish:
         self._rounds, self._numbers = False, None
         if self._steps and self._steps[-1][0].op in ROUNDING:
             self._rounds, self._numbers = True, self._bounds(*self._steps[-1])
+
+    def into(self, result: Any) -> Finish:
+        """Return the same epilogue for another result."""
+        other = copy(self)
+        other.result = result
+        return other
 
     @staticmethod
     def _bounds(step: Step, buffers: list[Any]) -> list[Any]:
@@ -200,7 +207,7 @@ def finish_tile(
     dot: Dot,
     finish: Finish,
     sums: Sequence[Vectors | list[Any]],
-    whole: Any,
+    whole: int | Any,
     channel: Any,
     place: Any,
     stride: int,
@@ -215,8 +222,8 @@ def finish_tile(
         The epilogue.
     sums : list of Vectors
         For each row, its vectors of sums.
-    whole : Expr
-        Whether all outputs of the tile exist; the last panel's may not.
+    whole : int or Expr
+        As for `Finish.store`; an expression if the epilogue reads a tensor.
     channel : Expr
         The first output.
     place : Expr

@@ -12,7 +12,7 @@ from mobilenet_tvm.schedules.workloads.epilogue import (
     Step,
     quantization_bounds,
 )
-from mobilenet_tvm.schedules.workloads.fused import Block, DepthwisePointwise
+from mobilenet_tvm.schedules.workloads.fused import Block, DepthwisePointwise, PointwiseDepthwise
 from mobilenet_tvm.schedules.workloads.pointwise import Pointwise
 from mobilenet_tvm.schedules.workloads.pooling import GlobalPool
 from mobilenet_tvm.schedules.workloads.window import Window
@@ -30,6 +30,7 @@ __all__ = [
     "GlobalPool",
     "Operand",
     "Pointwise",
+    "PointwiseDepthwise",
     "Step",
     "Types",
     "Window",

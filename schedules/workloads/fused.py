@@ -100,6 +100,84 @@ class DepthwisePointwise(Workload):
 
 
 @dataclass(frozen=True)
+class PointwiseDepthwise(Workload):
+    """A pointwise convolution fused with the depthwise one that reads its result."""
+
+    operator = "pointwise_depthwise"
+
+    pointwise: Pointwise
+    depthwise: Depthwise
+
+    @property
+    def types(self) -> Types:
+        """The types of the depthwise half."""
+        return self.depthwise.types
+
+    @property
+    def dilated(self) -> bool:
+        """Whether positions of the depthwise half's window have steps between them."""
+        return self.depthwise.dilated
+
+    @property
+    def reads(self) -> str:
+        """The data type that the pointwise half reads."""
+        return self.pointwise.types.data
+
+    @property
+    def epilogue(self) -> Epilogue:
+        """The steps applied to the depthwise half's result."""
+        return self.depthwise.epilogue
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the output."""
+        return self.depthwise.output_shape
+
+    @property
+    def weights(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the weights, as `pack` takes them."""
+        return (*self.pointwise.weights, *self.depthwise.weights)
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of both halves; recomputed rows are counted once."""
+        return self.pointwise.flops + self.depthwise.flops
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of data, weights and output, each counted once, and none between the halves."""
+        between = size_of(self.types.data) * self.pointwise.pixels * self.pointwise.outputs
+        return self.pointwise.bytes + self.depthwise.bytes - 2 * between
+
+    @classmethod
+    def fuse(cls, parts: Sequence[Workload]) -> PointwiseDepthwise | None:
+        """Fuse a pointwise layer and the only layer that reads it, a depthwise one."""
+        match parts:
+            case [Pointwise(gates=0) as first, Depthwise() as last]:
+                return cls(first, last)
+        return None
+
+    def in_type(self, dtype: str) -> PointwiseDepthwise:
+        """Return the same layers in a network of another type."""
+        return PointwiseDepthwise(self.pointwise.in_type(dtype), self.depthwise.in_type(dtype))
+
+    def __str__(self) -> str:
+        """Return the workload as logs write it."""
+        return f"pointwise_depthwise {self.pointwise} -> {self.depthwise}"
+
+    @classmethod
+    def from_text(cls, text: str) -> PointwiseDepthwise:
+        """Read a workload back from its text."""
+        parts = [parse(part) for part in text.removeprefix(f"{cls.operator} ").split(" -> ", 1)]
+        match parts:
+            case [Pointwise(gates=0) as first, Depthwise() as last]:
+                pixels = last.batch * last.height * last.width
+                if (first.pixels, first.outputs) == (pixels, last.channels):
+                    return cls(first, last)
+        raise ValueError("a pointwise_depthwise whose layers do not fit together")
+
+
+@dataclass(frozen=True)
 class Block(Workload):
     """A convolution (1x1 or a stem) fused with the depthwise and pointwise layers that follow."""
 

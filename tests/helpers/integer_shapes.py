@@ -10,7 +10,15 @@ import pytest
 from integer_machines import Machine
 from numpy_integers import Layer
 
-from mobilenet_tvm.schedules.workloads import Convolution, Depthwise, Pointwise, Step, Types, Window
+from mobilenet_tvm.schedules.workloads import (
+    Convolution,
+    Depthwise,
+    Pointwise,
+    PointwiseDepthwise,
+    Step,
+    Types,
+    Window,
+)
 
 QUANTIZED = ("add_channel", "requantize")
 #: Every epilogue that integer layers have, by their steps.
@@ -45,6 +53,23 @@ def layer(
     return replace(shape, epilogue=tuple(map(Step, steps)), types=types)
 
 
+def fused(
+    shape: tuple[int, Depthwise],
+    machine: Machine,
+    steps: Sequence[str] = QUANTIZED,
+    between: Sequence[str] = QUANTIZED,
+    weights: str = "int8",
+) -> PointwiseDepthwise:
+    """Return a pointwise layer with some inputs that is fused with the depthwise one behind it."""
+    inputs, second = shape
+    pixels = second.batch * second.height * second.width
+    first = layer(Pointwise(pixels, inputs, second.channels), machine, between, weights)
+    last = layer(second, machine, steps, weights)
+    assert isinstance(first, Pointwise)
+    assert isinstance(last, Depthwise)
+    return PointwiseDepthwise(first, last)
+
+
 def depthwise(
     size: tuple[int, int, int, int],
     kernel: tuple[int, int] = (3, 3),
@@ -67,7 +92,7 @@ def stem(
     return Convolution(*size, window, image.endswith("nchw"), (), types)
 
 
-def few(shapes: Sequence[Layer], every: int = 2) -> list[Any]:
+def few(shapes: Sequence[Any], every: int = 2) -> list[Any]:
     """Return layers as parameters; the quick tier has one of several."""
     return [
         pytest.param(shape, id=str(shape), marks=pytest.mark.full if number % every else ())
@@ -101,6 +126,18 @@ DEPTHWISE = [
     depthwise((3, 4, 6, 160)),
     depthwise((1, 6, 6, 12), (2, 2), (2, 2), (0, 0, 0, 0)),
     depthwise((1, 8, 8, 5), (7, 7), padding=(3, 3, 3, 3)),
+]
+#: Inputs of pointwise layers, and the depthwise layers that read their results.
+FUSED = [
+    (5, depthwise((1, 7, 9, 24), stride=(2, 2), padding=(0, 0, 1, 1))),
+    (8, depthwise((2, 6, 5, 100))),
+    (33, depthwise((1, 12, 3, 17), (5, 5), padding=(2, 2, 2, 2))),
+    (16, depthwise((1, 9, 9, 71), (5, 5), (2, 2), (2, 2, 2, 2))),
+    (3, depthwise((1, 8, 8, 3), padding=(0, 0, 0, 0))),
+    (24, depthwise((1, 14, 14, 144))),
+    (1, depthwise((1, 1, 1, 8))),
+    (40, depthwise((3, 8, 7, 64), (3, 5), (2, 1), (1, 2, 0, 2))),
+    (96, depthwise((1, 7, 7, 160), stride=(2, 2))),
 ]
 STEMS = [
     stem("float32 nchw", (1, 15, 17, 3, 8), padding=(0, 0, 1, 1)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,14 @@ from mobilenet_tvm.schedules.workloads import (
     Convolution,
     Depthwise,
     Pointwise,
+    PointwiseDepthwise,
     Workload,
     quantization_bounds,
 )
 
 Array = np.ndarray[Any, Any]
 Layer = Pointwise | Depthwise | Convolution
+Fused = PointwiseDepthwise
 
 #: Smallest and largest weights: int8 where unsigned data allow -128, int16 from uint8 less zero.
 WEIGHTS = {"int8": (-128, 127), "int16": (-255, 255)}
@@ -62,6 +64,37 @@ class Quantization:
 
 
 @dataclass(frozen=True)
+class Part:
+    """What a layer reads apart from its data; a fused layer has one for each of its layers.
+
+    Parameters
+    ----------
+    workload : Workload
+        The layer.
+    weight : ndarray
+        Weights, as `pack` takes them.
+    numbers : tuple of ndarray
+        How a float image is quantised, and the value of padding, if there are any.
+    operands : tuple of ndarray
+        Those of the epilogue.
+    """
+
+    workload: Layer
+    weight: Array
+    numbers: tuple[Array, ...]
+    operands: tuple[Array, ...]
+
+    def arguments(self, decision: Decision, index: int, packed: Array) -> list[Array]:
+        """Return what the function of a decision takes for the part at some index."""
+        kinds = [kind for step in self.workload.epilogue for kind in OPERANDS[step.op]]
+        arranged = [
+            registry.arrange(decision, operand, index) if kind.extent == "channel" else operand
+            for kind, operand in zip(kinds, self.operands, strict=True)
+        ]
+        return [packed, *self.numbers, *arranged]
+
+
+@dataclass(frozen=True)
 class Problem:
     """A layer with its operands, and the results that are right.
 
@@ -71,12 +104,8 @@ class Problem:
         The layer.
     data : ndarray
         The input, of the shape that the layer sees.
-    weight : ndarray
-        Weights, as `pack` takes them.
-    numbers : tuple of ndarray
-        How a float image is quantised, and the value of padding, if there are any.
-    operands : tuple of ndarray
-        Those of the epilogue.
+    parts : tuple of Part
+        Weights and operands.
     right : tuple of ndarray
         Two results, of which each value may be either. They differ only next to a tie in an
         addition of quantised values, which may be contracted to a fused multiply-add.
@@ -84,19 +113,15 @@ class Problem:
 
     workload: Workload
     data: Array
-    weight: Array
-    numbers: tuple[Array, ...]
-    operands: tuple[Array, ...]
+    parts: tuple[Part, ...]
     right: tuple[Array, Array]
 
     def arguments(self, decision: Decision) -> list[Array]:
         """Return what the function of a decision takes before the result, as vectors."""
-        kinds = [kind for step in self.workload.epilogue for kind in OPERANDS[step.op]]
-        arranged = [
-            registry.arrange(decision, operand) if kind.extent == "channel" else operand
-            for kind, operand in zip(kinds, self.operands, strict=True)
-        ]
-        arrays = [self.data, *registry.pack(decision, [self.weight]), *self.numbers, *arranged]
+        packed = registry.pack(decision, [part.weight for part in self.parts])
+        arrays = [self.data]
+        for index, (part, weight) in enumerate(zip(self.parts, packed, strict=True)):
+            arrays += part.arguments(decision, index, weight)
         return [np.ascontiguousarray(array).reshape(-1) for array in arrays]
 
     def check(self, result: Array) -> None:
@@ -112,7 +137,7 @@ class Problem:
 
 
 def problem(
-    workload: Layer,
+    workload: Layer | Fused,
     dtype: str,
     quantization: Quantization | None = None,
     seed: int = 0,
@@ -121,7 +146,7 @@ def problem(
 
     Parameters
     ----------
-    workload : Pointwise, Depthwise or Convolution
+    workload : Pointwise, Depthwise, Convolution or PointwiseDepthwise
         An integer layer.
     dtype : str
         The type of the network's bytes.
@@ -132,11 +157,34 @@ def problem(
     """
     how = quantization or Quantization.of(dtype)
     rng = np.random.default_rng(seed)
+    if not isinstance(workload, PointwiseDepthwise):
+        data, values, numbers = _data(workload, dtype, how, rng)
+        part, right = _part(workload, dtype, how, rng, values, numbers)
+        return Problem(workload, data, (part,), right)
+    first, second = workload.pointwise, workload.depthwise
+    data, values, _ = _data(first, dtype, how, rng)
+    product, (between, _) = _part(first, dtype, how, rng, values, ())
+    image = between.reshape(second.batch, second.height, second.width, second.channels)
+    # What is between has the zero point of the product's result.
+    inner = replace(how, zero=how.result_zero)
+    values, numbers = image.astype(np.int64), _padding(second, dtype, inner)
+    last, right = _part(second, dtype, inner, rng, values, numbers)
+    return Problem(workload, data, (product, last), right)
+
+
+def _part(
+    workload: Layer,
+    dtype: str,
+    how: Quantization,
+    rng: np.random.Generator,
+    values: Array,
+    numbers: tuple[Array, ...],
+) -> tuple[Part, tuple[Array, Array]]:
+    """Return a layer's weights and operands, and both results that are right for some data."""
     weight = _weights(workload.weights[0], workload.types.weights, dtype, rng)
-    data, values, numbers = _data(workload, dtype, how, rng)
     sums = _sums(workload, values, weight, how.zero)
     right, operands = _epilogue(workload, sums, dtype, how, rng)
-    return Problem(workload, data, weight, numbers, tuple(operands), right)
+    return Part(workload, weight, numbers, tuple(operands)), right
 
 
 def _weights(shape: Sequence[int], kind: str, dtype: str, rng: np.random.Generator) -> Array:
@@ -166,8 +214,7 @@ def _data(
     limits = np.iinfo(dtype)
     values = rng.integers(limits.min, limits.max, shape, endpoint=True)
     values = np.where(rng.random(shape) < 0.1, rng.choice([limits.min, limits.max], shape), values)
-    window = getattr(workload, "window", None)
-    zero = (np.array([how.zero], dtype),) if window and any(window.padding) else ()
+    zero = _padding(workload, dtype, how)
     if workload.types.data != "float32":
         return values.astype(dtype), values, zero
     # Halves of a step, which are ties or next to one, some of them beyond the range.
@@ -181,6 +228,12 @@ def _data(
     read = image.transpose(0, 3, 1, 2) if getattr(workload, "reads_nchw", False) else image
     numbers = np.array([step, *bounds], np.float32)
     return read, whole.astype(np.int64) + how.zero, (numbers, *zero)
+
+
+def _padding(workload: Layer, dtype: str, how: Quantization) -> tuple[Array, ...]:
+    """Return the value of a layer's padding, if it has any."""
+    window = getattr(workload, "window", None)
+    return (np.array([how.zero], dtype),) if window and any(window.padding) else ()
 
 
 def _sums(workload: Layer, values: Array, weight: Array, zero: int) -> Array:

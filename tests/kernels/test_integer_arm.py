@@ -14,11 +14,13 @@ from integer_machines import check_guarded
 from integer_shapes import (
     DEPTHWISE,
     EPILOGUES,
+    FUSED,
     PARTIAL,
     POINTWISE,
     QUANTIZED,
     STEMS,
     depthwise,
+    fused,
     layer,
     stem,
 )
@@ -56,6 +58,14 @@ def test_epilogues(machine: EmulatedMachine) -> None:
             for shape, steps in product(shapes, EPILOGUES)
         )
     )
+
+
+def test_fused_halves(machine: EmulatedMachine) -> None:
+    steps = (*QUANTIZED, "lookup")
+    made = [problem(fused(shape, machine, QUANTIZED, steps), machine.dtype) for shape in FUSED]
+    machine.check_default(*made)
+    decisions = registry.decisions(made[5].workload, machine.target)
+    machine.check(*((made[5], decision) for decision in decisions[:: -(-len(decisions) // 8)]))
 
 
 def test_zero_points_bounds_and_scales(machine: EmulatedMachine) -> None:

@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 from guarded import ALIGNMENT, Place
 from integer_machines import Machine, check_guarded
-from integer_shapes import PARTIAL, QUANTIZED, WEIGHTS, few, layer
+from integer_shapes import PARTIAL, QUANTIZED, WEIGHTS, depthwise, few, fused, layer
 from numpy_integers import Layer, problem
+
+from mobilenet_tvm.schedules.workloads import Depthwise
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,25 @@ def test_nothing_outside_the_arguments_is_touched(
     for made in problems:
         assert made.data.nbytes % ALIGNMENT == made.right[0].nbytes % ALIGNMENT == 0
     in_another_process(processes, check_guarded, machine, problems)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    few(
+        [
+            (10, depthwise((1, 8, 8, 17))),
+            (33, depthwise((1, 16, 16, 24), stride=(2, 2), padding=(0, 0, 1, 1))),
+            (16, depthwise((2, 8, 8, 71), (5, 5), padding=(2, 2, 2, 2))),
+        ],
+        3,
+    ),
+)
+def test_fused_halves_touch_nothing_outside_their_arguments(
+    shape: tuple[int, Depthwise], machine: Machine, processes: list[ProcessPoolExecutor]
+) -> None:
+    made = problem(fused(shape, machine, (*QUANTIZED, "lookup")), machine.dtype)
+    assert made.data.nbytes % ALIGNMENT == made.right[0].nbytes % ALIGNMENT == 0
+    in_another_process(processes, check_guarded, machine, [made])
 
 
 def read_behind() -> int:

@@ -13,12 +13,14 @@ from integer_machines import MACHINES, Machine
 from integer_shapes import (
     DEPTHWISE,
     EPILOGUES,
+    FUSED,
     POINTWISE,
     QUANTIZED,
     STEMS,
     WEIGHTS,
     depthwise,
     few,
+    fused,
     layer,
     stem,
 )
@@ -26,7 +28,7 @@ from numpy_integers import Layer, Quantization, problem
 
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.cpu.base import PARALLEL_FLOPS
-from mobilenet_tvm.schedules.workloads import Pointwise
+from mobilenet_tvm.schedules.workloads import Depthwise, Pointwise
 from mobilenet_tvm.targets.presets import PRESETS
 
 QUICK = "avx512-vnni"
@@ -53,6 +55,25 @@ def test_sizes_at_the_edges(shape: Layer, weights: str, machine: Machine) -> Non
 )
 def test_epilogues(shape: Layer, steps: Sequence[str], machine: Machine) -> None:
     machine.check_default(problem(layer(shape, machine, steps), machine.dtype))
+
+
+@WEIGHTS
+@pytest.mark.parametrize("between", [QUANTIZED, (*QUANTIZED, "lookup")], ids=len)
+@pytest.mark.parametrize("shape", few(FUSED))
+def test_fused_halves(
+    shape: tuple[int, Depthwise], between: Sequence[str], weights: str, machine: Machine
+) -> None:
+    steps = ("requantize",) if between == QUANTIZED else (*QUANTIZED, "lookup")
+    workload = fused(shape, machine, steps, between, weights)
+    machine.check_default(problem(workload, machine.dtype))
+
+
+@pytest.mark.parametrize("shape", few(FUSED[3:6], 3))
+def test_decisions_of_fused_halves(shape: tuple[int, Depthwise], machine: Machine) -> None:
+    made = problem(fused(shape, machine), machine.dtype)
+    decisions = registry.decisions(made.workload, machine.target)
+    chosen = decisions[:: -(-len(decisions) // (4 if machine.name == QUICK else 12))]
+    machine.check(*((made, decision) for decision in chosen))
 
 
 @pytest.mark.parametrize("zero", [0, 128, 255])

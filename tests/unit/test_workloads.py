@@ -13,6 +13,7 @@ from mobilenet_tvm.schedules.workloads import (
     DepthwisePointwise,
     GlobalPool,
     Pointwise,
+    PointwiseDepthwise,
     Step,
     Types,
     Window,
@@ -34,6 +35,7 @@ LAYERS: list[Workload] = [
     Depthwise(1, 8, 8, 16, Window((3, 3), (1, 1), (2, 2, 2, 2), (2, 2)), (Step("silu"),)),
     GlobalPool(1, 49, 16),
     HALVES,
+    PointwiseDepthwise(Pointwise(64, 4, 16, (BIAS,)), DEPTHWISE),
     Block(Convolution(1, 8, 8, 4, 16, Window((1, 1))), HALVES),
 ]
 
@@ -100,7 +102,8 @@ def test_bytes_follow_the_types(layer: Workload, size: int) -> None:
         ([DEPTHWISE, Pointwise(64, 16, 24, gates=1)], None),
         ([Pointwise(64, 4, 16), DEPTHWISE, Pointwise(64, 16, 24)], "block"),
         ([LAYERS[3], DEPTHWISE, Pointwise(64, 16, 24)], "block"),
-        ([Pointwise(64, 16, 24), DEPTHWISE], None),
+        ([Pointwise(64, 4, 16), DEPTHWISE], "pointwise_depthwise"),
+        ([Pointwise(64, 4, 16, gates=1), DEPTHWISE], None),
     ],
 )
 def test_layers_that_are_one(parts: list[Workload], operator: str | None) -> None:
@@ -129,6 +132,8 @@ def test_layers_that_are_one(parts: list[Workload], operator: str | None) -> Non
         "depthwise 1x2x2x16 k3x3 s1x1 p0,0,0,0",
         "depthwise 1x8x8x16 k3x3 s1x1 p0,0,0",
         "block conv2d 1x8x8x3->16 k3x3 s1x1 p0,0,0,0 nhwc",
+        "pointwise_depthwise pointwise 64x4x16",
+        "pointwise_depthwise pointwise 63x4x16 -> depthwise 1x8x8x16 k3x3 s1x1 p1,1,1,1",
     ],
 )
 def test_other_texts_are_refused(text: str) -> None:

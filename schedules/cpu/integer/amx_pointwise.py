@@ -127,7 +127,7 @@ class AmxProduct(IntegerSchedule[Pointwise, Decision]):
         (weight,) = weights
         return [pack_panels(weight, DOTS[decision.dot], _width(decision), decision.interleaved)]
 
-    def arrange(self, operand: Array, decision: Decision) -> Array:
+    def arrange(self, operand: Array, decision: Decision, part: int = 0) -> Array:  # noqa: ARG002
         """Return values of the outputs, the last axis, padded and in the order of the sums."""
         return in_order(operand, DOTS[decision.dot], _width(decision), decision.interleaved)
 

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from tvm import tirx
@@ -69,7 +69,7 @@ class Decision(BaseDecision):
 
 
 @dataclass(frozen=True)
-class _Chunk:
+class Chunk:
     """Some channels that are computed together.
 
     Parameters
@@ -88,6 +88,67 @@ class _Chunk:
     first: int
     count: int
     repeats: int
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Where some neighbouring pixels of a chunk of channels are stored.
+
+    Parameters
+    ----------
+    buffer : Buffer
+        A padded band of rows.
+    start : Expr
+        The first byte of the first pixel.
+    step : int
+        Bytes from a pixel to the next.
+    size : int
+        Bytes of the chunk in a pixel, of which the last may not be used.
+    """
+
+    buffer: Any
+    start: Any
+    step: int
+    size: int
+
+
+class Source(Protocol):
+    """What a band of rows is filled with."""
+
+    def fill(self, cells: Cells, pixel: Any, columns: int, first: Any, count: int) -> None:
+        """Emit the stores of some neighbouring pixels of a row.
+
+        Parameters
+        ----------
+        cells : Cells
+            Where to store them.
+        pixel : Expr
+            The first of them, counted from the first of all pictures.
+        columns : int
+            Their number.
+        first : Expr
+            The first channel.
+        count : int
+            Number of channels.
+        """
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Pixels that are copied from a tensor in NHWC."""
+
+    data: Any
+    channels: int
+
+    def fill(self, cells: Cells, pixel: Any, columns: int, first: Any, count: int) -> None:
+        """Emit the copy of some neighbouring pixels of a row."""
+        together = divisor_at_most(columns, MAX_COPIED)
+        with T.serial(0, columns // together) as part:
+            place = T.bind((pixel + part * together) * self.channels + first)
+            for column in range(together):
+                value = load_some(self.data, place + column * self.channels, cells.size, count)
+                target = cells.start + (part * together + column) * cells.step
+                T.buffer_store(cells.buffer, value, [T.ramp(target, 1, cells.size)])
 
 
 class IntegerDepthwise(IntegerSchedule[Depthwise, Decision]):
@@ -130,7 +191,7 @@ class IntegerDepthwise(IntegerSchedule[Depthwise, Decision]):
         (weight,) = weights
         height, width, channels = weight.shape
         packed = []
-        for chunk in _chunks(DOTS[decision.dot], channels):
+        for chunk in chunks_of(DOTS[decision.dot], channels):
             dot = chunk.dot
             groups = -(-width // dot.pixels)
             for repeat in range(chunk.repeats):
@@ -143,63 +204,19 @@ class IntegerDepthwise(IntegerSchedule[Depthwise, Decision]):
                 ]
         return [np.concatenate(packed)]
 
-    def arrange(self, operand: Array, decision: Decision) -> Array:
+    def arrange(self, operand: Array, decision: Decision, part: int = 0) -> Array:  # noqa: ARG002
         """Return values of the channels, padded and in the order of the sums."""
         parts = []
-        for chunk in _chunks(DOTS[decision.dot], len(operand)):
+        for chunk in chunks_of(DOTS[decision.dot], len(operand)):
             values = operand[chunk.first : chunk.first + chunk.repeats * chunk.count]
             parts.append(in_order(values, chunk.dot, chunk.dot.channels, decision.interleaved))
         return np.concatenate(parts)
 
     def emit(self, workload: Depthwise, decision: Decision, target: Target) -> None:
         """Emit data, packed weights, the padding's value, operands, and the output, in NHWC."""
-        (height, width), channels, batch = workload.output, workload.channels, workload.batch
-        types, size = workload.types, workload.height * workload.width * workload.channels
-        chunks = _chunks(DOTS[decision.dot], channels)
-        weights = [_weights(chunk.dot, workload.window) for chunk in chunks]
-        counts = [chunk.repeats for chunk in chunks]
-        data = parameter("data", batch * size, types.data)
-        weight = parameter("weight", int(np.dot(weights, counts)), types.weights)
-        zero = parameter("zero", 1, types.data) if any(workload.window.padding) else None
-        last = chunks[-1]
-        padded = channels + last.dot.channels - last.count
-        result = batch * height * width * channels
-        finish = Finish(workload, target, channels, padded, result, decision.interleaved)
-        bands = batch * height // (decision.tile_y * decision.band)
-        copies = [_copies(chunk, DOTS[decision.dot], bands) for chunk in chunks]
-        # The chunks of a few bands follow each other, so that their inputs stay in cache.
-        together = max(copies)
-        units = [
-            chunk.repeats * (together // count) for chunk, count in zip(chunks, copies, strict=True)
-        ]
-
-        def emit(group: Any, unit: Any, index: int) -> None:
-            """Emit the code for a unit of a group of bands, given that no earlier chunk has it."""
-
-            def here() -> None:
-                chunk, count = chunks[index], copies[index]
-                repeat = T.bind(unit % chunk.repeats)
-                first = T.bind(chunk.first + repeat * chunk.count)
-                begin = sum(w * r for w, r in zip(weights[:index], counts, strict=False))
-                start = T.bind(begin + repeat * weights[index])
-                number = T.bind(group * together + unit // chunk.repeats * count)
-                these = [T.bind(T.min(number + i, bands - 1)) for i in range(count)]
-                wide = _as_wide(chunk.dot, count)
-                band = _Band(workload, decision, wide, chunk.dot, chunk.count, finish)
-                band.emit(data, weight, zero, start, first, these)
-
-            if index == len(chunks) - 1:
-                here()
-                return
-            with T.If(unit < units[index]):
-                with T.Then():
-                    here()
-                with T.Else():
-                    emit(group, unit - units[index], index + 1)
-
-        count = sum(units)
-        with T.parallel(0, -(-bands // together) * count) as task:
-            emit(T.bind(task // count), T.bind(task % count), 0)
+        size = workload.height * workload.width * workload.channels
+        data = parameter("data", workload.batch * size, workload.types.data)
+        emit_filter(workload, decision, target, Picture(data, workload.channels), data)
 
     def features(self, workload: Depthwise, decision: Decision, target: Target) -> dict[str, float]:
         """Describe a decision: the tile, its instructions and its share of the caches."""
@@ -225,23 +242,12 @@ class IntegerDepthwise(IntegerSchedule[Depthwise, Decision]):
         """Estimate the cycles of a vector of bytes of the output."""
         dot, window = DOTS[decision.dot], workload.window
         height, width = workload.output
-
-        def tile(tile_y: int, tile_x: int) -> float:
-            """Return the cycles of an output of a tile."""
-            plan = _Plan.of(window, tile_y, tile_x, dot)
-            taps = window.kernel[0] * len(plan.offsets)
-            registers = target.vector_registers
-            outputs = tile_y * tile_x
-            work = dot.filter_cycles(outputs, plan.dots, plan.loads, taps, registers)
-            return work / outputs
-
         bands = workload.batch * height // (decision.tile_y * decision.band)
         tasks = bands * -(-workload.channels // dot.channels)
         few = 1.0 if tasks >= MIN_TASKS else 1.2
-        ragged = -(-width // decision.tile_x) * decision.tile_x / width
-        plan = _Plan.of(window, decision.tile_y, decision.tile_x, dot)
-        inner = ragged * tile(decision.tile_y, decision.tile_x)
+        inner = filter_cycles(workload, decision, target)
         if decision.direct:
+            plan = _Plan.of(window, decision.tile_y, decision.tile_x, dot)
             rows = max(
                 0, height - 2 * -(-max(window.padding[::2]) // decision.tile_y) * decision.tile_y
             )
@@ -249,12 +255,96 @@ class IntegerDepthwise(IntegerSchedule[Depthwise, Decision]):
             tiles = [-(-side // (decision.tile_x * window.stride[1])) for side in sides]
             columns = max(0, width - sum(tiles) * decision.tile_x)
             inside = rows * columns / (height * width)
-            return few * (inside * inner + (1 - inside) * BORDER * tile(1, 1))
+            border = _tile_cycles(window, 1, 1, dot, target)
+            return few * (inside * inner + (1 - inside) * BORDER * border)
         rows = window.inputs(decision.tile_y * decision.band, 1)[0]
         copied = rows * workload.width / (decision.tile_y * decision.band * width)
         plane = workload.height * workload.width * workload.channels
         cycles = dot.copy_cycles(plane > target.l1d_bytes)
         return few * (inner + cycles * copied)
+
+
+def filter_cycles(workload: Depthwise, decision: Decision, target: Target) -> float:
+    """Estimate the cycles of a vector of bytes of the output, given the copy of the input."""
+    width, tile_x = workload.output[1], decision.tile_x
+    ragged = -(-width // tile_x) * tile_x / width
+    dot = DOTS[decision.dot]
+    return ragged * _tile_cycles(workload.window, decision.tile_y, tile_x, dot, target)
+
+
+def _tile_cycles(window: Window, tile_y: int, tile_x: int, dot: Dot, target: Target) -> float:
+    """Estimate the cycles of an output of a tile."""
+    plan = _Plan.of(window, tile_y, tile_x, dot)
+    taps = window.kernel[0] * len(plan.offsets)
+    outputs = tile_y * tile_x
+    work = dot.filter_cycles(outputs, plan.dots, plan.loads, taps, target.vector_registers)
+    return work / outputs
+
+
+def emit_filter(
+    workload: Depthwise, decision: Decision, target: Target, source: Source, data: Any = None
+) -> None:
+    """Emit the other parameters and the body of a depthwise layer.
+
+    Parameters
+    ----------
+    workload : Depthwise
+        The layer.
+    decision : Decision
+        How to compute it.
+    target : Target
+        The machine.
+    source : Source
+        What the bands of rows are filled with.
+    data : Buffer, optional
+        The input, if there is one, for a decision that reads it where it is.
+    """
+    (height, width), channels, batch = workload.output, workload.channels, workload.batch
+    widest = DOTS[decision.dot]
+    chunks = chunks_of(widest, channels)
+    weights = [_weights(chunk.dot, workload.window) for chunk in chunks]
+    counts = [chunk.repeats for chunk in chunks]
+    weight = parameter("weight", int(np.dot(weights, counts)), workload.types.weights)
+    zero = parameter("zero", 1, workload.types.data) if any(workload.window.padding) else None
+    last = chunks[-1]
+    padded = channels + last.dot.channels - last.count
+    result = batch * height * width * channels
+    finish = Finish(workload, target, channels, padded, result, decision.interleaved)
+    bands = batch * height // (decision.tile_y * decision.band)
+    copies = [_copies(chunk, widest, bands) for chunk in chunks]
+    # The chunks of a few bands follow each other, so that their inputs stay in cache.
+    together = max(copies)
+    units = [
+        chunk.repeats * (together // count) for chunk, count in zip(chunks, copies, strict=True)
+    ]
+
+    def emit(group: Any, unit: Any, index: int) -> None:
+        """Emit the code for a unit of a group of bands, given that no earlier chunk has it."""
+
+        def here() -> None:
+            chunk, count = chunks[index], copies[index]
+            repeat = T.bind(unit % chunk.repeats)
+            first = T.bind(chunk.first + repeat * chunk.count)
+            begin = sum(w * r for w, r in zip(weights[:index], counts, strict=False))
+            start = T.bind(begin + repeat * weights[index])
+            number = T.bind(group * together + unit // chunk.repeats * count)
+            these = [T.bind(T.min(number + i, bands - 1)) for i in range(count)]
+            wide = _as_wide(chunk.dot, count)
+            band = _Band(workload, decision, wide, chunk.dot, chunk.count, finish, source)
+            band.emit(data, weight, zero, start, first, these)
+
+        if index == len(chunks) - 1:
+            here()
+            return
+        with T.If(unit < units[index]):
+            with T.Then():
+                here()
+            with T.Else():
+                emit(group, unit - units[index], index + 1)
+
+    count = sum(units)
+    with T.parallel(0, -(-bands // together) * count) as task:
+        emit(T.bind(task // count), T.bind(task % count), 0)
 
 
 @dataclass(frozen=True)
@@ -300,7 +390,7 @@ class _Plan:
 
 
 @dataclass(frozen=True)
-class _Source:
+class _Inputs:
     """Where a tile's inputs are: a tensor, the first of them, and the steps to the next ones."""
 
     buffer: Any
@@ -327,6 +417,8 @@ class _Band:
         Channels of the chunk.
     finish : Finish
         The epilogue.
+    source : Source
+        What the rows are filled with.
     """
 
     workload: Depthwise
@@ -335,6 +427,7 @@ class _Band:
     stored: Dot
     count: int
     finish: Finish
+    source: Source
 
     @property
     def copies(self) -> int:
@@ -380,7 +473,7 @@ class _Band:
                 image, top = T.bind(band // whole), T.bind(band % whole * high)
                 with T.serial(0, rows) as row:
                     place = (row * columns) * dot.channels + number * stored.channels
-                    self._copy_row(data, zero, image, top * down + row, first, copy, place, columns)
+                    self._fill_row(zero, image, top * down + row, first, copy, place, columns)
         with T.grid(decision.band, -(-width // decision.tile_x)) as (step, place):
             x = T.bind(T.min(place * decision.tile_x, width - decision.tile_x))
             pixels = [
@@ -397,7 +490,7 @@ class _Band:
                 self._inside_or_not(data, zero, image, y, x, taps, plan, first, pixels)
             else:
                 corner = (step * (decision.tile_y * down) * columns + x * across) * dot.channels
-                source = _Source(copy, T.bind(corner), columns * dot.channels, dot.channels)
+                source = _Inputs(copy, T.bind(corner), columns * dot.channels, dot.channels)
                 self._tile(source, taps, plan, first, pixels)
 
     def _inside_or_not(
@@ -426,7 +519,7 @@ class _Band:
         )
         with T.If(inside):
             with T.Then():
-                source = _Source(data, corner, row_size, channels)
+                source = _Inputs(data, corner, row_size, channels)
                 self._tile(source, taps, plan, first, pixels)
             with T.Else(), T.grid(decision.tile_y, decision.tile_x) as (dy, dx):
                 place = pixels[0] + (dy * workload.output[1] + dx) * channels
@@ -463,9 +556,8 @@ class _Band:
             dot.input_row(tile, sums, row, row)
         tile.end(sums)
 
-    def _copy_row(
+    def _fill_row(
         self,
-        data: Any,
         zero: Any,
         image: Any,
         row: Any,
@@ -474,29 +566,24 @@ class _Band:
         start: Any,
         columns: int,
     ) -> None:
-        """Emit the copy of a row of the padded input, of which some columns may not be used."""
+        """Emit a row of the padded input, of which some columns may not be used."""
         workload, size = self.workload, self.stored.channels
         top, left, _, _ = workload.window.padding
         source = T.bind(row - top)
         begin = T.bind((image * workload.height + source) * workload.width)
         inside = min(workload.width, columns - left)
-
-        def store(column: Any, value: Any) -> None:
-            T.buffer_store(copy, value, [T.ramp(start + column * self.dot.channels, 1, size)])
+        step = self.dot.channels
 
         def filled(columns_of: range) -> None:
             if zero is not None:
                 for column in columns_of:
-                    store(column, tirx.Broadcast(zero[0], size))
+                    place = T.ramp(start + column * step, 1, size)
+                    T.buffer_store(copy, tirx.Broadcast(zero[0], size), [place])
 
         def copied() -> None:
             filled(range(left))
-            together = divisor_at_most(inside, MAX_COPIED)
-            with T.serial(0, inside // together) as part:
-                place = T.bind((begin + part * together) * workload.channels + first)
-                for column in range(together):
-                    value = load_some(data, place + column * workload.channels, size, self.count)
-                    store(left + part * together + column, value)
+            cells = Cells(copy, T.bind(start + left * step), step, size)
+            self.source.fill(cells, begin, inside, first, self.count)
             filled(range(left + inside, columns))
 
         if zero is None:
@@ -509,7 +596,8 @@ class _Band:
                 together = divisor_at_most(columns, MAX_COPIED)
                 with T.serial(0, columns // together) as part:
                     for column in range(together):
-                        store(part * together + column, tirx.Broadcast(zero[0], size))
+                        place = T.ramp(start + (part * together + column) * step, 1, size)
+                        T.buffer_store(copy, tirx.Broadcast(zero[0], size), [place])
 
     def _taps(self, weight: Any, start: Any, offsets: list[int]) -> Vectors:
         """Emit the taps: [rows of the filter, offsets, parts]."""
@@ -532,7 +620,7 @@ class _Band:
 
     def _tile(
         self,
-        source: _Source,
+        source: _Inputs,
         taps: Vectors,
         plan: _Plan,
         first: Any,
@@ -618,7 +706,7 @@ def _weights(dot: Dot, window: Window) -> int:
     return window.kernel[0] * -(-window.kernel[1] // dot.pixels) * dot.pixels * dot.channels
 
 
-def _copies(chunk: _Chunk, widest: Dot, bands: int) -> int:
+def _copies(chunk: Chunk, widest: Dot, bands: int) -> int:
     """Return how many bands of a chunk are computed side by side: a power of two."""
     most = widest.channels // chunk.dot.channels
     return next(copies for copies in (8, 4, 2, 1) if copies <= min(most, bands))
@@ -630,14 +718,14 @@ def _as_wide(dot: Dot, copies: int) -> Dot:
     return next(wide for wide in dots if wide.channels == copies * dot.channels)
 
 
-def _chunks(widest: Dot, channels: int) -> list[_Chunk]:
+def chunks_of(widest: Dot, channels: int) -> list[Chunk]:
     """Divide channels into widest vectors of bytes, and what is left over, which is code apart."""
     dots = next(dots for sets in SETS.values() for dots in sets if dots[0] == widest)
     repeats, rest = divmod(channels, widest.channels)
-    found = [_Chunk(widest, 0, widest.channels, repeats)] if repeats else []
+    found = [Chunk(widest, 0, widest.channels, repeats)] if repeats else []
     if rest:
         narrowest = min((dot for dot in dots if dot.channels >= rest), key=lambda dot: dot.channels)
-        found.append(_Chunk(narrowest, channels - rest, rest, 1))
+        found.append(Chunk(narrowest, channels - rest, rest, 1))
     return found
 
 

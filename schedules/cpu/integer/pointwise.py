@@ -121,7 +121,7 @@ class IntegerProduct(IntegerSchedule[Pointwise, Decision]):
         (weight,) = weights
         return [pack_panels(weight, DOTS[decision.dot], decision.tile_n, decision.interleaved)]
 
-    def arrange(self, operand: Array, decision: Decision) -> Array:
+    def arrange(self, operand: Array, decision: Decision, part: int = 0) -> Array:  # noqa: ARG002
         """Return values of the outputs, the last axis, padded and in the order of the sums."""
         return in_order(operand, DOTS[decision.dot], decision.tile_n, decision.interleaved)
 

@@ -110,7 +110,7 @@ class IntegerStem(IntegerSchedule[Convolution, Decision]):
         ordered = dot.arrange(parts.reshape(panels * height, *parts.shape[2:]))
         return [np.ascontiguousarray(ordered).reshape(-1)]
 
-    def arrange(self, operand: Array, decision: Decision) -> Array:
+    def arrange(self, operand: Array, decision: Decision, part: int = 0) -> Array:  # noqa: ARG002
         """Return values of the outputs, the last axis, padded and in the order of the sums."""
         return in_order(operand, DOTS[decision.dot], decision.tile_c, decision.interleaved)
 
