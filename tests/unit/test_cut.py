@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import odd_models as odd
 import onnx
+import onnxruntime
 import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper
@@ -21,6 +22,8 @@ from mobilenet_tvm.compile import ModelOptions, compile_model, verify_artifact
 from mobilenet_tvm.compile.cli.main import cli
 from mobilenet_tvm.compile.frontend.read import prepare
 from mobilenet_tvm.compile.models.source import resolve
+from mobilenet_tvm.runtime import load
+from mobilenet_tvm.runtime.detection import non_max_suppression
 from mobilenet_tvm.runtime.metadata import read_metadata
 from mobilenet_tvm.targets.errors import UserError
 
@@ -288,3 +291,75 @@ def test_what_leaves_nothing_or_is_asked_for_is_refused(
     )
     with pytest.raises(UserError, match=re.escape(message)):
         compile_model(model, "x86", tmp_path / "m.so", until=until)
+
+
+def detector() -> onnx.ModelProto:
+    """Return a single-shot detector of two maps whose tail is what exporters make of it.
+
+    Boxes are decoded and chosen in the network; the outputs are the chosen boxes, their scores and
+    their classes, as many as there are.
+    """
+    heads = []
+    for name, source in (("8", "a"), ("16", "b")):
+        for kind, values, size in (("box", "w_box", 4), ("score", "w_score", 3)):
+            heads += [
+                node("Conv", [source, values], [f"{kind}_map_{name}"]),
+                node("Transpose", [f"{kind}_map_{name}"], [f"{kind}_t_{name}"], perm=[0, 2, 3, 1]),
+                node("Reshape", [f"{kind}_t_{name}", f"rows_{size}"], [f"{kind}_{name}"]),
+            ]
+    nodes = [
+        node("Conv", ["x", "w_a"], ["c_a"], pads=[1] * 4, strides=[2, 2]),
+        node("Relu", ["c_a"], ["a"]),
+        node("Conv", ["a", "w_b"], ["c_b"], pads=[1] * 4, strides=[2, 2]),
+        node("Relu", ["c_b"], ["b"]),
+        *heads,
+        node("Concat", ["box_8", "box_16"], ["offsets"], axis=1),
+        node("Split", ["offsets"], ["move", "log"], axis=2, num_outputs=2),
+        node("Add", ["move", "centres"], ["middle"]),
+        node("Exp", ["log"], ["half"]),
+        node("Sub", ["middle", "half"], ["low"]),
+        node("Add", ["middle", "half"], ["high"]),
+        node("Concat", ["low", "high"], ["boxes"], axis=2),
+        node("Concat", ["score_8", "score_16"], ["logits"], axis=1),
+        node("Sigmoid", ["logits"], ["probabilities"]),
+        node("Transpose", ["probabilities"], ["scores"], perm=[0, 2, 1]),
+        node("NonMaxSuppression", ["boxes", "scores", "most", "overlap", "least"], ["chosen"]),
+        node("Gather", ["chosen", "places"], ["box_places"], axis=1),
+        node("GatherND", ["boxes", "box_places"], ["found_boxes"]),
+        node("GatherND", ["scores", "chosen"], ["found_scores"]),
+        node("Gather", ["chosen", "one"], ["found_classes"], axis=1),
+    ]
+    rng = np.random.default_rng(0)
+    weights = {
+        "w_a": normal(8, 3, 3, 3),
+        "w_b": normal(8, 8, 3, 3) / 4,
+        "w_box": normal(4, 8, 1, 1) / 4,
+        "w_score": normal(3, 8, 1, 1) / 2,
+        "centres": rng.uniform(0, 8, (1, 16 * 12 + 8 * 6, 2)).astype(np.float32),
+        "rows_4": np.array([1, -1, 4]),
+        "rows_3": np.array([1, -1, 3]),
+        "most": np.array(20),
+        "overlap": np.array(0.45, np.float32),
+        "least": np.array(0.6, np.float32),
+        "places": np.array([0, 2]),
+        "one": np.array(1),
+    }
+    outputs = ("found_boxes", "found_scores", "found_classes")
+    return graph(nodes, [1, 3, 32, 24], outputs, **weights)
+
+
+def test_a_detector_cut_before_its_suppression_finds_the_same_boxes(tmp_path: Path) -> None:
+    model = detector()
+    compiled = load(compile_model(model, "x86", tmp_path / "m.so").path)
+    assert [info.name for info in compiled.outputs] == ["boxes", "scores"]
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    for seed in range(3):
+        image = np.random.default_rng(seed).normal(size=(1, 3, 32, 24)).astype(np.float32)
+        found_boxes, found_scores, found_classes = session.run(None, {"x": image})
+        result = compiled(image)
+        boxes, scores = result["boxes"], result["scores"]
+        images, classes, places = non_max_suppression(boxes, scores, 20, 0.45, 0.6).T
+        assert len(found_classes) == len(classes) > 20
+        np.testing.assert_array_equal(classes, found_classes)
+        np.testing.assert_allclose(boxes[images, places], found_boxes, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(scores[images, classes, places], found_scores, rtol=1e-4)
