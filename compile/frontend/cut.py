@@ -167,6 +167,6 @@ def _unknown(graph: onnx.GraphProto, name: str) -> WrongUseError:
     near = difflib.get_close_matches(name, names, n=3)
     offer = f"did you mean {' or '.join(near)}? " if near else ""
     return WrongUseError(
-        f"no node computes '{name}', nor has that name: {offer}"
+        f"no node or computed tensor has the name '{name}'; {offer}"
         "Netron, or onnx.load(FILE).graph.node in Python, shows all names"
     )

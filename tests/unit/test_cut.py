@@ -83,7 +83,7 @@ def test_an_unknown_name_is_told_with_similar_ones() -> None:
 
 @pytest.mark.parametrize("name", ["x", "w", ""])
 def test_what_no_node_computes_is_no_end(name: str) -> None:
-    with pytest.raises(UserError, match=f"no node computes '{name}'"):
+    with pytest.raises(UserError, match=f"no node or computed tensor has the name '{name}'"):
         prepare(three_layers(), "model", [name])
 
 
@@ -280,7 +280,7 @@ def test_what_does_not_depend_on_the_data_is_not_cut(
             None,
             "node 'loop': operator Loop cannot be compiled",
         ),
-        ([node("Relu", ["x"], ["r"])], "rr", "no node computes 'rr'"),
+        ([node("Relu", ["x"], ["r"])], "rr", "no node or computed tensor has the name 'rr'"),
     ],
 )
 def test_what_leaves_nothing_or_is_asked_for_is_refused(
