@@ -139,7 +139,7 @@ def _from_data(node: onnx.NodeProto, data: set[str]) -> list[str]:
             inner.update(_from_data(each, inner))
         kept.update(
             name
-            for name, value in zip(node.output, branch.output, strict=True)
+            for name, value in zip(node.output, branch.output, strict=False)
             if value.name in inner
         )
     return [name for name in node.output if name in kept]
