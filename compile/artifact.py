@@ -80,7 +80,8 @@ def compile_model(
         Type of the values that layers compute: `float32`, or `float16` on a GPU. Inputs and outputs
         keep the model's types.
     **options
-        Fields of `ModelOptions`: alpha, resolution, classes, weights, seed, batch, input_shapes.
+        Fields of `ModelOptions`: alpha, resolution, classes, weights, seed, batch, input_shapes,
+        until.
 
     Returns
     -------

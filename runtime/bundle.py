@@ -43,6 +43,7 @@ _LOADER = {
         "metadata",
         "model",
         "threads",
+        "yolo",
     ),
     "targets": ("__init__", "errors", "host"),
 }

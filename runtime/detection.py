@@ -1,4 +1,4 @@
-"""What follows a single-shot detector: anchors, boxes, and the best of those that overlap."""
+"""What follows a detector: anchors, boxes, and the best of those that overlap."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Detections:
     scores : ndarray
         Probabilities, [found], float32.
     classes : ndarray
-        Numbers of the classes, [found], int64; 0 would be the background.
+        Numbers of the classes, [found], int64.
     """
 
     boxes: Array
@@ -103,7 +103,9 @@ def decode_boxes(offsets: Array, anchors: Array) -> Array:
     return np.concatenate([centres - half, centres + half], axis=1)
 
 
-def suppress_overlaps(boxes: Array, scores: Array, threshold: float) -> Array:
+def suppress_overlaps(
+    boxes: Array, scores: Array, threshold: float, limit: int | None = None
+) -> Array:
     """Choose boxes by their scores, and none that overlaps a better one too much.
 
     Parameters
@@ -115,6 +117,8 @@ def suppress_overlaps(boxes: Array, scores: Array, threshold: float) -> Array:
     threshold : float
         Two boxes overlap too much if the area of their intersection is more than this share of
         that of their union.
+    limit : int, optional
+        How many boxes to choose at most.
 
     Returns
     -------
@@ -122,17 +126,74 @@ def suppress_overlaps(boxes: Array, scores: Array, threshold: float) -> Array:
         Indices of the boxes that were chosen, int64, the best first.
     """
     order = np.argsort(-scores, kind="stable")
+    limit = order.size if limit is None else limit
     areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
-    chosen = []
-    while order.size:
+    chosen: list[int] = []
+    while order.size and len(chosen) < limit:
         best, rest = order[0], order[1:]
         chosen.append(best)
         low = np.maximum(boxes[best, :2], boxes[rest, :2])
         high = np.minimum(boxes[best, 2:], boxes[rest, 2:])
         common = np.prod(np.maximum(high - low, 0), axis=1)
-        # Not a quotient, since boxes may be empty.
-        order = rest[common <= threshold * (areas[best] + areas[rest] - common)]
+        union = areas[best] + areas[rest] - common
+        # Boxes may be empty.
+        share = np.divide(common, union, out=np.zeros_like(common), where=common > 0)
+        order = rest[share <= threshold]
     return np.array(chosen, np.int64)
+
+
+def non_max_suppression(
+    boxes: Array,
+    scores: Array,
+    max_output_boxes_per_class: int,
+    iou_threshold: float = 0.0,
+    score_threshold: float | None = None,
+    *,
+    center_point_box: bool = False,
+) -> Array:
+    """Compute ONNX's NonMaxSuppression, before which the compiler cuts a network.
+
+    Parameters
+    ----------
+    boxes : ndarray
+        [batch, boxes, 4]: any two opposite corners, x before y or y before x.
+    scores : ndarray
+        [batch, classes, boxes].
+    max_output_boxes_per_class : int
+        How many boxes of each image and class to choose at most.
+    iou_threshold : float
+        See `suppress_overlaps`; boxes of different classes may overlap.
+    score_threshold : float, optional
+        Boxes whose score is not above it are none. Default: all are boxes.
+    center_point_box : bool
+        Whether `boxes` has centres, widths and heights instead of corners.
+
+    Returns
+    -------
+    ndarray
+        Image, class and box of each that was chosen, [chosen, 3], int64: image after image, class
+        after class, the best first.
+    """
+    first, second = boxes[..., :2], boxes[..., 2:]
+    if center_point_box:
+        low, high = first - second / 2, first + second / 2
+    else:
+        low, high = np.minimum(first, second), np.maximum(first, second)
+    corners = np.concatenate([low, high], axis=2)
+    found = [np.empty((0, 3), np.int64)]
+    for image, number in np.ndindex(*scores.shape[:2]):
+        score = scores[image, number]
+        likely = np.arange(score.size)
+        if score_threshold is not None:
+            likely = np.flatnonzero(score > score_threshold)
+        chosen = likely[
+            suppress_overlaps(
+                corners[image, likely], score[likely], iou_threshold, max_output_boxes_per_class
+            )
+        ]
+        labels = np.full((chosen.size, 2), (image, number))
+        found.append(np.column_stack([labels, chosen]))
+    return np.concatenate(found)
 
 
 def find_objects(
@@ -172,23 +233,61 @@ def find_objects(
     Returns
     -------
     Detections
-        The surest first.
+        The surest first; no class is 0.
     """
     height, width = size
     boxes = np.clip(decode_boxes(offsets, anchors), 0, np.array([width, height] * 2, np.float32))
-    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities = exponents / exponents.sum(axis=1, keepdims=True)
-    places: list[Array] = []
-    classes: list[int] = []
-    for number in range(1, logits.shape[1]):
-        scores = probabilities[:, number]
-        likely = np.flatnonzero(scores > min_score)
-        likely = likely[np.argsort(-scores[likely], kind="stable")[:candidates]]
-        kept = likely[suppress_overlaps(boxes[likely], scores[likely], max_overlap)]
-        places.append(kept)
-        classes += [number] * len(kept)
-    place = np.concatenate(places) if places else np.empty(0, np.int64)
-    label = np.array(classes, np.int64)
-    score = probabilities[place, label]
+    found = best_objects(
+        boxes,
+        softmax(logits)[:, 1:],
+        min_score=min_score,
+        max_overlap=max_overlap,
+        candidates=candidates,
+        limit=limit,
+    )
+    return Detections(found.boxes, found.scores, found.classes + 1)
+
+
+def best_objects(
+    boxes: Array,
+    scores: Array,
+    *,
+    min_score: float = 0.25,
+    max_overlap: float = 0.45,
+    candidates: int = 1000,
+    limit: int = 300,
+) -> Detections:
+    """Return the surest boxes of an image, and none that overlaps a better one of its class.
+
+    The defaults are those that are usual for YOLO.
+
+    Parameters
+    ----------
+    boxes : ndarray
+        Left, top, right and bottom, [boxes, 4].
+    scores : ndarray
+        Probabilities, [boxes, classes].
+    min_score, max_overlap, candidates, limit
+        As of `find_objects`.
+
+    Returns
+    -------
+    Detections
+        The surest first.
+    """
+    places = [np.empty(0, np.int64)]
+    for score in scores.T:
+        likely = np.flatnonzero(score > min_score)
+        likely = likely[np.argsort(-score[likely], kind="stable")[:candidates]]
+        places.append(likely[suppress_overlaps(boxes[likely], score[likely], max_overlap)])
+    place = np.concatenate(places)
+    label = np.repeat(np.arange(scores.shape[1]), [len(kept) for kept in places[1:]])
+    score = scores[place, label]
     best = np.argsort(-score, kind="stable")[:limit]
     return Detections(boxes[place[best]], score[best], label[best])
+
+
+def softmax(logits: Array) -> Array:
+    """Return probabilities along the last axis, of the shape and type of the logits."""
+    exponents = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(exponents / exponents.sum(axis=-1, keepdims=True))

@@ -32,7 +32,7 @@ class _InputShape(click.ParamType):  # type: ignore[type-arg]
 
 
 #: The parameters of `shape_options`, which are fields of `ModelOptions`.
-SHAPE_NAMES = ("alpha", "resolution", "classes", "batch", "input_shapes")
+SHAPE_NAMES = ("alpha", "resolution", "classes", "batch", "input_shapes", "until")
 
 input_shape_option = click.option(
     "--input-shape",
@@ -47,6 +47,13 @@ _SHAPE_OPTIONS = [
     click.option("--classes", type=int, help="Number of a named model's outputs."),
     click.option("--batch", type=int, help="Images per run.  [default: 1]"),
     input_shape_option,
+    click.option(
+        "--until",
+        metavar="NODE",
+        multiple=True,
+        help="Drop what follows this node or tensor, whose outputs become the model's; repeatable."
+        "  [default: nodes whose shapes depend on the data, and what follows them]",
+    ),
 ]
 _WEIGHT_OPTIONS = [
     click.option(

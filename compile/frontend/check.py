@@ -55,11 +55,10 @@ def check_model(model: onnx.ModelProto, origin: str) -> None:
                 f"{origin}: {count} outputs have the name '{name}'; remove all but one, "
                 "or rename them with Identity nodes"
             )
-    _check_types(model, origin)
 
 
-def _check_types(model: onnx.ModelProto, origin: str) -> None:
-    """Reject element types that no CPU computes with."""
+def check_types(model: onnx.ModelProto, origin: str) -> None:
+    """Reject element types that no CPU computes with; parameters as of `check_model`."""
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     for value in (*model.graph.input, *model.graph.output):
         types[value.name] = value.type.tensor_type.elem_type
@@ -102,7 +101,7 @@ def unsupported(operator: str, node: str, reason: str = "") -> UserError:
     why = f" ({reason})" if reason else ""
     return UserError(
         f"node '{node}': operator {operator} cannot be compiled{why}; "
-        "remove it from the model or export the model without it"
+        "compile what is before it with --until, or export the model without it"
     )
 
 

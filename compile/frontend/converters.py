@@ -16,6 +16,7 @@ from tvm import relax
 from mobilenet_tvm.compile.frontend.arguments import Attributes, dtype_of, optional
 from mobilenet_tvm.compile.frontend.conv_transpose import conv_transpose
 from mobilenet_tvm.compile.frontend.indexing import (
+    compress,
     gather,
     gather_elements,
     gather_nd,
@@ -120,6 +121,7 @@ def lp_norm(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> Any:
 #: Operators converted here instead of by TVM.
 CONVERTERS: dict[str, Converter] = {
     "Clip": clip,
+    "Compress": compress,
     "Concat": concat,
     "ConvTranspose": conv_transpose,
     "Gather": gather,
@@ -141,5 +143,3 @@ CONVERTERS: dict[str, Converter] = {
 }
 #: Operators that TVM converts correctly once their padding is explicit.
 AUTO_PADDED = frozenset({"AveragePool", "Conv", "MaxPool"})
-#: Operators whose output shape depends on values; TVM would pad some of them.
-DYNAMIC = frozenset({"Compress", "NonMaxSuppression", "NonZero", "Unique"})

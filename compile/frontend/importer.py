@@ -18,8 +18,8 @@ from mobilenet_tvm.compile.frontend.check import first_line, opset_of, unsupport
 from mobilenet_tvm.compile.frontend.converters import (
     AUTO_PADDED,
     CONVERTERS,
-    DYNAMIC,
 )
+from mobilenet_tvm.compile.frontend.cut import COUNTING
 from mobilenet_tvm.compile.frontend.fold import fold_constants
 from mobilenet_tvm.compile.frontend.indexing import slice_attributes
 from mobilenet_tvm.compile.frontend.padding import explicit_padding
@@ -72,7 +72,8 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
         known = _known_operators()
         for node in graph.node:
             name = node.name or node.output[0]
-            if node.op_type in DYNAMIC:
+            if node.op_type in COUNTING:
+                # TVM would pad some of them.
                 raise unsupported(node.op_type, name, "its shape depends on the input's values")
             # Up to opset 13, the number of outputs distinguishes training from inference.
             trains = node.op_type == "BatchNormalization" and sum(map(bool, node.output)) > 3

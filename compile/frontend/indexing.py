@@ -1,4 +1,4 @@
-"""Converts operators that index tensors: Gather, Scatter, OneHot, Slice, TopK.
+"""Converts operators that index tensors: Gather, Compress, Scatter, OneHot, Slice, TopK.
 
 An index that is out of range at run time, which ONNX Runtime reports, is clamped: it must not read
 or write other memory.
@@ -60,6 +60,22 @@ def scatter_nd(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> An
     data, indices, updates = inputs
     extents = shape_of(data)[: shape_of(indices)[-1]]
     return relax.op.scatter_nd(data, _in_range(indices, extents), updates, _reduction(attributes))
+
+
+def compress(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> Any:
+    """Convert Compress, whose condition must be constant, to a selection of slices."""
+    data, condition = inputs[0], given(inputs, 1, "condition")
+    if condition is None:
+        raise NotImplementedError("condition is missing")
+    shape = shape_of(data)
+    if "axis" not in attributes:
+        shape = (math.prod(shape),)
+        data = relax.op.reshape(data, shape)
+    axis = int(attributes.get("axis", 0)) % len(shape)
+    places = np.flatnonzero(condition[: shape[axis]])
+    if not places.size:
+        raise NotImplementedError("a condition that selects nothing")
+    return relax.op.take(data, constant(places), axis, "clip")
 
 
 def one_hot(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> Any:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx
 import onnx.inliner
 from google.protobuf.message import DecodeError
 
-from mobilenet_tvm.compile.frontend.check import check_domains, check_model, first_line
+from mobilenet_tvm.compile.frontend.check import (
+    check_domains,
+    check_model,
+    check_types,
+    first_line,
+)
+from mobilenet_tvm.compile.frontend.cut import cut_tail, cut_until
 from mobilenet_tvm.compile.frontend.graph import drop_dead, reads, sort
 from mobilenet_tvm.compile.frontend.qoperator import expand_qoperators
 from mobilenet_tvm.compile.frontend.sparse import make_dense
@@ -17,7 +23,12 @@ from mobilenet_tvm.targets.errors import UserError
 
 
 def read_onnx(path: str | Path) -> onnx.ModelProto:
-    """Read and check an ONNX file.
+    """Read, check and `prepare` an ONNX file; see `load_onnx`."""
+    return prepare(load_onnx(path), str(path))
+
+
+def load_onnx(path: str | Path) -> onnx.ModelProto:
+    """Read an ONNX file.
 
     Parameters
     ----------
@@ -27,14 +38,12 @@ def read_onnx(path: str | Path) -> onnx.ModelProto:
     Returns
     -------
     onnx.ModelProto
-        The model, with external data loaded, and with QuantizeLinear and DequantizeLinear for
-        quantised operators.
+        The model, with external data loaded.
 
     Raises
     ------
     UserError
-        If the file is missing, empty, truncated, or not a valid ONNX model, or if a quantised
-        operator is not supported.
+        If the file is missing, empty, truncated, or not an ONNX model.
     """
     path = Path(path)
     try:
@@ -61,10 +70,12 @@ def read_onnx(path: str | Path) -> onnx.ModelProto:
             f"{path}: its external data is missing or truncated; put the data file beside it "
             f"({first_line(error)})"
         ) from None
-    return prepare(model, str(path))
+    return model
 
 
-def prepare(model: onnx.ModelProto, origin: str) -> onnx.ModelProto:
+def prepare(
+    model: onnx.ModelProto, origin: str, until: str | Sequence[str] = ()
+) -> onnx.ModelProto:
     """Check a model that is in memory, and bring it into the form that the importer reads.
 
     Parameters
@@ -73,16 +84,20 @@ def prepare(model: onnx.ModelProto, origin: str) -> onnx.ModelProto:
         The model, with its weights; it is not changed.
     origin : str
         The model's name in error messages, such as its path.
+    until : str or sequence of str
+        The nodes or tensors to cut the model behind. Default: it is cut before nodes whose shapes
+        depend on the data, which is logged.
 
     Returns
     -------
     onnx.ModelProto
-        A model without functions, dead nodes, sparse tensors and quantised operators.
+        A model without functions, dead nodes, sparse tensors and quantised operators, which have
+        become float ones between DequantizeLinear and QuantizeLinear.
 
     Raises
     ------
     UserError
-        If the model is not valid, or an operator is not supported.
+        If the model is not valid, an operator is not supported, or there is no such node.
     """
     prepared = onnx.ModelProto()
     prepared.CopyFrom(model)
@@ -95,7 +110,12 @@ def prepare(model: onnx.ModelProto, origin: str) -> onnx.ModelProto:
     del prepared.graph.input[:]
     prepared.graph.input.extend(inputs)
     prepared.ir_version = max(prepared.ir_version, 4)
-    drop_dead(prepared.graph)
+    if until:
+        cut_until(prepared.graph, until)
+    else:
+        drop_dead(prepared.graph)
+        cut_tail(prepared.graph)
+    check_types(prepared, origin)
     make_dense(prepared.graph)
     prepared = expand_qoperators(prepared)
     check_domains(prepared)

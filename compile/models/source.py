@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from mobilenet_tvm.compile.frontend.read import fix_shapes, prepare, read_onnx
+from mobilenet_tvm.compile.frontend.cut import cut_until
+from mobilenet_tvm.compile.frontend.read import fix_shapes, load_onnx, prepare
 from mobilenet_tvm.compile.models.named import ModelSpec, build, canonical_name, weights_origin
 from mobilenet_tvm.runtime.metadata import Metadata
 from mobilenet_tvm.targets.errors import WrongUseError
@@ -36,6 +37,9 @@ class ModelOptions:
         Images per run.
     input_shapes : mapping of str to tuple of int
         Shapes of an ONNX file's dynamic inputs.
+    until : str or sequence of str
+        The nodes or tensors after which the network ends. Default: its outputs, or what comes
+        before nodes whose shapes depend on the data.
     """
 
     alpha: float | None = None
@@ -45,6 +49,7 @@ class ModelOptions:
     seed: int | None = None
     batch: int | None = None
     input_shapes: Mapping[str, tuple[int, ...]] | None = None
+    until: str | Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Source:
         A short description of where the weights come from.
     recipe : mapping
         How to build a named model again: `model` and the fields of `ModelOptions`.
-        Empty for a file, since its path is private.
+        For a file, whose path is private, only `until`, the outputs that it was cut to, if it was.
     """
 
     name: str
@@ -91,12 +96,13 @@ def resolve(model: str | Path | onnx.ModelProto, options: ModelOptions) -> Sourc
         If there is no such model, the file is damaged, or an option does not apply.
     """
     if isinstance(model, onnx.ModelProto):
-        return _from_onnx(prepare(model, "the model"), "model", "in memory", options)
+        return _from_onnx(model, "the model", "model", "in memory", options)
     if _is_path(model):
         path = Path(model)
-        loaded = read_onnx(path)
+        loaded = load_onnx(path)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-        return _from_onnx(loaded, path.stem, f"file: {path.name} (sha256 {digest})", options)
+        weights = f"file: {path.name} (sha256 {digest})"
+        return _from_onnx(loaded, str(path), path.stem, weights, options)
     if options.input_shapes:
         raise WrongUseError("--input-shape is for ONNX files; a named model takes --resolution")
     given = {"alpha": options.alpha, "resolution": options.resolution, "classes": options.classes}
@@ -106,6 +112,9 @@ def resolve(model: str | Path | onnx.ModelProto, options: ModelOptions) -> Sourc
         raise WrongUseError("--seed is for random weights; give either --weights or --seed")
     built = build(spec, options.weights, options.seed or 0)
     recipe: dict[str, Any] = {"model": spec.name, "batch": spec.batch, **given}
+    if options.until:
+        cut_until(built.graph, options.until)
+        recipe["until"] = _output_names(built)
     if options.weights is None:
         recipe["seed"] = options.seed or 0
     elif options.weights == "pretrained":
@@ -142,7 +151,14 @@ def resolve_again(metadata: Metadata, model: str | Path | None, options: ModelOp
     given = {k: v for k, v in vars(options).items() if v is not None}
     if model is not None and _is_path(model):
         shapes = {tensor.name: tensor.shape for tensor in metadata.inputs}
-        return resolve(model, replace(options, input_shapes=options.input_shapes or shapes))
+        return resolve(
+            model,
+            replace(
+                options,
+                input_shapes=options.input_shapes or shapes,
+                until=options.until or recipe.get("until"),
+            ),
+        )
     if "weights" in given:
         recipe.pop("seed", None)
     if name is not None and model is not None and canonical_name(str(model)) != name:
@@ -150,11 +166,20 @@ def resolve_again(metadata: Metadata, model: str | Path | None, options: ModelOp
     return resolve(model or name, ModelOptions(**{**recipe, **given}))
 
 
-def _from_onnx(model: onnx.ModelProto, name: str, weights: str, options: ModelOptions) -> Source:
+def _from_onnx(
+    model: onnx.ModelProto, origin: str, name: str, weights: str, options: ModelOptions
+) -> Source:
     for option in ("alpha", "resolution", "classes", "weights", "seed"):
         if getattr(options, option) is not None:
             raise WrongUseError(f"--{option} is for named models; an ONNX file has its own")
-    return Source(name, fix_shapes(model, options.batch, options.input_shapes), weights)
+    prepared = prepare(model, origin, options.until or ())
+    outputs = _output_names(prepared)
+    recipe = {"until": outputs} if outputs != _output_names(model) else {}
+    return Source(name, fix_shapes(prepared, options.batch, options.input_shapes), weights, recipe)
+
+
+def _output_names(model: onnx.ModelProto) -> list[str]:
+    return [output.name for output in model.graph.output]
 
 
 def _is_path(model: str | Path) -> bool:

@@ -1,14 +1,18 @@
-"""Tests of what follows a detector, against direct computations."""
+"""Tests of what follows a detector, against direct computations and ONNX Runtime."""
 
 import math
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
+from onnx import TensorProto, helper
 
 from mobilenet_tvm.runtime.detection import (
     decode_boxes,
     find_objects,
+    non_max_suppression,
     ssd_anchors,
     suppress_overlaps,
 )
@@ -121,3 +125,69 @@ def test_nothing_is_found_in_background() -> None:
     found = find_objects(np.zeros_like(anchors), logits, anchors, (64, 64))
     assert found.boxes.shape == (0, 4)
     assert found.scores.shape == found.classes.shape == (0,)
+
+
+def suppressed_by_onnxruntime(
+    boxes: Array,
+    scores: Array,
+    most: int,
+    overlap: float,
+    least: float | None = None,
+    *,
+    center_point_box: bool = False,
+) -> Array:
+    numbers = [("most", TensorProto.INT64, most), ("overlap", TensorProto.FLOAT, overlap)]
+    if least is not None:
+        numbers.append(("least", TensorProto.FLOAT, least))
+    node = helper.make_node(
+        "NonMaxSuppression",
+        ["boxes", "scores", *[name for name, _, _ in numbers]],
+        ["chosen"],
+        center_point_box=int(center_point_box),
+    )
+    graph = helper.make_graph(
+        [node],
+        "suppression",
+        [
+            helper.make_tensor_value_info("boxes", TensorProto.FLOAT, boxes.shape),
+            helper.make_tensor_value_info("scores", TensorProto.FLOAT, scores.shape),
+        ],
+        [onnx.ValueInfoProto(name="chosen")],
+        [helper.make_tensor(name, kind, [], [value]) for name, kind, value in numbers],
+    )
+    opset = [helper.make_opsetid("", 11)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=8)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    return np.asarray(session.run(None, {"boxes": boxes, "scores": scores})[0])
+
+
+@pytest.mark.parametrize("center_point_box", [False, True])
+@pytest.mark.parametrize(
+    ("most", "overlap", "least"),
+    [
+        (5, 0.5, None),
+        (2**62, 0.3, 0.2),
+        (100, 0.0, 1 / 3),
+        (100, 1.0, -1.0),
+        (0, 0.5, None),
+        (9, 0.5, 2.0),
+    ],
+)
+@pytest.mark.parametrize("count", [0, 1, 150])
+def test_suppression_is_that_of_onnx(
+    count: int, most: int, overlap: float, least: float | None, center_point_box: bool
+) -> None:
+    # Corners are in any order, and with center_point_box some sizes are negative.
+    rng = np.random.default_rng(count)
+    boxes = rng.uniform(-0.2, 1, (2, count, 4)).astype(np.float32)
+    scores = rng.uniform(size=(2, 3, count)).astype(np.float32)
+    # Equal scores, and overlaps of exactly the threshold.
+    scores[0, 1] = np.round(3 * scores[0, 1]) / 3
+    boxes[1] = np.round(4 * boxes[1])
+    form = {"center_point_box": center_point_box}
+    found = non_max_suppression(boxes, scores, most, overlap, least, **form)
+    expected = suppressed_by_onnxruntime(boxes, scores, most, overlap, least, **form)
+    assert found.dtype == np.int64
+    assert found.shape == expected.shape
+    np.testing.assert_array_equal(found, expected)
+    assert bool(len(found)) == (count > 0 and most > 0 and least != 2.0)
