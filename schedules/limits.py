@@ -56,7 +56,7 @@ def _register(name: str, native: Callable[..., Any]) -> None:
         if _is_constant(left):
             return native(left, right)
         value = tirx.Var("value", str(call.ty))
-        return tirx.Let(value, right, tirx.Select(value != value, value, native(value, left)))
+        return tirx.Let(value, right, tirx.Select(tirx.isnan(value), value, native(value, left)))
 
     def on_arm(call: tirx.Call) -> Any:
         return tirx.call_llvm_pure_intrin(str(call.ty), f"llvm.{name}", *call.args)
