@@ -8,14 +8,16 @@ import onnx
 from onnx import helper
 
 from mobilenet_tvm.compile.frontend.graph import replace_nodes
+from mobilenet_tvm.compile.frontend.widen import has_float16
 from mobilenet_tvm.targets.errors import UserError
 
 
 def reference_sessions(model: onnx.ModelProto) -> list[Any]:
     """Return sessions of ONNX Runtime, each of which computes what a model may.
 
-    A quantised model has two: with optimisations, ONNX Runtime computes it in integers, without, in
-    float, as the model says.
+    A quantised model and one with float16 have two: with optimisations, ONNX Runtime computes the
+    first in integers, and the second with weights into which it has multiplied others, rounded to
+    float16 again; without, both in float32, as the model says.
 
     Parameters
     ----------
@@ -32,9 +34,10 @@ def reference_sessions(model: onnx.ModelProto) -> list[Any]:
     except ImportError:
         raise UserError("verify needs ONNX Runtime; run: pip install onnxruntime") from None
     levels = [onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL]
-    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+    quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+    if quantized or has_float16(model.graph):
         levels.append(onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
-    else:
+    if not quantized:
         model = _with_exact_sigmoid(model)
     sessions = []
     for level in levels:

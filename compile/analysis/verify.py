@@ -47,6 +47,7 @@ class Comparison:
         times its largest magnitude where that is more. Where the reference has no range, as a
         single value has none, a share of its magnitude, or of 1 where that is more. Values that are
         not finite are left out where both are the same; otherwise the error is infinite.
+        Neighbours among float16 values are equal.
     same_top : bool
         Whether the largest value of each row is at the same place.
     """
@@ -173,8 +174,8 @@ def compare(
 ) -> list[Comparison]:
     """Run a compiled model and ONNX Runtime on given inputs.
 
-    Where there are several references, as for a quantised model, each output is compared with the
-    nearest one.
+    Where there are several references, as for a quantised or float16 model, each output is compared
+    with the nearest one.
 
     Parameters
     ----------
@@ -211,6 +212,10 @@ def compare(
 
 def _compare(number: int, name: str, ours: Array, theirs: Array) -> Comparison:
     rows = (ours.shape[0], -1) if ours.ndim > 1 else (1, -1)
+    if theirs.dtype == np.float16:
+        # Of a number between two values of the type, either may be stored.
+        with np.errstate(invalid="ignore"):
+            ours = np.where(np.abs(ours - theirs) <= np.spacing(np.abs(theirs)), theirs, ours)
     ours, theirs = (array.astype(np.float64).reshape(rows) for array in (ours, theirs))
     same_top = bool((ours.argmax(1) == theirs.argmax(1)).all())
     return Comparison(number, name, _error(ours, theirs), same_top)

@@ -153,3 +153,18 @@ def test_sigmoid_of_another_type_is_onnxruntimes() -> None:
     ):
         model.graph.node.append(helper.make_node(op, [value], [result], **attributes))
     assert agrees(compared_with(model, lambda x: 1 / (1 + np.exp(-x))))
+
+
+@pytest.mark.parametrize(("steps", "right"), [(1, True), (-1, True), (2, False)])
+def test_neighbours_of_float16_are_equal(steps: int, right: bool) -> None:
+    model = scale_and_shift(1.0, 0.0)
+    model.graph.node[-1].output[0] = "sum"
+    model.graph.node.append(helper.make_node("Cast", ["sum"], ["y"], to=TensorProto.FLOAT16))
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+
+    def other(x: Array) -> Array:
+        stored = x.astype(np.float16)
+        # Away from zero, so that no step is that of the next power of two.
+        return np.where(np.abs(stored) > 1, stored + steps * np.spacing(np.abs(stored)), stored)
+
+    assert agrees(compared_with(model, other)) is right
