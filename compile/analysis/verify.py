@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from mobilenet_tvm.compile.analysis.open_artifact import open_artifact
+from mobilenet_tvm.compile.analysis.reference import reference_sessions
 from mobilenet_tvm.compile.models.source import ModelOptions, resolve_again
 from mobilenet_tvm.runtime.bench import random_inputs
 from mobilenet_tvm.runtime.metadata import Metadata
@@ -44,8 +45,9 @@ class Comparison:
     error : float
         Largest absolute difference, as a share of the reference output's range, or of `MIN_RANGE`
         times its largest magnitude where that is more. Where the reference has no range, as a
-        single value has none, a share of its magnitude, or of 1 where that is more. Infinite where
-        a value of either is not finite.
+        single value has none, a share of its magnitude, or of 1 where that is more. Values that are
+        not finite are left out where both are the same; otherwise the error is infinite.
+        Neighbours among float16 values are equal.
     same_top : bool
         Whether the largest value of each row is at the same place.
     """
@@ -172,8 +174,8 @@ def compare(
 ) -> list[Comparison]:
     """Run a compiled model and ONNX Runtime on given inputs.
 
-    A quantised model is compared with ONNX Runtime with optimisations and without: each output with
-    the nearer one.
+    Where there are several references, as for a quantised or float16 model, each output is compared
+    with the nearest one.
 
     Parameters
     ----------
@@ -194,23 +196,7 @@ def compare(
     UserError
         As of `verify`.
     """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise UserError("verify needs ONNX Runtime; run: pip install onnxruntime") from None
-    levels = [onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL]
-    if any(node.op_type == "QuantizeLinear" for node in reference.graph.node):
-        # Optimised, ONNX Runtime computes in integers, else in float, as the model says.
-        levels.append(onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
-    sessions = []
-    for level in levels:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.graph_optimization_level = level
-        session = onnxruntime.InferenceSession(
-            reference.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        sessions.append(session)
+    sessions = reference_sessions(reference)
     _check_same("inputs", model.inputs, sessions[0].get_inputs())
     _check_same("outputs", model.outputs, sessions[0].get_outputs())
     results = []
@@ -226,6 +212,10 @@ def compare(
 
 def _compare(number: int, name: str, ours: Array, theirs: Array) -> Comparison:
     rows = (ours.shape[0], -1) if ours.ndim > 1 else (1, -1)
+    if theirs.dtype == np.float16:
+        # Of a number between two values of the type, either may be stored.
+        with np.errstate(invalid="ignore"):
+            ours = np.where(np.abs(ours - theirs) <= np.spacing(np.abs(theirs)), theirs, ours)
     ours, theirs = (array.astype(np.float64).reshape(rows) for array in (ours, theirs))
     same_top = bool((ours.argmax(1) == theirs.argmax(1)).all())
     return Comparison(number, name, _error(ours, theirs), same_top)
@@ -233,8 +223,13 @@ def _compare(number: int, name: str, ours: Array, theirs: Array) -> Comparison:
 
 def _error(ours: Array, theirs: Array) -> float:
     """Return the largest difference as a share of the range; see `Comparison`."""
-    if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
+    finite = np.isfinite(theirs)
+    same = np.array_equal(ours[~finite], theirs[~finite], equal_nan=True)
+    if not same or not np.isfinite(ours[finite]).all():
         return float("inf")
+    if not finite.any():
+        return 0.0
+    ours, theirs = ours[finite], theirs[finite]
     difference = float(np.abs(ours - theirs).max())
     spread, magnitude = float(np.ptp(theirs)), float(np.abs(theirs).max())
     # A single value has no range. What it was added up from may be much larger than it is.

@@ -118,6 +118,23 @@ def lp_norm(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> Any:
     return relax.op.where(relax.op.equal(norm, zero), zero, relax.op.divide(data, norm))
 
 
+def sign(inputs: Sequence[Any], _attributes: Attributes, _opset: int) -> Any:
+    """Convert Sign, which is NaN of NaN."""
+    (data,) = inputs
+    result = relax.op.sign(data)
+    if not dtype_of(data).startswith("float"):
+        return result
+    return relax.op.where(relax.op.isnan(data), data, result)
+
+
+def thresholded_relu(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> Any:
+    """Convert ThresholdedRelu; TVM multiplies by 0, which is NaN of what is infinite."""
+    (data,) = inputs
+    kind = dtype_of(data)
+    alpha, zero = (constant(np.asarray(n, kind)) for n in (attributes.get("alpha", 1.0), 0))
+    return relax.op.where(relax.op.greater(data, alpha), data, zero)
+
+
 #: Operators converted here instead of by TVM.
 CONVERTERS: dict[str, Converter] = {
     "Clip": clip,
@@ -138,6 +155,8 @@ CONVERTERS: dict[str, Converter] = {
     "Scatter": scatter_elements,
     "ScatterElements": scatter_elements,
     "ScatterND": scatter_nd,
+    "Sign": sign,
+    "ThresholdedRelu": thresholded_relu,
     "TopK": topk,
     "Upsample": upsample,
 }

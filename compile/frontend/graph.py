@@ -79,7 +79,7 @@ def branch(
     inner.update(tensor.name for tensor in graph.initializer)
     # Branches of other nodes may use the same names.
     names = {name: f"{node.output[0]}/{name}" for name in inner}
-    nodes = [_renamed(each, names) for each in graph.node]
+    nodes = [renamed(each, names) for each in graph.node]
     for target, output in zip(node.output, graph.output, strict=True):
         source = names.get(output.name, output.name)
         nodes.append(helper.make_node("Identity", [source], [target], name=f"{node.name}/{target}"))
@@ -92,7 +92,7 @@ def branch(
     return nodes, tensors
 
 
-def _renamed(node: onnx.NodeProto, names: Mapping[str, str]) -> onnx.NodeProto:
+def renamed(node: onnx.NodeProto, names: Mapping[str, str]) -> onnx.NodeProto:
     """Return a copy of a node that reads and makes values of other names."""
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
@@ -103,5 +103,5 @@ def _renamed(node: onnx.NodeProto, names: Mapping[str, str]) -> onnx.NodeProto:
             for output in graph.output:
                 output.name = names.get(output.name, output.name)
             if graph.node:
-                replace_nodes(graph, [_renamed(inner, names) for inner in graph.node])
+                replace_nodes(graph, [renamed(inner, names) for inner in graph.node])
     return copy

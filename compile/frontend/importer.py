@@ -23,6 +23,7 @@ from mobilenet_tvm.compile.frontend.cut import COUNTING
 from mobilenet_tvm.compile.frontend.fold import fold_constants
 from mobilenet_tvm.compile.frontend.indexing import slice_attributes
 from mobilenet_tvm.compile.frontend.padding import explicit_padding
+from mobilenet_tvm.compile.frontend.widen import widen
 from mobilenet_tvm.compile.passes.names import NODE_NAMES, variable_name
 from mobilenet_tvm.compile.passes.values import shape_of
 from mobilenet_tvm.targets.errors import UserError
@@ -47,7 +48,7 @@ def to_relax(model: onnx.ModelProto) -> tvm.IRModule:
     UserError
         If a node cannot be compiled; the message names the node, its operator and the fix.
     """
-    model = fold_constants(_expand_functions(model))
+    model = widen(fold_constants(_expand_functions(model)))
     importer = _Importer(None, None)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         # TVM warns of renamed inputs and prints failed nodes; the error below is enough.

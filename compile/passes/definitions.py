@@ -1,13 +1,16 @@
-"""Definitions of operators in loops, where Relax has none, or one that cannot be fused."""
+"""Definitions of operators in loops: for what Relax lacks, cannot fuse, or loses NaN in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tvm import relax, te, tirx, topi
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T  # noqa: N812
+
+from mobilenet_tvm.schedules.limits import maximum, minimum
+from mobilenet_tvm.schedules.workloads import Step
 
 #: TVM's number for operators each of whose results depends on one place in the input.
 _INJECTIVE = 2
@@ -90,10 +93,56 @@ def _cumulative(function: Callable[..., te.Tensor]) -> Callable[..., relax.Expr]
     return legalize
 
 
+def define_step(builder: relax.BlockBuilder, step: Step, data: relax.Expr) -> relax.Expr:
+    """Define an element-wise operator as the step of an epilogue, which it is where it is fused."""
+
+    def compute(x: te.Tensor) -> te.Tensor:
+        return te.compute(x.shape, lambda *i: step.apply(x[i], dtype=str(x.dtype)), name=step.op)
+
+    return builder.call_te(compute, data, primfunc_name_hint=step.op)
+
+
+def _relu(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    return define_step(builder, Step("relu"), call.args[0])
+
+
+def _clip(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    data, low, high = call.args
+    if not str(data.ty.dtype).startswith("float"):
+        return builder.call_te(topi.clip, data, low, high)
+    return define_step(builder, Step("clip", (float(low.value), float(high.value))), data)
+
+
+def _limit(name: str, limit: Callable[[Any, Any, str], Any]) -> Callable[..., relax.Expr]:
+    """Return the definition of Maximum or Minimum."""
+
+    def legalize(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+        dtype = str(call.ty.dtype)
+
+        def element(x: te.Tensor, place: Sequence[Any]) -> Any:
+            last = place[len(place) - len(x.shape) :]
+            return x[tuple(0 if int(n) == 1 else i for n, i in zip(x.shape, last, strict=True))]
+
+        def compute(left: te.Tensor, right: te.Tensor) -> te.Tensor:
+            return te.compute(
+                call.ty.shape.values,
+                lambda *place: limit(element(left, place), element(right, place), dtype),
+                name=name,
+            )
+
+        return builder.call_te(compute, *call.args, primfunc_name_hint=name)
+
+    return legalize
+
+
 #: What `LegalizeOps` uses instead of Relax's definitions, by operator.
 DEFINITIONS: dict[str, Callable[[relax.BlockBuilder, relax.Call], relax.Expr]] = {
     "relax.take": _take,
     "relax.topk": _topk,
     "relax.cumsum": _cumulative(topi.cumsum),
     "relax.cumprod": _cumulative(topi.cumprod),
+    "relax.nn.relu": _relu,
+    "relax.clip": _clip,
+    "relax.maximum": _limit("maximum", maximum),
+    "relax.minimum": _limit("minimum", minimum),
 }

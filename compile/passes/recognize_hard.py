@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import tvm
 from tvm import relax
 from tvm.ir import Op, _ffi_api, register_op_attr
 from tvm.relax.transform.legalize_ops.common import register_legalize
 
+from mobilenet_tvm.compile.passes.definitions import define_step
 from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
 from mobilenet_tvm.compile.passes.values import constant_value, op_name, shape_of
 from mobilenet_tvm.schedules.workloads import Step
@@ -120,13 +120,7 @@ def _legalize(name: str) -> None:
     register_op_attr(full, "FPurity", True)
 
     def legalize(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-        def compute(x: tvm.te.Tensor) -> tvm.te.Tensor:
-            step = Step(name.removeprefix("mobilenet."))
-            return tvm.te.compute(
-                x.shape, lambda *i: step.apply(x[i], dtype=str(x.dtype)), name=step.op
-            )
-
-        return builder.call_te(compute, call.args[0], primfunc_name_hint=name.split(".")[1])
+        return define_step(builder, Step(name.removeprefix("mobilenet.")), call.args[0])
 
     register_legalize(full)(legalize)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from tvm import tirx
 
+from mobilenet_tvm.schedules.limits import maximum, minimum
 from mobilenet_tvm.schedules.workloads.dtypes import Types, lanes_of, vector_type
 
 
@@ -133,21 +134,22 @@ class Step:
         def number(value: float) -> Any:
             return spread(tirx.const(value, dtype.partition("x")[0]), dtype)
 
+        def clipped(value: Any, low: float, high: float) -> Any:
+            return minimum(maximum(value, number(low), dtype), number(high), dtype)
+
         match self.op:
             case "add_channel" | "add":
                 return x + operands[0]
             case "mul_channel" | "mul":
                 return x * operands[0]
             case "relu":
-                return tirx.max(x, number(0.0))
+                return maximum(x, number(0.0), dtype)
             case "clip":
-                low, high = self.values
-                return tirx.min(tirx.max(x, number(low)), number(high))
+                return clipped(x, *self.values)
             case "hard_sigmoid":
-                return tirx.min(tirx.max(x * number(1 / 6) + number(0.5), number(0.0)), number(1.0))
+                return clipped(x * number(1 / 6) + number(0.5), 0.0, 1.0)
             case "hard_swish":
-                gate = tirx.min(tirx.max(x + number(3.0), number(0.0)), number(6.0))
-                return x * gate * number(1 / 6)
+                return x * clipped(x + number(3.0), 0.0, 6.0) * number(1 / 6)
             case "sigmoid":
                 return number(1.0) / (number(1.0) + tirx.exp(-x))
             case "silu":

@@ -109,9 +109,7 @@ def test_odd_models(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_real_exports(path: Path, tmp_path: Path) -> None:
-    # Half precision is ONNX Runtime's single precision here.
-    half = path.stem.startswith("float16")
-    equals_onnxruntime(path, tmp_path, tolerance=0.1 if half else TOLERANCE)
+    equals_onnxruntime(path, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ EXPECTED: dict[tuple[str, ...], list[str]] = {
     ("pad", "depthwise float32*float32 add_channel"): ["pad_between_steps"],
     ("avg_pool2d",): ["average_pool"],
     ("pointwise uint8*int8->float32 add_channel dequantize",): ["tiny_scale"],
-    (SUMS, "add_multiply_add_multiply_tir_clip_divide_multiply1"): ["function_before_quantization"],
+    (SUMS, "add_multiply_add_multiply_clip_divide_multiply1"): ["function_before_quantization"],
 }  # fmt: skip
 
 #: Where ONNX Runtime is not exact, or rounds what the file says at another place: one step.

@@ -49,10 +49,14 @@ def scale_and_shift(scale: float, shift: float) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=opset, ir_version=8)
 
 
-def compared(function: Callable[[Array], Array], scale: float, shift: float) -> Comparison:
+def compared_with(model: onnx.ModelProto, function: Callable[[Array], Array]) -> Comparison:
     feed = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
-    (result,) = compare(Computed(function), scale_and_shift(scale, shift), [{"x": feed}])
+    (result,) = compare(Computed(function), model, [{"x": feed}])
     return result
+
+
+def compared(function: Callable[[Array], Array], scale: float, shift: float) -> Comparison:
+    return compared_with(scale_and_shift(scale, shift), function)
 
 
 def agrees(result: Comparison, tolerance: float = TOLERANCES["float32"]) -> bool:
@@ -101,3 +105,66 @@ def test_what_is_not_finite_differs(value: float) -> None:
     assert not agrees(compared(lambda x: np.where(x == x.max(), value, x), 1.0, 0.0), 1e9)
     with np.errstate(invalid="ignore"):
         assert not agrees(compared(lambda x: x, 1.0, value), 1e9)
+
+
+def function_of_x(op: str, shift: float = 0.0) -> onnx.ModelProto:
+    """Make a model of one function of `x + shift`."""
+    model = scale_and_shift(1.0, shift)
+    model.graph.node[-1].output[0] = "sum"
+    model.graph.node.append(helper.make_node(op, ["sum"], ["y"]))
+    return model
+
+
+def test_what_is_not_finite_equals_itself() -> None:
+    model = function_of_x("Log")
+
+    def log(x: Array) -> Array:
+        with np.errstate(invalid="ignore"):
+            return np.log(x)
+
+    right = compared_with(model, log)
+    assert agrees(right)
+    assert not agrees(compared_with(model, lambda x: np.where(x < 0, np.inf, log(x))))
+    assert not agrees(compared_with(model, lambda x: np.where(x < 0, 0, log(x))))
+    assert not agrees(compared_with(model, lambda x: log(x) * 1.001))
+    assert agrees(compared_with(function_of_x("Sqrt", -100.0), lambda x: np.full_like(x, np.nan)))
+
+
+@pytest.mark.parametrize("shift", [0.0, -14.0, 14.0, -40.0])
+def test_sigmoid_is_compared_with_its_exact_values(shift: float) -> None:
+    """ONNX Runtime's is off by 1.2e-7, which is much near 0."""
+
+    def sigmoid(x: Array) -> Array:
+        return 1 / (1 + np.exp(-(x + np.float32(shift)).astype(np.float64)))
+
+    model = function_of_x("Sigmoid", shift)
+    assert agrees(compared_with(model, sigmoid))
+    assert not agrees(compared_with(model, lambda x: sigmoid(x) * 1.001))
+
+
+def test_sigmoid_of_another_type_is_onnxruntimes() -> None:
+    """Its Softplus has no float64."""
+    model = scale_and_shift(1.0, 0.0)
+    model.graph.node[-1].output[0] = "sum"
+    for op, value, result, attributes in (
+        ("Cast", "sum", "wide", {"to": TensorProto.DOUBLE}),
+        ("Sigmoid", "wide", "gate", {}),
+        ("Cast", "gate", "y", {"to": TensorProto.FLOAT}),
+    ):
+        model.graph.node.append(helper.make_node(op, [value], [result], **attributes))
+    assert agrees(compared_with(model, lambda x: 1 / (1 + np.exp(-x))))
+
+
+@pytest.mark.parametrize(("steps", "right"), [(1, True), (-1, True), (2, False)])
+def test_neighbours_of_float16_are_equal(steps: int, right: bool) -> None:
+    model = scale_and_shift(1.0, 0.0)
+    model.graph.node[-1].output[0] = "sum"
+    model.graph.node.append(helper.make_node("Cast", ["sum"], ["y"], to=TensorProto.FLOAT16))
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+
+    def other(x: Array) -> Array:
+        stored = x.astype(np.float16)
+        # Away from zero, so that no step is that of the next power of two.
+        return np.where(np.abs(stored) > 1, stored + steps * np.spacing(np.abs(stored)), stored)
+
+    assert agrees(compared_with(model, other)) is right
