@@ -19,6 +19,7 @@ from mobilenet_tvm.compile.passes.find_layers import FindLayers
 from mobilenet_tvm.compile.passes.fold_constants import FoldConstants
 from mobilenet_tvm.compile.passes.fold_pad import FoldPad
 from mobilenet_tvm.compile.passes.fold_scale import FoldScale
+from mobilenet_tvm.compile.passes.hoist_layout import HoistLayout
 from mobilenet_tvm.compile.passes.integer_layers import IntegerLayers
 from mobilenet_tvm.compile.passes.lower_layers import Decide, Layer, LowerLayers
 from mobilenet_tvm.compile.passes.name_nodes import NameNodes
@@ -52,6 +53,7 @@ def graph_passes(dtype: str, target: Target) -> list[Pass]:
         FoldPad,
         FoldScale,
         ToNHWC,
+        HoistLayout,
         FoldConstants,
     ]
     return [

@@ -113,7 +113,8 @@ def _resize(
         raise NotImplementedError(f"mode '{options.mode}' on integers")
     result = data
     outside = np.zeros((1,) * len(shape), bool)
-    for place, axis in _axes(shape, roi, scales, sizes, options).items():
+    # The last axis first: then the larger half of the work is on whole rows.
+    for place, axis in reversed(_axes(shape, roi, scales, sizes, options).items()):
         coordinates = _coordinates(axis, options.coordinates)
         indices, weights = _table(axis, coordinates, options)
         if weights is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tvm import s_tir, tirx
+from tvm.ir.expr import TensorLoad
 from tvm.s_tir.schedule import SBlockRV
 
 from mobilenet_tvm.schedules.loops import (
@@ -16,6 +17,8 @@ from mobilenet_tvm.targets.target import Target
 
 #: Starting the threads takes about as long as this many elements on one of them.
 PARALLEL_ELEMENTS = 16 * 1024
+#: Readings of an element for which it is stored instead of computed each time.
+MIN_READS = 4
 
 
 def apply(func: tirx.PrimFunc, target: Target) -> s_tir.Schedule | None:
@@ -23,10 +26,35 @@ def apply(func: tirx.PrimFunc, target: Target) -> s_tir.Schedule | None:
     sch = s_tir.Schedule(func)
     if any(is_reduction(sch, block) for block in blocks_of(sch)):
         return None
-    inline_all_but(sch, keep=set())
+    inline_all_but(sch, keep=computed_once(sch))
     for block in blocks_of(sch):
         vectorize_and_parallelize(sch, block, target)
     return sch
+
+
+def computed_once(sch: s_tir.Schedule) -> set[str]:
+    """Return the names of blocks that are cheaper to store than to compute for each reader.
+
+    They compute something, and a reader has several times as many elements: the rows of a picture
+    that is resized in both directions.
+    """
+    kept = set()
+    for block in blocks_of(sch):
+        body = sch.get(block).body
+        if not isinstance(body, tirx.BufferStore) or isinstance(body.value, TensorLoad):
+            continue
+        readers = [_elements(sch, reader) for reader in sch.get_consumers(block)]
+        if max(readers, default=0) >= MIN_READS * _elements(sch, block) >= PARALLEL_ELEMENTS:
+            kept.add(sch.get(block).name_hint)
+    return kept
+
+
+def _elements(sch: s_tir.Schedule, block: SBlockRV) -> int:
+    """Return how often a block is executed."""
+    count = 1
+    for loop in sch.get_loops(block):
+        count *= extent(sch, loop)
+    return count
 
 
 def vectorize_and_parallelize(sch: s_tir.Schedule, block: SBlockRV, target: Target) -> None:
@@ -34,9 +62,7 @@ def vectorize_and_parallelize(sch: s_tir.Schedule, block: SBlockRV, target: Targ
     loops = sch.get_loops(block)
     if not loops:
         return
-    elements = 1
-    for loop in loops:
-        elements *= extent(sch, loop)
+    elements = _elements(sch, block)
     lanes = divisor_at_most(extent(sch, loops[-1]), 2 * lanes_of(sch, block, target))
     outer, vector = sch.split(loops[-1], [None, lanes])
     sch.vectorize(vector)

@@ -7,6 +7,7 @@ from tvm.s_tir.schedule import SBlockRV
 
 from mobilenet_tvm.schedules.fallback.elementwise import (
     PARALLEL_ELEMENTS,
+    computed_once,
     lanes_of,
     vectorize_and_parallelize,
 )
@@ -24,7 +25,7 @@ from mobilenet_tvm.targets.target import Target
 def apply(func: tirx.PrimFunc, target: Target) -> s_tir.Schedule:
     """Schedule any function block by block; as the last rule, it accepts every function."""
     sch = s_tir.Schedule(func)
-    inline_all_but(sch, keep=set())
+    inline_all_but(sch, keep=computed_once(sch))
     for block in blocks_of(sch):
         if is_reduction(sch, block):
             _reduce(sch, block, target)
