@@ -44,6 +44,8 @@ from mobilenet_tvm.targets.target import Target
 BAND_SHARE_OF_L1 = 0.75
 #: Cycles by which a vector of bytes takes longer to store and load in the second-level cache.
 FAR_CYCLES = 0.5
+#: Cycles to begin a chunk of a band: its taps are loaded and shifted.
+CHUNK_CYCLES = 1000.0
 #: Halves are fused if the tensor between them is as large as this many first-level caches.
 MIN_L1_CACHES = 4
 #: Tiles within this factor of the lowest modelled cycles are candidates.
@@ -266,7 +268,7 @@ class FusedHalves(IntegerSchedule[PointwiseDepthwise, Decision]):
         moved = far * FAR_CYCLES * rows * second.width * chunks
         bands = second.batch * height // (decision.tile_y * decision.band)
         few = 1.0 if bands * chunks >= depthwise.MIN_TASKS else 1.2
-        return few * (product + filtered + moved)
+        return few * (product + filtered + moved + bands * chunks * CHUNK_CYCLES)
 
 
 def _depth(inputs: int, dot: Dot) -> int:
