@@ -1,7 +1,8 @@
 """Segment a picture: an app that needs the runtime, NumPy and Pillow, but no compiler.
 
 mobilenet-tvm compile --target native --model lraspp-v3-large --weights lraspp.pth -o lraspp.so
-python examples/segment.py lraspp.so PICTURE [--labels FILE] [-o COLOURED.png]
+python examples/segment.py lraspp.so PICTURE [--scaling tensorflow] [--labels FILE]\
+    [-o COLOURED.png]
 """
 
 from __future__ import annotations
@@ -18,15 +19,19 @@ from PIL import Image, UnidentifiedImageError
 from mobilenet_tvm.runtime import Model, load
 from mobilenet_tvm.targets.errors import UserError
 
-# As in the training of torchvision's networks.
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Mean and deviation of a colour from 0 to 1, as in the training of networks.
+SCALINGS = {
+    "torchvision": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "tensorflow": (0.5, 0.5),
+}
 
 
-def segment(model: Model, picture: Image.Image) -> np.ndarray[Any, Any]:
+def segment(model: Model, picture: Image.Image, scaling: str) -> np.ndarray[Any, Any]:
     """Return the number of the likeliest class of each pixel of a picture, [height, width]."""
+    mean, deviation = SCALINGS[scaling]
     _, _, height, width = model.inputs[0].shape
     pixels = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR)) / 255
-    image = ((pixels - MEAN) / DEVIATION).transpose(2, 0, 1)[None]
+    image = ((pixels - mean) / deviation).transpose(2, 0, 1)[None]
     scores = model(np.ascontiguousarray(image, np.float32))
     if isinstance(scores, dict) or scores.ndim != 4:
         raise UserError("the model has no map of classes as its output; give a LR-ASPP")
@@ -48,6 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path, help="a compiled model (.so)")
     parser.add_argument("picture", type=Path)
+    parser.add_argument("--scaling", choices=SCALINGS, default="torchvision")
     parser.add_argument("--labels", type=Path, help="text file with one label per line")
     parser.add_argument("-o", "--output", type=Path, help="a file for the coloured picture")
     arguments = parser.parse_args()
@@ -55,7 +61,7 @@ def main() -> None:
         model = load(arguments.model)
         with Image.open(arguments.picture) as opened:
             picture = opened.convert("RGB")
-        classes = segment(model, picture)
+        classes = segment(model, picture, arguments.scaling)
         labels = arguments.labels.read_text().splitlines() if arguments.labels else []
         if arguments.output:
             coloured(picture, classes).save(arguments.output)

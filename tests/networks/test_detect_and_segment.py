@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from networks import ROOT, reference
+from networks import MODELS, ROOT, reference
 from PIL import Image
 
 from mobilenet_tvm.compile import compile_model
@@ -89,9 +89,34 @@ def test_share_of_each_class_of_pixels(picture: Path, tmp_path: Path) -> None:
 
 @pytest.mark.full
 @pytest.mark.parametrize(
+    ("network", "options", "scores"),
+    [
+        ("04_ultraface_rfb320", {}, (0.999, 0.999, 0.996, 0.947)),
+        (
+            "10_yunet_n_dynamic",
+            {"input_shapes": {"input": (1, 3, 320, 320)}},
+            (0.917, 0.912, 0.907),
+        ),
+    ],
+)
+def test_faces(
+    network: str, options: dict[str, Any], scores: tuple[float, ...], tmp_path: Path
+) -> None:
+    file = MODELS.parent / "networks" / f"{network}.onnx"
+    (photo,) = (MODELS.parent / "imagenet-sample").glob("982_*") if file.exists() else (None,)
+    if photo is None:
+        pytest.skip(f"needs {file} and a picture of a wedding beside it")
+    model = compile_model(file, "x86", tmp_path / "model.so", **options).path
+    result = run("detect.py", model, photo, "--min-score", "0.9")
+    found = [float(line.split()[0]) for line in result.stdout.splitlines()]
+    assert found == pytest.approx(scores, abs=2e-3)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
     ("app", "message"),
     [
-        ("detect.py", "error: the model has no outputs bbox_regression and cls_logits"),
+        ("detect.py", "error: the model's outputs are logits; give a SSDLite"),
         ("segment.py", "error: the model has no map of classes as its output"),
     ],
 )
