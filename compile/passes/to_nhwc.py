@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tvm
@@ -39,6 +40,8 @@ class ToNHWC(GraphRewriter):
         super().__init__(mod)
         # NCHW value -> the same value in NHWC.
         self._nhwc: dict[relax.Expr, relax.Expr] = {}
+        # Value with the channels of an NCHW value split into several axes.
+        self._split: dict[relax.Expr, _Split] = {}
         self._rules: dict[str, Callable[[relax.Call], relax.Expr | None]] = {
             "nn.conv2d": self._conv2d,
             "nn.avg_pool2d": self._pool2d,
@@ -52,6 +55,7 @@ class ToNHWC(GraphRewriter):
             "permute_dims": self._permute,
             "reshape": self._reshape,
             "squeeze": self._reshape,
+            "strided_slice": self._slice,
             "take": self._take,
             "quantize": self._quantize,
             "dequantize": self._quantize,
@@ -198,6 +202,16 @@ class ToNHWC(GraphRewriter):
         axis = TO_NHWC.index(int(call.attrs.axis) % 4)
         return self._defer(relax.op.take(self._as_nhwc(data), indices, axis, call.attrs.mode))
 
+    def _slice(self, call: relax.Call) -> relax.Expr | None:
+        data, axes, *bounds = call.args
+        if data not in self._nhwc or not isinstance(axes, relax.Tuple):
+            return None
+        moved = [TO_NHWC.index(int(axis) % 4) for axis in axes.fields]
+        sliced = relax.op.strided_slice(
+            self._as_nhwc(data), moved, *bounds, assume_inbound=bool(call.attrs.assume_inbound)
+        )
+        return self._defer(sliced)
+
     def _concat(self, call: relax.Call) -> relax.Expr | None:
         fields = list(call.args[0].fields) if isinstance(call.args[0], relax.Tuple) else []
         if not any(field in self._nhwc for field in fields):
@@ -227,15 +241,81 @@ class ToNHWC(GraphRewriter):
             return outer
         if axes == TO_NHWC and data in self._nhwc:
             return self._nhwc[data]
+        if data in self._split and axes:
+            split, outer = self._split[data], self.emit(call)
+            order = tuple(split.order[axis] for axis in axes)
+            self._split[outer] = replace(split, order=order)
+            return outer
         return None
 
     def _reshape(self, call: relax.Call) -> relax.Expr | None:
-        data = call.args[0]
+        data, shape = call.args[0], shape_of(self.builder.normalize(call))
+        if data in self._split:
+            return self._merge(self._split[data], shape)
         if data not in self._nhwc:
             return None
+        batch, channels, height, width = shape_of(data)
+        if len(shape) > 4 and (shape[0], *shape[-2:]) == (batch, height, width):
+            outer = self.emit(call)
+            self._split[outer] = _Split(self._nhwc[data], shape[1:-2], tuple(range(len(shape))))
+            return outer
         # With one pixel, or one channel, both layouts hold the same sequence of numbers.
-        _, channels, height, width = shape_of(data)
         if height * width != 1 and channels != 1:
             return None
-        shape = shape_of(self.builder.normalize(call))
         return relax.op.reshape(self._nhwc[data], shape)
+
+    def _merge(self, split: _Split, shape: tuple[int, ...]) -> relax.Expr | None:
+        """Merge axes to NCHW: shuffled channels, or channels that became rows and columns."""
+        batch, height, width, _ = shape_of(split.nhwc)
+        sizes = (batch, *split.factors, height, width)
+        groups = _groups([sizes[axis] for axis in split.order], shape)
+        if len(shape) != 4 or groups is None or split.order[0] != 0 or groups[0] != [0]:
+            return None
+        # Where the axes are with the channels last.
+        count = len(split.factors)
+        places = {0: 0, count + 1: 1, count + 2: 2} | {i + 1: i + 3 for i in range(count)}
+        order = [places[split.order[i]] for axis in TO_NHWC for i in groups[axis]]
+        full = self.emit(relax.op.reshape(split.nhwc, (batch, height, width, *split.factors)))
+        moved = self.emit(relax.op.permute_dims(full, order))
+        return self._defer(relax.op.reshape(moved, [shape[axis] for axis in TO_NHWC]))
+
+
+@dataclass(frozen=True)
+class _Split:
+    """A value whose channels were split, and whose axes were permuted then.
+
+    Parameters
+    ----------
+    nhwc : Expr
+        The value before, in NHWC.
+    factors : tuple of int
+        What its channels were split into.
+    order : tuple of int
+        The axes: batch, those of the channels, rows and columns are numbered in this order.
+    """
+
+    nhwc: relax.Expr
+    factors: tuple[int, ...]
+    order: tuple[int, ...]
+
+
+def _groups(sizes: Sequence[int], shape: Sequence[int]) -> list[list[int]] | None:
+    """Return which consecutive axes are merged to each axis of a shape, or None."""
+    groups: list[list[int]] = []
+    axis = 0
+    for extent in shape:
+        group: list[int] = []
+        product = 1
+        while axis < len(sizes) and (product < extent or not group):
+            group.append(axis)
+            product *= sizes[axis]
+            axis += 1
+        if product != extent:
+            return None
+        groups.append(group)
+    # What is left over must be single.
+    rest = list(range(axis, len(sizes)))
+    if any(sizes[i] != 1 for i in rest):
+        return None
+    groups[-1] += rest
+    return groups

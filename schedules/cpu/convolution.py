@@ -39,6 +39,8 @@ from mobilenet_tvm.schedules.workloads import FLOAT32, Convolution, Workload, si
 from mobilenet_tvm.schedules.workloads.dtypes import vector_type
 from mobilenet_tvm.targets.target import Target
 
+#: Share of the time to read weights from the second-level cache that multiply-adds do not hide.
+NOT_HIDDEN = 0.1
 #: Parts of the work that threads can divide well.
 MIN_TASKS = 8
 #: Cycles to begin a tile, and to finish and store a vector of sums.
@@ -154,6 +156,10 @@ class DirectConvolution(EmittedSchedule[Convolution, Decision]):
         lanes, types = decision.lanes, workload.types
         per_input = cycles_per_input(target, lanes, pixels, vectors, types)
         depth = workload.window.taps * _inputs(workload)
+        if 4 * depth * decision.tile_c > target.l1d_bytes:
+            # A panel's weights come from the second-level cache for each tile.
+            stream = 4 * decision.tile_c / target.l2_bytes_per_cycle
+            per_input = max(per_input, stream) + NOT_HIDDEN * stream
         tiles = _computed(workload, decision) / (2 * depth * pixels * decision.tile_c)
         finish = FINISH_CYCLES * pixels * vectors + TILE_CYCLES
         bands = workload.batch * -(-workload.output[0] // (decision.band * decision.tile_y))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+import tvm
+import tvm_ffi
 from tvm import s_tir, tirx
 from tvm.ir.expr import TensorLoad
 from tvm.s_tir.schedule import SBlockRV
@@ -19,6 +23,8 @@ from mobilenet_tvm.targets.target import Target
 PARALLEL_ELEMENTS = 16 * 1024
 #: Readings of an element for which it is stored instead of computed each time.
 MIN_READS = 4
+#: Elements of a vector that are worth one.
+MIN_PIECE = 4
 
 
 def apply(func: tirx.PrimFunc, target: Target) -> s_tir.Schedule | None:
@@ -63,12 +69,33 @@ def vectorize_and_parallelize(sch: s_tir.Schedule, block: SBlockRV, target: Targ
     if not loops:
         return
     elements = _elements(sch, block)
-    lanes = divisor_at_most(extent(sch, loops[-1]), 2 * lanes_of(sch, block, target))
+    size = extent(sch, loops[-1])
+    lanes = divisor_at_most(_piece(sch, block, size), 2 * lanes_of(sch, block, target))
     outer, vector = sch.split(loops[-1], [None, lanes])
     sch.vectorize(vector)
     rows = sch.fuse(*loops[:-1], outer)
     if elements >= PARALLEL_ELEMENTS:
         sch.parallel(rows)
+
+
+def _piece(sch: s_tir.Schedule, block: SBlockRV, size: int) -> int:
+    """Return what divides the last axis, so that a vector meets no boundary of a concatenation.
+
+    Otherwise each element has its own condition: 5.0 ms for four parts of 160x160x24.
+    """
+    last = sch.get(block).iter_vars[-1].var
+    bounds = [size]
+
+    def visit(node: tvm.ir.Expr) -> None:
+        if isinstance(node, tirx.LT | tirx.LE | tirx.GT | tirx.GE):
+            sides = [node.a, node.b]
+            numbers = [int(side) for side in sides if isinstance(side, tirx.IntImm)]
+            if numbers and any(side.same_as(last) for side in sides):
+                bounds.extend(numbers)
+
+    tvm_ffi.structural_walk(sch.get(block).body, (tvm.ir.Expr, visit))
+    piece = math.gcd(*bounds)
+    return piece if piece >= MIN_PIECE else size
 
 
 def lanes_of(sch: s_tir.Schedule, block: SBlockRV, target: Target) -> int:

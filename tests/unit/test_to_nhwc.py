@@ -84,8 +84,19 @@ def test_flattening_a_whole_picture_keeps_the_order_of_nchw():
         lambda x: op.multiply(x, relax.const(normal(8, 1, 1))),
         lambda x: op.multiply(x, relax.const(normal(7))),
         lambda x: op.nn.softmax(x, axis=1),
+        lambda x: op.strided_slice(x, [3, 2], [1, 0], [6, 5]),
     ],
-    ids=["max_pool", "avg_pool", "pad", "concat", "mean_c", "mul_c11", "mul_w", "unknown_op"],
+    ids=[
+        "max_pool",
+        "avg_pool",
+        "pad",
+        "concat",
+        "mean_c",
+        "mul_c11",
+        "mul_w",
+        "unknown_op",
+        "slice",
+    ],
 )
 def test_each_operator_between_two_convolutions(operator):
     def body(x):
@@ -93,5 +104,50 @@ def test_each_operator_between_two_convolutions(operator):
         y = relax.BlockBuilder.current().normalize(y)
         channels = int(y.ty.shape[1])
         return conv(y, 4, channels, seed=3)
+
+    converted(body, (2, 8, 6, 7))
+
+
+def rearranged(x, split, order, merged):
+    """Return `x` with its channels split into several axes, permuted, and merged to four."""
+    full = op.reshape(x, (2, *split, 6, 7))
+    return op.reshape(op.permute_dims(full, order), merged)
+
+
+@pytest.mark.parametrize(
+    ("split", "order", "merged"),
+    [
+        (
+            (2, 2, 2),
+            (0, 3, 4, 1, 5, 2),
+            (2, 2, 12, 14),
+        ),  # DepthToSpace, and transposed convolutions
+        ((2, 2, 2), (0, 1, 4, 2, 5, 3), (2, 2, 12, 14)),
+        ((4, 2, 1), (0, 3, 4, 1, 5, 2), (2, 1, 24, 14)),
+        ((2, 4), (0, 2, 1, 3, 4), (2, 8, 6, 7)),  # a channel shuffle
+    ],
+)
+def test_channels_are_rearranged_in_nhwc(split, order, merged):
+    def body(x):
+        y = rearranged(relax.BlockBuilder.current().emit(conv(x)), split, order, merged)
+        return conv(relax.BlockBuilder.current().emit(y), 4, merged[1], seed=3)
+
+    names = operators(converted(body, (2, 8, 6, 7)))
+    # The permutation itself, and those of the input and of the output.
+    assert names.count("permute_dims") == 3
+
+
+@pytest.mark.parametrize(
+    ("split", "order", "merged"),
+    [
+        ((2, 4), (1, 2, 0, 3, 4), (2, 8, 6, 7)),  # the batch moves
+        ((2, 4), (0, 2, 1, 3, 4), (4, 4, 6, 7)),
+        ((2, 4), (0, 1, 3, 2, 4), (2, 2, 24, 7)),
+    ],
+)
+def test_other_rearrangements_are_right(split, order, merged):
+    def body(x):
+        y = rearranged(relax.BlockBuilder.current().emit(conv(x)), split, order, merged)
+        return conv(relax.BlockBuilder.current().emit(y), 4, merged[1], seed=3)
 
     converted(body, (2, 8, 6, 7))
