@@ -58,7 +58,10 @@ def check_model(model: onnx.ModelProto, origin: str) -> None:
 
 
 def check_types(model: onnx.ModelProto, origin: str) -> None:
-    """Reject element types that no CPU computes with; parameters as of `check_model`."""
+    """Reject element types that no CPU computes with; parameters as of `check_model`.
+
+    NumPy has no bfloat16, so it cannot be an input or output.
+    """
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     for value in (*model.graph.input, *model.graph.output):
         types[value.name] = value.type.tensor_type.elem_type
@@ -69,8 +72,9 @@ def check_types(model: onnx.ModelProto, origin: str) -> None:
                 types[name] = attribute.i
             elif attribute.name == "value" and node.op_type.startswith("Constant"):
                 types[name] = attribute.t.data_type
+    ends = {value.name for value in (*model.graph.input, *model.graph.output)}
     for name, type_ in types.items():
-        if type_ in _OTHER_TYPES:
+        if type_ in _OTHER_TYPES or (type_ == onnx.TensorProto.BFLOAT16 and name in ends):
             kind = onnx.TensorProto.DataType.Name(type_).lower()
             raise UserError(
                 f"{origin}: '{name}' has the type {kind}, which cannot be compiled; "
