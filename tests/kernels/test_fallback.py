@@ -1,0 +1,87 @@
+"""What has no schedule of its own: vectors, stages that are stored, windows over padded rows."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm
+from tvm import s_tir, te, topi
+
+from mobilenet_tvm.schedules.fallback import elementwise, reduction
+from mobilenet_tvm.targets.presets import PRESETS
+
+X86 = PRESETS["x86"]
+Array = np.ndarray[Any, Any]
+
+
+def image(*shape: int) -> te.Tensor:
+    return te.placeholder(shape, "float32", name="image")
+
+
+def results(sch: s_tir.Schedule, *arguments: Array) -> Array:
+    """Return what a scheduled function computes in its last argument."""
+    tensors = [tvm.runtime.tensor(array) for array in arguments]
+    tvm.compile(sch.mod, target="llvm")["main"](*tensors)
+    return np.asarray(tensors[-1].numpy())
+
+
+def vectors(sch: s_tir.Schedule) -> set[int]:
+    """Return the lengths of the vectors that a function's loops store."""
+    text = sch.mod.script()
+    return {int(size) for size in re.findall(r"in T\.vectorized\((?:T\.int64\()?(\d+)", text)}
+
+
+@pytest.mark.parametrize(
+    ("parts", "lanes"), [((24, 24), 12), ((8, 40), 8), ((5, 7), 12)], ids=["24", "8", "none"]
+)
+def test_a_vector_meets_no_boundary_of_a_concatenation(parts: tuple[int, int], lanes: int) -> None:
+    first, second = image(2, 3, parts[0]), image(2, 3, parts[1])
+    joined = topi.concatenate([first, second], axis=2)
+    sch = elementwise.apply(te.create_prim_func([first, second, joined]), X86)
+    assert sch is not None
+    assert vectors(sch) == {lanes}
+    data = [np.random.default_rng(0).normal(size=(2, 3, part)).astype("float32") for part in parts]
+    result = results(sch, *data, np.empty((2, 3, sum(parts)), "float32"))
+    np.testing.assert_array_equal(result, np.concatenate(data, axis=2))
+
+
+@pytest.mark.parametrize(("rows", "stored"), [(96, 1), (8, 0)], ids=["many readers", "few"])
+def test_what_many_elements_read_is_stored(rows: int, stored: int) -> None:
+    data = image(8, 640)
+    double = te.compute((8, 640), lambda y, x: data[y, x] * 2.0, name="double")
+    larger = te.compute((rows, 640), lambda y, x: double[y % 8, x] + 1.0, name="larger")
+    sch = elementwise.apply(te.create_prim_func([data, larger]), X86)
+    assert sch is not None
+    assert len(sch.get_child_blocks(sch.get_sblock("root"))) == 1 + stored
+    values = np.random.default_rng(0).normal(size=(8, 640)).astype("float32")
+    result = results(sch, values, np.empty((rows, 640), "float32"))
+    np.testing.assert_allclose(result, values[np.arange(rows) % 8] * 2 + 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["max", "avg"])
+@pytest.mark.parametrize("padding", [(1, 1, 1, 1), (0, 0, 1, 2), (0, 0, 0, 0)], ids=str)
+def test_a_window_slides_over_padded_rows(kind: str, padding: tuple[int, ...]) -> None:
+    data = image(2, 9, 11, 20)
+    pooled = topi.nn.pool2d(
+        data, [3, 3], [2, 2], [1, 1], list(padding), kind, layout="NHWC", count_include_pad=True
+    )
+    sch = reduction.apply(te.create_prim_func([data, pooled]), X86)
+    text = sch.mod.script()
+    # Conditions are where rows are copied, not at each tap.
+    assert text.count("if_then_else") == (1 if any(padding) else 0)
+    values = np.random.default_rng(0).normal(size=(2, 9, 11, 20)).astype("float32")
+    shape = tuple(map(int, pooled.shape))
+    top, left, bottom, right = padding
+    widths = ((0, 0), (top, bottom), (left, right), (0, 0))
+    full = np.pad(values, widths, constant_values=-np.inf if kind == "max" else 0)
+    taps = [
+        full[:, y : y + 2 * shape[1] - 1 : 2, x : x + 2 * shape[2] - 1 : 2]
+        for y in range(3)
+        for x in range(3)
+    ]
+    expected = np.max(taps, axis=0) if kind == "max" else np.mean(taps, axis=0)
+    result = results(sch, values, np.empty(shape, "float32"))
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
