@@ -27,6 +27,7 @@ from mobilenet_tvm.compile.frontend.indexing import (
 )
 from mobilenet_tvm.compile.frontend.padding import pad
 from mobilenet_tvm.compile.frontend.resize import resize, upsample
+from mobilenet_tvm.compile.passes.recognize_smooth import ELU, MISH, SOFTPLUS, smooth
 from mobilenet_tvm.compile.passes.values import constant, constant_value, shape_of
 
 #: Converts the inputs, attributes and opset of a node to its output, or to a list of its outputs.
@@ -135,12 +136,34 @@ def thresholded_relu(inputs: Sequence[Any], attributes: Attributes, _opset: int)
     return relax.op.where(relax.op.greater(data, alpha), data, zero)
 
 
+def elu(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> Any:
+    """Convert Elu: a step of the layer before it if alpha is 1, as it is everywhere."""
+    (data,) = inputs
+    alpha = float(attributes.get("alpha", 1.0))
+    if alpha == 1:
+        return smooth(ELU, data)
+    negative = smooth(ELU, relax.op.minimum(data, constant(np.zeros((), dtype_of(data)))))
+    scaled = relax.op.multiply(negative, constant(np.asarray(alpha, dtype_of(data))))
+    return relax.op.add(scaled, relax.op.nn.relu(data))
+
+
+def mish(inputs: Sequence[Any], _attributes: Attributes, _opset: int) -> Any:
+    """Convert Mish."""
+    return smooth(MISH, inputs[0])
+
+
+def softplus(inputs: Sequence[Any], _attributes: Attributes, _opset: int) -> Any:
+    """Convert Softplus."""
+    return smooth(SOFTPLUS, inputs[0])
+
+
 #: Operators converted here instead of by TVM.
 CONVERTERS: dict[str, Converter] = {
     "Clip": clip,
     "Compress": compress,
     "Concat": concat,
     "ConvTranspose": conv_transpose,
+    "Elu": elu,
     "Gather": gather,
     "GatherElements": gather_elements,
     "GatherND": gather_nd,
@@ -148,6 +171,7 @@ CONVERTERS: dict[str, Converter] = {
     "LpNormalization": lp_norm,
     "Max": maximum,
     "Min": minimum,
+    "Mish": mish,
     "OneHot": one_hot,
     "Pad": pad,
     "Pow": power,
@@ -156,6 +180,7 @@ CONVERTERS: dict[str, Converter] = {
     "ScatterElements": scatter_elements,
     "ScatterND": scatter_nd,
     "Sign": sign,
+    "Softplus": softplus,
     "ThresholdedRelu": thresholded_relu,
     "TopK": topk,
     "Upsample": upsample,

@@ -10,6 +10,7 @@ import numpy as np
 from tvm import relax
 
 from mobilenet_tvm.compile.passes.recognize_hard import HARD_SIGMOID, HARD_SWISH
+from mobilenet_tvm.compile.passes.recognize_smooth import ELU, MISH, SOFTPLUS
 from mobilenet_tvm.compile.passes.values import Array, op_name
 
 #: The values of a type in the order of their bytes.
@@ -54,6 +55,9 @@ _FUNCTIONS: dict[str, Callable[..., Array]] = {
     "square": lambda _, x: x * x,
     "subtract": lambda _, x, y: x - y,
     "tanh": lambda _, x: np.tanh(x),
+    ELU: lambda _, x: np.asarray(np.where(x < 0, np.expm1(np.minimum(x, 0)), x)),
+    MISH: lambda _, x: x * np.tanh(np.logaddexp(0, x)),
+    SOFTPLUS: lambda _, x: np.logaddexp(0, x),
     HARD_SIGMOID: lambda _, x: _hard_sigmoid(x),
     HARD_SWISH: lambda _, x: x * _hard_sigmoid(x),
 }

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tvm import relax, te, tirx, topi
+from tvm.ir import Op, _ffi_api, register_op_attr
+from tvm.relax.transform.legalize_ops.common import register_legalize
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T  # noqa: N812
 
@@ -100,6 +102,17 @@ def define_step(builder: relax.BlockBuilder, step: Step, data: relax.Expr) -> re
         return te.compute(x.shape, lambda *i: step.apply(x[i], dtype=str(x.dtype)), name=step.op)
 
     return builder.call_te(compute, data, primfunc_name_hint=step.op)
+
+
+def register_step(name: str) -> None:
+    """Register an element-wise operator `mobilenet.STEP`, defined as the step of an epilogue."""
+    full = f"relax.{name}"
+    _ffi_api.RegisterOp(full, name)
+    _ffi_api.OpSetNumInputs(Op.get(full), 1)
+    register_op_attr(full, "FInferType", lambda call, _: call.args[0].ty)
+    register_op_attr(full, "FPurity", True)
+    step = Step(name.removeprefix("mobilenet."))
+    register_legalize(full)(lambda builder, call: define_step(builder, step, call.args[0]))
 
 
 def _relu(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:

@@ -20,6 +20,7 @@ from mobilenet_tvm.compile.passes import quantized_ops as ops
 from mobilenet_tvm.compile.passes.heads import DTYPES, Head, head_of
 from mobilenet_tvm.compile.passes.names import node_index
 from mobilenet_tvm.compile.passes.recognize_hard import HARD_SIGMOID, HARD_SWISH
+from mobilenet_tvm.compile.passes.recognize_smooth import ELU, MISH, SOFTPLUS
 from mobilenet_tvm.compile.passes.to_nhwc import TO_NHWC
 from mobilenet_tvm.compile.passes.values import (
     Array,
@@ -40,7 +41,18 @@ from mobilenet_tvm.schedules.workloads import (
 from mobilenet_tvm.targets.target import Target
 
 #: Functions of one value that are steps.
-_FUNCTIONS = ("nn.relu", HARD_SIGMOID, HARD_SWISH, "sigmoid", "nn.silu", "nn.gelu", "tanh")
+_FUNCTIONS = (
+    "nn.relu",
+    "nn.silu",
+    "nn.gelu",
+    "sigmoid",
+    "tanh",
+    HARD_SIGMOID,
+    HARD_SWISH,
+    ELU,
+    MISH,
+    SOFTPLUS,
+)
 #: The most layers that any schedule fuses.
 MAX_FUSED = 3
 

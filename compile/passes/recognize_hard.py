@@ -6,13 +6,11 @@ from typing import Any
 
 import numpy as np
 from tvm import relax
-from tvm.ir import Op, _ffi_api, register_op_attr
-from tvm.relax.transform.legalize_ops.common import register_legalize
+from tvm.ir import Op
 
-from mobilenet_tvm.compile.passes.definitions import define_step
+from mobilenet_tvm.compile.passes.definitions import register_step
 from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
 from mobilenet_tvm.compile.passes.values import constant_value, op_name, shape_of
-from mobilenet_tvm.schedules.workloads import Step
 
 #: Operators registered here, since Relax has none for these functions.
 HARD_SIGMOID = "mobilenet.hard_sigmoid"
@@ -111,19 +109,5 @@ def _call(name: str, data: relax.Expr) -> relax.Call:
     return relax.Call(Op.get(f"relax.{name}"), [data])
 
 
-def _legalize(name: str) -> None:
-    """Register an element-wise operator and its definition, used where it is not fused."""
-    full = f"relax.{name}"
-    _ffi_api.RegisterOp(full, name)
-    _ffi_api.OpSetNumInputs(Op.get(full), 1)
-    register_op_attr(full, "FInferType", lambda call, _: call.args[0].ty)
-    register_op_attr(full, "FPurity", True)
-
-    def legalize(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-        return define_step(builder, Step(name.removeprefix("mobilenet.")), call.args[0])
-
-    register_legalize(full)(legalize)
-
-
 for _name in (HARD_SIGMOID, HARD_SWISH):
-    _legalize(_name)
+    register_step(_name)

@@ -1,4 +1,4 @@
-"""A compiler pass that recognises SiLU and GELU in exported arithmetic."""
+"""A compiler pass that recognises SiLU, GELU and Mish in exported arithmetic."""
 
 from __future__ import annotations
 
@@ -6,13 +6,28 @@ import math
 
 import numpy as np
 from tvm import relax
+from tvm.ir import Op
 
+from mobilenet_tvm.compile.passes.definitions import register_step
 from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
 from mobilenet_tvm.compile.passes.values import constant_value, op_name
 
+#: Operators without a counterpart in Relax; ELU is that with alpha 1.
+ELU, MISH, SOFTPLUS = "mobilenet.elu", "mobilenet.mish", "mobilenet.softplus"
+for _name in (ELU, MISH, SOFTPLUS):
+    register_step(_name)
+
+
+def smooth(name: str, data: relax.Expr) -> relax.Call:
+    """Return a call of one of these operators."""
+    return relax.Call(Op.get(f"relax.{name}"), [data])
+
 
 class RecognizeSmooth(GraphRewriter):
-    """Turn x sigmoid(x) and x (1 + erf(x / sqrt 2)) / 2, in any order, into one operator."""
+    """Turn products with gates into one operator, whatever the order of the factors.
+
+    They are x sigmoid(x), x (1 + erf(x / sqrt 2)) / 2 and x tanh(softplus(x)).
+    """
 
     def visit_call(self, call: relax.Call) -> relax.Expr | None:
         """Match the last product of each."""
@@ -22,6 +37,10 @@ class RecognizeSmooth(GraphRewriter):
             sigmoid = self.producer(gate, "sigmoid")
             if sigmoid is not None and sigmoid.args[0].same_as(data):
                 return relax.op.nn.silu(data)
+            tanh = self.producer(gate, "tanh")
+            softplus = None if tanh is None else self.producer(tanh.args[0], SOFTPLUS)
+            if softplus is not None and softplus.args[0].same_as(data):
+                return smooth(MISH, data)
         found = self._gelu(call)
         return None if found is None else relax.op.nn.gelu(found)
 

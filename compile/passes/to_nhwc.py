@@ -11,6 +11,7 @@ from tvm import relax
 
 from mobilenet_tvm.compile.passes.quantized_ops import ADD, LOOKUP, MULTIPLY, QUANTIZE, REQUANTIZE
 from mobilenet_tvm.compile.passes.recognize_hard import HARD_SIGMOID, HARD_SWISH
+from mobilenet_tvm.compile.passes.recognize_smooth import ELU, MISH, SOFTPLUS
 from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
 from mobilenet_tvm.compile.passes.values import constant, constant_value, op_name, shape_of
 
@@ -23,7 +24,7 @@ ELEMENTWISE = frozenset(
         "abs", "add", "clip", "divide", "erf", "exp", "maximum", "minimum", "multiply",
         "negative", "nn.gelu", "nn.leakyrelu", "nn.relu", "nn.relu6", "nn.silu", "power", "round",
         "sigmoid", "sqrt", "square", "subtract", "tanh", "astype", "bitwise_xor", HARD_SIGMOID,
-        HARD_SWISH, ADD, MULTIPLY, REQUANTIZE,
+        HARD_SWISH, ELU, MISH, SOFTPLUS, ADD, MULTIPLY, REQUANTIZE,
     }
 )  # fmt: skip
 

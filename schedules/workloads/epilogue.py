@@ -57,6 +57,9 @@ OPERANDS: dict[str, tuple[Operand, ...]] = {
     "silu": (),
     "gelu": (),
     "tanh": (),
+    "elu": (),
+    "softplus": (),
+    "mish": (),
     "leaky_relu": (),
     "prelu": (Operand("channel"),),
     "requantize": (Operand("channel", "float32"), Operand(3, "float32")),
@@ -158,6 +161,17 @@ class Step:
                 return number(0.5) * x * (number(1.0) + tirx.erf(x * number(math.sqrt(0.5))))
             case "tanh":
                 return tirx.tanh(x)
+            case "elu":
+                negative = tirx.exp(minimum(x, number(0.0), dtype)) - number(1.0)
+                return tirx.Select(x < number(0.0), negative, x)
+            case "softplus":
+                rest = tirx.log(number(1.0) + tirx.exp(number(0.0) - tirx.abs(x)))
+                return maximum(x, number(0.0), dtype) + rest
+            case "mish":
+                # tanh(log(1 + e)) is n / (n + 2) with n = e (e + 2); from 20 on, 1 in float32.
+                e = tirx.exp(minimum(x, number(20.0), dtype))
+                n = e * (e + number(2.0))
+                return x * (n / (n + number(2.0)))
             case "leaky_relu":
                 return tirx.Select(x < number(0.0), x * number(self.values[0]), x)
             case "prelu":

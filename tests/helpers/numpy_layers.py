@@ -61,6 +61,12 @@ def with_epilogue(
                 x = x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2
             case "tanh":
                 x = np.tanh(x)
+            case "elu":
+                x = np.where(x < 0, np.expm1(np.minimum(x, 0)), x)
+            case "softplus":
+                x = np.logaddexp(0, x)
+            case "mish":
+                x = x * np.tanh(np.logaddexp(0, x))
             case "leaky_relu":
                 x = np.where(x < 0, step.values[0] * x, x)
             case "prelu":

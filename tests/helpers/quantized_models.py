@@ -502,6 +502,8 @@ FORMS: dict[str, Callable[[], onnx.ModelProto]] = {
     "silu": lambda: activation(silu),
     "leaky_relu": lambda: activation(lambda net, x: net.node("LeakyRelu", x, alpha=0.2)),
     "tanh": lambda: activation(lambda net, x: net.node("Tanh", x)),
+    "elu": lambda: activation(lambda net, x: net.node("Elu", x)),
+    "softplus": lambda: activation(lambda net, x: net.node("Softplus", x)),
     "requantized": lambda: between(lambda _, x: x),
     "shared": shared,
     "quantized_twice": quantized_twice,

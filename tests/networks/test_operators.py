@@ -93,6 +93,9 @@ FUNCTIONS = {
     "leaky_relu(0.1)": lambda net, x: net.node("LeakyRelu", x, alpha=0.1),
     "tanh": lambda net, x: net.node("Tanh", x),
     "sigmoid": lambda net, x: net.node("Sigmoid", x),
+    "elu": lambda net, x: net.node("Elu", x),
+    "softplus": lambda net, x: net.node("Softplus", x),
+    "mish": lambda net, x: net.node("Mul", x, net.node("Tanh", net.node("Softplus", x))),
 }
 
 
@@ -105,8 +108,11 @@ def test_functions_go_into_the_layer_before(step: str, tmp_path: Path) -> None:
     assert text.endswith(f"add_channel {step}")
 
 
-@pytest.mark.parametrize("op", ["Elu", "Selu", "Softplus", "Mish", "Softsign", "Exp"])
-def test_other_functions_are_right(op: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("op", "attributes"),
+    [("Elu", {"alpha": 0.3}), ("Selu", {}), ("Mish", {}), ("Softsign", {}), ("Exp", {})],
+)
+def test_other_functions_are_right(op: str, attributes: dict[str, float], tmp_path: Path) -> None:
     net = Net((1, 16, 9, 11))
-    result = net.node(op, net.conv("input", 16, 24, 3))
+    result = net.node(op, net.conv("input", 16, 24, 3), **attributes)
     equals_onnxruntime(ending(net, result, opset=18), tmp_path)

@@ -65,7 +65,7 @@ EXPECTED: dict[tuple[str, ...], list[str]] = {
     (*MEAN, POINTWISE): ["squeeze"],
     (LOOKUP,): [
         "hard_swish", "hard_swish_by_hard_sigmoid", "hard_swish_of_tensorflow", "hard_sigmoid",
-        "sigmoid", "silu", "leaky_relu", "tanh",
+        "sigmoid", "silu", "leaky_relu", "tanh", "elu", "softplus",
     ],
     (SUMS, "add_requantize", "add_requantize1"): ["quantized_twice"],
     # Float, as the file says.
