@@ -50,7 +50,16 @@ _LOADER = {
 # Modules that a board has as well.
 _SERVER = {
     "runtime": ("address", "atomic", "folders", "measure", "profile"),
-    "runtime.remote": ("__init__", "board", "info", "listen", "marks", "measuring", "wire"),
+    "runtime.remote": (
+        "__init__",
+        "board",
+        "info",
+        "listen",
+        "lobby",
+        "marks",
+        "measuring",
+        "wire",
+    ),
     "targets": ("gpu", "target"),
     "targets.presets": ("__init__", "arm", "gpus", "x86"),
 }

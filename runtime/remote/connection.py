@@ -32,6 +32,7 @@ from mobilenet_tvm.runtime.remote.errors import (
 )
 from mobilenet_tvm.runtime.remote.info import BoardInfo
 from mobilenet_tvm.runtime.remote.marks import CRASHED, PREFIX, USER_ERROR
+from mobilenet_tvm.targets.errors import UserError
 
 #: Seconds in which a free board has to accept a client and describe itself.
 CONNECT_TIMEOUT = 10.0
@@ -96,7 +97,7 @@ class Connection:
         self._deadline = time.monotonic() + timeout + _GRACE_PERIOD
         try:
             self.board = self._describe()
-        except (BoardLost, BoardTimeout, BoardCrashed, BoardError) as error:
+        except UserError as error:
             self.close()
             raise NoBoard(f"the board at {self.address} does not work: {error}") from None
 
@@ -291,7 +292,7 @@ class Connection:
         with self.guarded(CONNECT_TIMEOUT):
             info = _function(self._module, f"{PREFIX}info")
             if info is not None:
-                return BoardInfo.from_dict(json.loads(info()))
+                return BoardInfo.from_dict(_description(info()))
             triple = _function(self._module, "target.llvm_get_system_triple")
             machine = str(triple()).partition("-")[0] if triple is not None else ""
             return BoardInfo(self.address, architecture=machine)
@@ -350,7 +351,11 @@ def _connection_error(error: Exception, where: str) -> NoBoard:
 
 def _sockets(host: str, port: int) -> dict[int, int]:
     """Return inode and file descriptor of each of this process's sockets to an address."""
-    peers = {address[:2] for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+    try:
+        resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise NoBoard(f"the host '{host}' is not known ({error})") from None
+    peers = {address[:2] for *_, address in resolved}
     found = {}
     for path in Path("/dev/fd").iterdir():
         with suppress(OSError):
@@ -361,6 +366,14 @@ def _sockets(host: str, port: int) -> dict[int, int]:
                     if copy.getpeername()[:2] in peers:
                         found[status.st_ino] = descriptor
     return found
+
+
+def _description(answer: Any) -> Any:
+    """Return what a board says about itself, of any type."""
+    try:
+        return json.loads(answer)
+    except (TypeError, ValueError, RecursionError):
+        return None
 
 
 def _function(module: Any, name: str) -> Any:
