@@ -39,6 +39,7 @@ _LOADER = {
         "detection",
         "device",
         "elf",
+        "files",
         "library",
         "metadata",
         "model",
