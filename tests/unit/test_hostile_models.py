@@ -60,7 +60,7 @@ def test_a_name_that_is_no_text(tmp_path: Path, name: bytes) -> None:
     [
         ({"data_type": 99}, "type of number 99"),
         ({"raw_data": b"123"}, "3 bytes"),
-        ({"dims": [-8, 4, 3, 3]}, "-8"),
+        ({"dims": [-8, 4, 3, 3]}, "Negative dimension"),
     ],
 )
 def test_a_weight_that_does_not_fit_its_type_or_shape(
