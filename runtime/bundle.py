@@ -38,6 +38,7 @@ _LOADER = {
         "bench",
         "detection",
         "device",
+        "checksum",
         "elf",
         "files",
         "library",

@@ -21,8 +21,9 @@ from mobilenet_tvm.compile.codegen.parts import compile_parts
 from mobilenet_tvm.compile.codegen.pass_context import lowering
 from mobilenet_tvm.compile.codegen.tvm_target import tvm_target
 from mobilenet_tvm.runtime.atomic import replacing
+from mobilenet_tvm.runtime.checksum import seal
 from mobilenet_tvm.runtime.cuda_code import as_source, decode_on_load
-from mobilenet_tvm.runtime.metadata import Metadata
+from mobilenet_tvm.runtime.metadata import SECTION, Metadata
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.target import Target
 
@@ -132,6 +133,7 @@ def write_artifact(mod: tvm.IRModule, target: Target, metadata: Metadata, path: 
                 addons=[*map(str, objects), str(section)],
                 workspace_dir=str(files.folder),
             )
+            seal(linked, SECTION)
             linked.chmod(0o666 & ~_umask())
             linked.rename(scratch)
     except OSError as error:
