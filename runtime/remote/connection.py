@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from mobilenet_tvm.runtime.address import join_host_port
+from mobilenet_tvm.runtime.files import require_ordinary
 from mobilenet_tvm.runtime.remote.errors import (
     BoardCrashed,
     BoardError,
@@ -31,7 +32,7 @@ from mobilenet_tvm.runtime.remote.errors import (
     NoBoard,
 )
 from mobilenet_tvm.runtime.remote.info import BoardInfo
-from mobilenet_tvm.runtime.remote.marks import CRASHED, PREFIX, USER_ERROR
+from mobilenet_tvm.runtime.remote.marks import CRASHED, MAX_UPLOAD, PREFIX, USER_ERROR
 from mobilenet_tvm.targets.errors import UserError
 
 #: Seconds in which a free board has to accept a client and describe itself.
@@ -182,9 +183,21 @@ class Connection:
         -------
         str
             Its name on the board: the SHA-256 of its contents, and its suffix.
+
+        Raises
+        ------
+        UserError
+            If the file cannot be read, or is larger than boards take.
         """
         path = Path(path)
-        contents = path.read_bytes()
+        try:
+            require_ordinary(path)
+            size = path.stat().st_size
+            if size > MAX_UPLOAD:
+                raise UserError(f"{path}: {size} bytes, of which boards take {MAX_UPLOAD}")
+            contents = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
         name = hashlib.sha256(contents).hexdigest() + path.suffix
         if name in self._uploaded:
             return name

@@ -17,7 +17,6 @@ import select
 import signal
 import socket
 import sys
-import tempfile
 import time
 import traceback
 import warnings
@@ -35,7 +34,7 @@ from mobilenet_tvm.runtime.remote.board import serve_session, uploads
 from mobilenet_tvm.runtime.remote.info import BoardInfo
 from mobilenet_tvm.runtime.remote.listen import LOOPBACK, listen
 from mobilenet_tvm.runtime.remote.lobby import Lobby
-from mobilenet_tvm.runtime.remote.marks import CRASHED
+from mobilenet_tvm.runtime.remote.marks import CRASHED, MAX_UPLOAD
 from mobilenet_tvm.runtime.remote.wire import (
     MISMATCH,
     SESSION_MAGIC,
@@ -44,6 +43,7 @@ from mobilenet_tvm.runtime.remote.wire import (
     send_int,
     send_text,
 )
+from mobilenet_tvm.runtime.scratch import scratch_folder
 from mobilenet_tvm.targets.errors import UserError, WrongUseError
 
 _LOGGER = logging.getLogger(__name__)
@@ -171,7 +171,7 @@ class _Server:
                 except OSError as error:
                     end = f"failed ({error})"
                 _LOGGER.info("session of %s, %.1f s: %s", client, time.monotonic() - began, end)
-            with suppress(OSError):
+            with suppress(OSError, UserError):
                 prune(uploads())
             self._announce(busy=False)
 
@@ -278,14 +278,14 @@ class _Server:
         """Run a session in a process of its own, and return how it ended."""
         connection.settimeout(None)
         _notice_vanished_clients(connection)
-        with tempfile.TemporaryDirectory(prefix="mobilenet-tvm-session-") as folder:
+        with scratch_folder("mobilenet-tvm-of-session-") as folder:
             # When the process ends, its end of the pipe is closed.
             ended, alive = os.pipe()
             try:
                 try:
                     self._session = os.fork()
                     if self._session == 0:
-                        self._be_session(connection, Path(folder))
+                        self._be_session(connection, folder)
                 finally:
                     os.close(alive)
                 end = self._watch(connection, ended, limit)
@@ -313,6 +313,7 @@ class _Server:
             os.setsid()
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_UPLOAD, MAX_UPLOAD))
             with suppress(OSError):
                 # If memory runs out, the kernel ends this process and no other.
                 Path("/proc/self/oom_score_adj").write_text("1000")

@@ -38,7 +38,7 @@ from mobilenet_tvm.runtime.remote.errors import (
 from mobilenet_tvm.runtime.remote.info import BoardInfo
 from mobilenet_tvm.runtime.remote.listen import listen
 from mobilenet_tvm.runtime.remote.lobby import Lobby
-from mobilenet_tvm.runtime.remote.marks import PREFIX
+from mobilenet_tvm.runtime.remote.marks import MAX_UPLOAD, PREFIX
 from mobilenet_tvm.runtime.remote.session import Session
 from mobilenet_tvm.runtime.remote.wire import SESSION_MAGIC, TrackerLink, receive, send_text
 from mobilenet_tvm.targets.errors import UserError, WrongUseError
@@ -198,6 +198,27 @@ def test_a_file_that_arrives_damaged_is_refused(direct: Server) -> None:
         with pytest.raises(BoardError, match="damaged"):
             session.call(f"{PREFIX}store", f"{'0' * 64}.so", b"contents")
         assert not session.call(f"{PREFIX}has", f"{'0' * 64}.so")
+
+
+def test_an_upload_that_was_damaged_on_the_board_is_repaired(
+    direct: Server, artifact: Path, inputs: dict[str, Any]
+) -> None:
+    with open_session(direct) as session:
+        name = session.upload(artifact)
+    cached = Path(os.environ["XDG_CACHE_HOME"]) / "mobilenet-tvm" / "uploads" / name
+    for damaged in (b"", artifact.read_bytes()[:-1] + b"?"):
+        cached.write_bytes(damaged)
+        with open_session(direct) as session:
+            assert set(session.load(artifact)(**inputs)) == {"sum", "positive.1"}
+        assert cached.read_bytes() == artifact.read_bytes()
+
+
+def test_a_file_larger_than_boards_take_is_not_sent(direct: Server, tmp_path: Path) -> None:
+    path = tmp_path / "large.bin"
+    with path.open("wb") as file:
+        file.truncate(MAX_UPLOAD + 1)
+    with open_session(direct) as session, pytest.raises(UserError, match="of which boards take"):
+        session.upload(path)
 
 
 def test_an_error_of_a_function_there_ends_no_session(direct: Server) -> None:
