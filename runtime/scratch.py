@@ -14,6 +14,9 @@ from pathlib import Path
 #: Seconds before a folder may count as left behind.
 _MIN_AGE = 60.0
 
+#: This process's folders.
+_open: set[Path] = set()
+
 
 @contextmanager
 def scratch_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
@@ -46,9 +49,17 @@ def scratch_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
         descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH)
+            _open.add(Path(name))
             yield Path(name)
         finally:
+            _open.discard(Path(name))
             os.close(descriptor)
+
+
+def remove_all() -> None:
+    """Remove this process's scratch folders, where it is going to end without leaving contexts."""
+    for folder in list(_open):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_if_left(folder: Path) -> None:
