@@ -78,6 +78,7 @@ def prune(folder: Path, max_bytes: int = _MAX_BYTES) -> None:
 
 
 def _can_be_made(folder: Path) -> bool:
+    """Return whether this user may write a folder, or make it."""
     existing = next((each for each in (folder, *folder.parents) if each.exists()), None)
     return existing is not None and existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
@@ -114,6 +115,6 @@ def _folder(variable: str, default: str) -> Path:
         return given / _NAME
     with contextlib.suppress(RuntimeError):
         home = Path.home()
-        if home.is_absolute() and home.is_dir():
+        if home.is_absolute() and _can_be_made(home):
             return home / default / _NAME
     raise UserError(f"no home folder; set {variable} to a folder's absolute path")

@@ -29,7 +29,7 @@ def end_in_time(seconds: float) -> None:
         while os.read(reader, 1)[0] not in (signal.SIGINT, signal.SIGTERM):
             pass
         time.sleep(seconds)
-        # Imported here it would take `--help` a tenth of a second, or wait for the main thread.
+        # Not imported here, since that would import NumPy, and might wait for the main thread.
         scratch = sys.modules.get("mobilenet_tvm.runtime.scratch")
         if scratch is not None:
             scratch.remove_all()
