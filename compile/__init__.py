@@ -6,7 +6,9 @@ about a second.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,6 +26,12 @@ if TYPE_CHECKING:
         plan_tuning,
         tune_models,
     )
+
+try:
+    Path.home()
+except RuntimeError:
+    # Of a user without a home folder, TVM asks for it nevertheless when it is imported.
+    os.environ["HOME"] = "/nonexistent"
 
 __all__ = [
     "Artifact",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+from onnx import numpy_helper
 from tvm import relax, tirx
 
 from mobilenet_tvm.compile.codegen.build import prepare_output, write_artifact
@@ -23,6 +26,8 @@ from mobilenet_tvm.runtime.metadata import Metadata, TensorInfo
 from mobilenet_tvm.targets.errors import WrongUseError
 from mobilenet_tvm.targets.presets import get_target
 from mobilenet_tvm.targets.target import Target
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,7 @@ def compile_model(
     logs = find_logs(tuning_log, machine)
     decisions = Decisions(logs)
     source = resolve(model, choices)
+    _announce_not_finite(source.model)
     suffix = "" if dtype == "float32" else f"-{dtype}"
     path = Path(output) if output else Path("build") / f"{source.name}-{machine.name}{suffix}.so"
     prepare_output(path)
@@ -113,6 +119,21 @@ def compile_model(
     metadata = _describe(source, machine, dtype, lowered, decisions)
     write_artifact(lowered.mod, machine, metadata, path)
     return Artifact(path, metadata, time.perf_counter() - start, tuple(logs))
+
+
+def _announce_not_finite(model: onnx.ModelProto) -> None:
+    """Log a line if a weight holds NaN or infinity; one number may be a bound."""
+    tensors = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    found = [
+        name
+        for name, array in tensors.items()
+        if array.size > 1 and array.dtype.kind == "f" and not np.isfinite(array).all()
+    ]
+    if found:
+        others = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        _LOGGER.warning(
+            "warning: weight '%s'%s holds NaN or infinity, and so may the outputs", found[0], others
+        )
 
 
 def check_dtype(dtype: str, target: Target) -> None:

@@ -40,6 +40,9 @@ from mobilenet_tvm.targets.target import Target
 
 Pass = Callable[[tvm.IRModule], tvm.IRModule]
 
+#: TVM and LLVM walk the expressions of fused operators recursively, on a stack of 8 MB.
+_CONFIG = {"relax.FuseOps.max_depth": 32}
+
 
 def graph_passes(dtype: str, target: Target) -> list[Pass]:
     """Return the rewrites of the imported graph: folding, NHWC, and the type of values."""
@@ -159,7 +162,7 @@ def lower(
         written.
     """
     write = _Dump(dump)
-    with tvm_target(target), tvm.transform.PassContext(opt_level=3):
+    with tvm_target(target), tvm.transform.PassContext(opt_level=3, config=_CONFIG):
         lowering = LowerLayers(_graph(model, dtype, target, write), target, decide)
         mod = write.after("3-layers", lowering.run())
         # Other operators are grouped and fused by TVM, and scheduled by fallback rules.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from mobilenet_tvm.runtime.scratch import scratch_folder
 
 
 @contextmanager
@@ -30,7 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
         If the folder cannot be made or written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".mobilenet-tvm-", dir=path.parent) as folder:
-        scratch = Path(folder) / path.name
+    with scratch_folder(".mobilenet-tvm-new-", path.parent) as folder:
+        scratch = folder / path.name
         yield scratch
         scratch.replace(path)

@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from mobilenet_tvm.runtime.library import (
 )
 from mobilenet_tvm.runtime.metadata import Metadata, metadata_of
 from mobilenet_tvm.runtime.opencl.bundled import copy_plugin
+from mobilenet_tvm.runtime.scratch import scratch_folder
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.host import architecture
 
@@ -38,7 +38,9 @@ _LOADER = {
         "bench",
         "detection",
         "device",
+        "checksum",
         "elf",
+        "files",
         "library",
         "metadata",
         "model",
@@ -49,13 +51,22 @@ _LOADER = {
 }
 # Modules that a board has as well.
 _SERVER = {
-    "runtime": ("address", "atomic", "folders", "measure", "profile"),
-    "runtime.remote": ("__init__", "board", "info", "listen", "marks", "measuring", "wire"),
+    "runtime": ("address", "atomic", "folders", "measure", "profile", "scratch"),
+    "runtime.remote": (
+        "__init__",
+        "board",
+        "info",
+        "listen",
+        "lobby",
+        "marks",
+        "measuring",
+        "wire",
+    ),
     "targets": ("gpu", "target"),
     "targets.presets": ("__init__", "arm", "gpus", "x86"),
 }
 # Modules that GPUs need as well.
-_OPENCL = {"runtime": ("atomic", "folders")}
+_OPENCL = {"runtime": ("atomic", "folders", "scratch")}
 _CUDA = {"runtime": ("cuda", "cuda_code")}
 
 # The entries of a bundle beside its model, and those of a board's folder.
@@ -200,14 +211,14 @@ def _make(output: Path, machine: str, fill: Callable[[Path], str]) -> Path:
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         # Beside the output, so that the last step is a rename within one file system.
-        with tempfile.TemporaryDirectory(prefix=".bundle-", dir=output.parent) as scratch:
-            made = Path(scratch) / "new"
+        with scratch_folder(".bundle-new-", output.parent) as scratch:
+            made = scratch / "new"
             made.mkdir()
             readme = fill(made)
             shutil.copyfile(runtime, made / "mobilenet_tvm" / "runtime" / RUNTIME_LIBRARY)
             (made / "README.txt").write_text(readme, encoding="utf-8")
             if output.exists():
-                output.rename(Path(scratch) / "old")
+                output.rename(scratch / "old")
             made.rename(output)
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror})") from None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from mobilenet_tvm.runtime.files import require_ordinary
 from mobilenet_tvm.targets.errors import UserError
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
@@ -70,6 +71,7 @@ def read_elf(path: Path) -> SharedLibrary:
     System V Application Binary Interface, chapters 4 and 5 (the gABI), edition 4.1.
     """
     try:
+        require_ordinary(path)
         with path.open("rb") as file:
             return _read(path, file, path.stat().st_size)
     except FileNotFoundError:

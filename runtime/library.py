@@ -22,6 +22,9 @@ RUNTIME_LIBRARY, CUDA_LIBRARY = "libtvm_runtime.so", "libtvm_runtime_cuda.so"
 _FFI_SERIES = (0, 1, 14)
 FFI_REQUIREMENT = "apache-tvm-ffi>=0.1.14.post0,<0.1.15"
 
+#: The series of TVM whose artifacts the runtime loads.
+_TVM_SERIES = (0, 27)
+
 # By default TVM pins threads, including the calling one, to the first cores, regardless of other
 # processes and of the process's affinity: two processes with one thread each would share core 0.
 # Its idle workers spin for 100 ms, at the expense of the app's other threads; 1 ms is enough to
@@ -61,6 +64,22 @@ def load_runtime() -> None:
         permit_tiles()
         if tvm_ffi.get_global_func("runtime.NumThreads", allow_missing=True) is None:
             ctypes.CDLL(str(find_runtime_library()), ctypes.RTLD_GLOBAL)
+
+
+def check_version(version: str) -> None:
+    """Make sure that the runtime loads what a version of TVM has compiled.
+
+    Raises
+    ------
+    UserError
+        If it does not.
+    """
+    if _series(version)[:2] != _TVM_SERIES:
+        series = ".".join(map(str, _TVM_SERIES))
+        raise UserError(
+            f"compiled with TVM {version or 'of no version'}, and this mobilenet-tvm loads what "
+            f"TVM {series} compiles; compile the model again with this version"
+        )
 
 
 def find_runtime_library() -> Path:

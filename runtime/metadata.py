@@ -6,15 +6,23 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from mobilenet_tvm.runtime.checksum import EMPTY
 from mobilenet_tvm.runtime.elf import SharedLibrary, read_elf
 from mobilenet_tvm.targets.errors import UserError
 
 SECTION = ".mobilenet_tvm"
 
-#: Version of the JSON object's format; raised when an older loader would misread it.
-FORMAT = 1
+T = TypeVar("T")
+
+#: Version of the JSON object's format; raised when an older loader would misread it. Version 1
+#: had no checksum.
+FORMAT = 2
+
+#: Types of inputs and outputs, by NumPy's names.
+_INTEGERS = {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
+_DTYPES = _INTEGERS | {"bool", "float16", "float32", "float64"}
 
 
 @dataclass(frozen=True)
@@ -77,9 +85,13 @@ class Metadata:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the metadata as JSON's types, with the version of the format first."""
+        """Return the metadata as JSON's types, with the version of the format first.
+
+        The checksum after it is empty: only a whole file has one, see `checksum`.
+        """
         return {
             "format": FORMAT,
+            "crc32": EMPTY.decode(),
             "model": self.model,
             "inputs": [_tensor_to_dict(info) for info in self.inputs],
             "outputs": [_tensor_to_dict(info) for info in self.outputs],
@@ -116,30 +128,32 @@ class Metadata:
             If it is damaged, or its format is newer than this version reads.
         """
         try:
-            values = json.loads(text)
-            version = values.pop("format")
-            if not isinstance(version, int):
-                raise TypeError
-            if version > FORMAT:
-                raise UserError(
-                    f"metadata has format {version}, and this mobilenet-tvm reads up to {FORMAT}; "
-                    "upgrade it, or compile the model again with this version"
-                )
-            known = {item.name for item in fields(cls)} - {"extra"}
+            values = json.loads(text, parse_constant=_refuse)
+            version = _typed(values.pop("format"), int)
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
+            raise _damaged() from None
+        if version != FORMAT:
+            advice = "upgrade it, or compile" if version > FORMAT else "compile"
+            raise UserError(
+                f"metadata has format {version}, and this mobilenet-tvm reads format {FORMAT}; "
+                f"{advice} the model again with this version"
+            )
+        try:
+            known = {item.name for item in fields(cls)} - {"extra"} | {"crc32"}
             return cls(
-                model=str(values["model"]),
+                model=_typed(values["model"], str),
                 inputs=tuple(map(_tensor_from_dict, values["inputs"])),
                 outputs=tuple(map(_tensor_from_dict, values["outputs"])),
-                target=dict(values["target"]),
-                required_features=tuple(map(str, values["required_features"])),
-                versions=dict(values["versions"]),
-                weights=str(values["weights"]),
-                layers=int(values["layers"]),
-                tuned_layers=int(values["tuned_layers"]),
+                target=_texts(values["target"]),
+                required_features=tuple(_typed(v, str) for v in values["required_features"]),
+                versions=_texts(values["versions"]),
+                weights=_typed(values["weights"], str),
+                layers=_typed(values["layers"], int),
+                tuned_layers=_typed(values["tuned_layers"], int),
                 extra={key: value for key, value in values.items() if key not in known},
             )
         except (AttributeError, KeyError, TypeError, ValueError):
-            raise UserError("damaged metadata; copy the file or compile the model again") from None
+            raise _damaged() from None
 
 
 def read_metadata(path: str | Path) -> Metadata:
@@ -181,4 +195,28 @@ def _tensor_to_dict(info: TensorInfo) -> dict[str, Any]:
 
 
 def _tensor_from_dict(values: dict[str, Any]) -> TensorInfo:
-    return TensorInfo(str(values["name"]), tuple(map(int, values["shape"])), str(values["dtype"]))
+    shape = tuple(_typed(extent, int) for extent in values["shape"])
+    dtype = _typed(values["dtype"], str)
+    if min(shape, default=0) < 0 or dtype not in _DTYPES:
+        raise ValueError
+    return TensorInfo(_typed(values["name"], str), shape, dtype)
+
+
+def _texts(values: dict[str, Any]) -> dict[str, str]:
+    return {name: _typed(value, str) for name, value in values.items()}
+
+
+def _typed(value: Any, kind: type[T]) -> T:
+    """Return a value if it has a type; JSON's truth values are no numbers."""
+    if type(value) is not kind:
+        raise TypeError
+    return value
+
+
+def _refuse(constant: str) -> None:
+    """Refuse NaN and infinity, which Python's parser takes and JSON does not have."""
+    raise ValueError(constant)
+
+
+def _damaged() -> UserError:
+    return UserError("damaged metadata; copy the file or compile the model again")

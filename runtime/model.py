@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mobilenet_tvm.runtime.checksum import check_whole
 from mobilenet_tvm.runtime.device import CUDA, Device, check_process, copy, open_device
 from mobilenet_tvm.runtime.elf import read_elf
-from mobilenet_tvm.runtime.library import load_artifact
-from mobilenet_tvm.runtime.metadata import Metadata, TensorInfo, metadata_of
+from mobilenet_tvm.runtime.library import check_version, load_artifact
+from mobilenet_tvm.runtime.metadata import SECTION, Metadata, TensorInfo, metadata_of
 from mobilenet_tvm.runtime.threads import Threads
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.host import architecture, cpu_features, default_threads
@@ -198,7 +199,12 @@ class Model(BaseModel):
         return main if self.device.is_cpu else _with_copies(main, self.device, self.metadata)
 
 
-def load(path: str | Path, threads: int | None = None, device: int | str | None = None) -> Model:
+def load(
+    path: str | Path,
+    threads: int | None = None,
+    device: int | str | None = None,
+    check: bool = True,
+) -> Model:
     """Load an artifact.
 
     Parameters
@@ -211,6 +217,10 @@ def load(path: str | Path, threads: int | None = None, device: int | str | None 
     device : int or str, optional
         Which GPU runs an artifact for GPUs: its number, or part of its name such as ``"mali"``.
         Default: the first one.
+    check : bool
+        Whether to compare the file with its checksum before any of its code runs, which takes
+        0.5 ms for each MB. False is for a file that is known to be whole, such as one in a
+        read-only image: damaged code ends the process.
 
     Returns
     -------
@@ -242,6 +252,12 @@ def load(path: str | Path, threads: int | None = None, device: int | str | None 
             f"{path}: needs {', '.join(missing)}, which this CPU lacks; "
             f"compile with --target {x86 if architecture() == 'x86_64' else 'arm64'}"
         )
+    try:
+        check_version(metadata.versions.get("apache-tvm", ""))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    if check:
+        check_whole(library, SECTION)
     opened = _open(path, metadata, device)
     try:
         executable = load_artifact(path, own_copy=not opened.is_cpu)

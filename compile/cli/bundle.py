@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mobilenet_tvm.compile.cli.output import json_option, print_json
+from mobilenet_tvm.compile.cli.output import echo, json_option, print_json
 from mobilenet_tvm.targets.errors import WrongUseError
 
 
@@ -40,6 +40,6 @@ def bundle(file: Path | None, board: str | None, output: Path, as_json: bool) ->
     if as_json:
         print_json({"folder": str(folder), "files": sizes})
         return
-    click.echo(f"wrote {folder} ({sum(sizes.values()) / 1e6:.1f} MB)")
+    echo(f"wrote {folder} ({sum(sizes.values()) / 1e6:.1f} MB)")
     for name, size in sizes.items():
-        click.echo(f"  {size / 1e6:8.3f} MB  {name}")
+        echo(f"  {size / 1e6:8.3f} MB  {name}")

@@ -10,7 +10,7 @@ import click
 
 from mobilenet_tvm.compile.cli.logs import warn_of_skipped
 from mobilenet_tvm.compile.cli.options import dtype_option, given, model_options
-from mobilenet_tvm.compile.cli.output import json_option, print_facts, print_json
+from mobilenet_tvm.compile.cli.output import echo, json_option, print_facts, print_json
 
 if TYPE_CHECKING:
     from mobilenet_tvm.compile.artifact import Artifact
@@ -55,7 +55,7 @@ def compile_command(
     artifact = compile_model(model, target, output, dump, tuning_log, dtype, **given(options))
     weights = artifact.metadata.weights
     if weights.startswith("random"):
-        click.echo(
+        echo(
             f"warning: the weights are {weights}: times are real, but outputs mean nothing; "
             "give trained ones with --weights",
             err=True,

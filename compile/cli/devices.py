@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from mobilenet_tvm.compile.cli.output import json_option, print_json
+from mobilenet_tvm.compile.cli.output import echo, json_option, print_json
 
 _tracker_option = click.option(
     "--tracker",
@@ -82,9 +82,9 @@ def devices(tracker: str, checked: bool, as_json: bool) -> int:
         print_json({"tracker": tracker, "boards": rows})
         return 1 if problems else 0
     if not boards:
-        click.echo(f"no boards at tracker {tracker}; register one with 'mobilenet-tvm serve'")
+        echo(f"no boards at tracker {tracker}; register one with 'mobilenet-tvm serve'")
     else:
-        click.echo(
+        echo(
             f"{'key':<12} {'board':<16} {'state':<6} {'target':<12} {'cores':>5} {'memory':>8}  "
             "address and machine"
         )
@@ -92,14 +92,14 @@ def devices(tracker: str, checked: bool, as_json: bool) -> int:
         info = board.info
         state = {True: "busy", False: "free", None: "?"}[board.busy]
         memory = f"{info.memory_bytes / 1e9:.1f} GB" if info.memory_bytes else ""
-        click.echo(
+        echo(
             f"{board.key:<12} {info.name:<16} {state:<6} {info.target or '?':<12} "
             f"{info.cores or '?':>5} {memory:>8}  {board.address}  {info.machine}"
         )
         features = sorted(RELEVANT_FEATURES & (info.features or set()))
         if features:
-            click.echo(f"{'':<12} {' '.join(features)}")
+            echo(f"{'':<12} {' '.join(features)}")
         if checked:
             problem = problems.get(board.address)
-            click.echo(f"{'':<12} {'works' if problem is None else f'FAILS: {problem}'}")
+            echo(f"{'':<12} {'works' if problem is None else f'FAILS: {problem}'}")
     return 1 if problems else 0

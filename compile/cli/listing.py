@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from mobilenet_tvm.compile.cli.output import json_option, print_json
+from mobilenet_tvm.compile.cli.output import echo, json_option, print_json
 
 
 @click.command()
@@ -33,10 +33,10 @@ def models(as_json: bool) -> None:
         return
     width = max(len(model.name) for model in found)
     head = f"{'parameters':>12} {'published':>12} {'M MACs':>8} {'published':>10}"
-    click.echo(f"{'':<{width}} {head}")
+    echo(f"{'':<{width}} {head}")
     for model in found:
         low, high = model.published.macs
-        click.echo(
+        echo(
             f"{model.name:<{width}} {model.parameters:>12,} {model.published.parameters:>12,} "
             f"{model.macs / 1e6:>8.1f} {f'{low}' if low == high else f'{low}-{high}':>10}"
         )
@@ -54,4 +54,4 @@ def targets(as_json: bool) -> None:
         return
     for row in found:
         also = f" (also: {', '.join(row.aliases)})" if row.aliases else ""
-        click.echo(f"{row.target.name:<12} {row.target.description}{also}")
+        echo(f"{row.target.name:<12} {row.target.description}{also}")

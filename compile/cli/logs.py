@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mobilenet_tvm.compile.cli.output import json_option, print_json
+from mobilenet_tvm.compile.cli.output import echo, json_option, print_json
 
 if TYPE_CHECKING:
     from mobilenet_tvm.compile.logs.log import TuningLog
@@ -55,7 +55,7 @@ def list_command(files: tuple[Path, ...], target: str | None, as_json: bool) -> 
     if rows:
         columns = ("us", "GFLOP/s", "threads", "date", "source", "target", "device")
         _print_table([(*columns, "workload and decision"), *map(_cells, rows)])
-    click.echo(f"{len(rows)} records in {len(read)} logs")
+    echo(f"{len(rows)} records in {len(read)} logs")
 
 
 @logs.command()
@@ -114,8 +114,8 @@ def check(files: tuple[Path, ...], as_json: bool) -> int:
         for log in read:
             for line in log.skipped:
                 why = f"{line.reason}: {line.detail}" if line.detail else line.reason
-                click.echo(f"{log.path}:{line.number}: {why}")
-            click.echo(f"{log.path}: {len(log.records)} records, {len(log.skipped)} skipped")
+                echo(f"{log.path}:{line.number}: {why}")
+            echo(f"{log.path}: {len(log.records)} records, {len(log.skipped)} skipped")
     return 1 if any(log.skipped for log in read) else 0
 
 
@@ -126,7 +126,7 @@ def warn_of_skipped(read: Iterable[TuningLog]) -> None:
     for log in read:
         if log.skipped:
             lines = len(log.records) + len(log.skipped)
-            click.echo(
+            echo(
                 f"warning: {log.path}: skipped {len(log.skipped)} of {lines} lines "
                 f"({in_words(log.skipped_by_reason)}); 'logs check' names them",
                 err=True,
@@ -147,9 +147,7 @@ def _print_written(log: TuningLog, dropped: Mapping[str, int], as_json: bool) ->
     if as_json:
         print_json({"file": str(log.path), "records": len(log.records), "dropped": dropped})
         return
-    click.echo(
-        f"wrote {log.path}: {len(log.records)} records; dropped {in_words(dropped) or 'none'}"
-    )
+    echo(f"wrote {log.path}: {len(log.records)} records; dropped {in_words(dropped) or 'none'}")
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
@@ -170,4 +168,4 @@ def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
+        echo("  ".join(cells).rstrip())

@@ -19,11 +19,16 @@ from mobilenet_tvm.compile.cli.devices import devices, serve, tracker
 from mobilenet_tvm.compile.cli.listing import models, targets
 from mobilenet_tvm.compile.cli.logs import logs
 from mobilenet_tvm.compile.cli.opencl import opencl
+from mobilenet_tvm.compile.cli.output import PrintableFormatter, echo
 from mobilenet_tvm.compile.cli.profile import profile
 from mobilenet_tvm.compile.cli.report import report
+from mobilenet_tvm.compile.cli.signals import end_in_time
 from mobilenet_tvm.compile.cli.tune import tune
 from mobilenet_tvm.compile.cli.verify import verify
 from mobilenet_tvm.targets.errors import UserError, WrongUseError
+
+#: Seconds that a command has to clean up after a signal.
+_GRACE_PERIOD = 3.0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -40,7 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # After either signal temporary files are removed, and outputs stay as they were.
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    end_in_time(_GRACE_PERIOD)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrintableFormatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
         status = cli.main(
             [argument for argument in arguments if argument != "--debug"],
@@ -69,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _fail(message: str, status: int) -> None:
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+    echo(f"error: {' '.join(message.split())}", err=True)
     sys.exit(status)
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from mobilenet_tvm.compile.cli.output import json_option, print_json
+from mobilenet_tvm.compile.cli.output import echo, json_option, print_json
 
 
 @click.group()
@@ -34,7 +34,7 @@ def build(as_json: bool) -> None:
     if as_json:
         print_json(facts)
     else:
-        click.echo(
+        echo(
             f"{facts['file']} ({path.stat().st_size / 1e3:.0f} kB, {facts['compiler']}, "
             f"{facts['seconds']} s)"
         )
@@ -53,9 +53,9 @@ def devices_command(as_json: bool) -> None:
     for device in found:
         float16 = "float16" if device.float16 else "no float16"
         memory = "shared with the CPU" if device.unified_memory else "dedicated"
-        click.echo(f"{device.number}  {device.name} ({device.type}), {device.platform}")
-        click.echo(f"   driver {device.driver}, {device.version}")
-        click.echo(
+        echo(f"{device.number}  {device.name} ({device.type}), {device.platform}")
+        echo(f"   driver {device.driver}, {device.version}")
+        echo(
             f"   {device.compute_units} compute units, {float16}, "
             f"{device.memory_bytes / 2**30:.1f} GiB of memory ({memory})"
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mobilenet_tvm.compile.cli.options import device_option, file_argument, threads_option
-from mobilenet_tvm.compile.cli.output import json_option, print_json
+from mobilenet_tvm.compile.cli.output import echo, json_option, print_json
 
 if TYPE_CHECKING:
     from mobilenet_tvm.compile.analysis.profile import ProfileResult
@@ -42,17 +42,17 @@ def profile(file: Path, threads: int | None, device: str, rounds: int, as_json: 
 def _print_table(result: ProfileResult) -> None:
     what = f"{result.threads} threads" if result.target.gpu is None else "the GPU"
     where = f" of {result.board.name}" if result.board else ""
-    click.echo(f"peak of {what}{where}: {result.peak.text}, {result.peak.gbytes:.1f} GB/s")
+    echo(f"peak of {what}{where}: {result.peak.text}, {result.peak.gbytes:.1f} GB/s")
     width = max((len(call.node) for call in result.calls), default=0)
-    click.echo(
+    echo(
         f"{'us':>8} {'%':>5} {'GFLOP/s':>8} {'peak':>5} {'GB/s':>6}  {'tuned':<8}  "
         f"{'node':<{width}}  layer and decision"
     )
     for call in result.calls:
-        click.echo(
+        echo(
             f"{call.microseconds:>8.1f} {100 * call.microseconds / result.microseconds:>5.1f} "
             f"{call.gflops:>8.1f} {call.peak:>5.0%} {call.gbytes:>6.1f}  "
             f"{call.source.replace('default', '-'):<8}  {call.node:<{width}}  {call.workload}  "
             f"{call.decision}"
         )
-    click.echo(f"{result.microseconds:>8.1f} us in {len(result.calls)} calls")
+    echo(f"{result.microseconds:>8.1f} us in {len(result.calls)} calls")

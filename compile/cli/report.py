@@ -9,7 +9,7 @@ import click
 
 from mobilenet_tvm.compile.cli.logs import warn_of_skipped
 from mobilenet_tvm.compile.cli.options import given, shape_options
-from mobilenet_tvm.compile.cli.output import json_option, print_json
+from mobilenet_tvm.compile.cli.output import echo, json_option, print_json
 
 _FILE = click.Path(path_type=Path)
 
@@ -95,4 +95,4 @@ def report(
         if found.compared
         else ""
     )
-    click.echo(f"wrote {result.path}: {len(found.layers)} layers, {found.trials} trials{times}")
+    echo(f"wrote {result.path}: {len(found.layers)} layers, {found.trials} trials{times}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mobilenet_tvm.compile.cli.options import SHAPE_NAMES, dtype_option, given, shape_options
-from mobilenet_tvm.compile.cli.output import json_option, print_json
+from mobilenet_tvm.compile.cli.output import echo, json_option, print_json
 from mobilenet_tvm.targets.errors import UserError
 
 if TYPE_CHECKING:
@@ -107,10 +107,10 @@ def _print_plan(plan: TunePlan, as_json: bool) -> None:
         layers = [vars(layer) | {"workload": str(layer.workload)} for layer in plan.layers]
         print_json({"layers": layers, "seconds_at_most": plan.seconds})
         return
-    click.echo(f"{'calls':>5} {'decisions':>9} {'known':>5}  layer")
+    echo(f"{'calls':>5} {'decisions':>9} {'known':>5}  layer")
     for layer in plan.layers:
-        click.echo(f"{layer.count:>5} {layer.decisions:>9} {layer.known:>5}  {layer.workload}")
-    click.echo(
+        echo(f"{layer.count:>5} {layer.decisions:>9} {layer.known:>5}  {layer.workload}")
+    echo(
         f"{len(plan.layers)} layers, {plan.decisions} decisions; about {plan.seconds:.0f} s at most"
     )
 
@@ -154,23 +154,23 @@ def _row(task: Task, status: str) -> dict[str, Any]:
 
 def _print_table(result: TuneResult) -> None:
     tuned, log = result.tuned, result.log
-    click.echo(
+    echo(
         f"{'calls':>5} {'default us':>10} {'best us':>9} {'gain':>6} {'GFLOP/s':>8} {'peak':>5} "
         f"{'spread':>6} {'tried':>9}  layer and decision"
     )
     for task in tuned.tasks:
         tried = f"{len(task.outcomes)}/{len(task.space.decisions)}"
         decision = " ".join(f"{name}={value}" for name, value in vars(task.decision).items())
-        click.echo(f"{_times(task, result)} {tried:>9}  {task.workload}  {decision}")
+        echo(f"{_times(task, result)} {tried:>9}  {task.workload}  {decision}")
     calls = sum(task.count for task in tuned.tasks)
     timed = sum(task.count for task in tuned.tasks if task.default)
-    click.echo(
+    echo(
         f"{1e3 * tuned.default_total:.3f} ms by default, {1e3 * tuned.best_total:.3f} ms tuned, in "
         f"{calls if timed == calls else f'{timed} of {calls}'} calls"
     )
     failures = sum((task.failures for task in tuned.tasks), start=Counter[str]())
     failed = ", ".join(f"{count} {kind}" for kind, count in failures.items())
-    click.echo(
+    echo(
         f"{tuned.trials} candidates in {tuned.seconds:.0f} s, "
         f"{tuned.trials / tuned.seconds:.1f} a second: {tuned.build / tuned.seconds:.0%} building, "
         f"{tuned.measure / tuned.seconds:.0%} measuring, {tuned.search / tuned.seconds:.0%} "
@@ -178,11 +178,11 @@ def _print_table(result: TuneResult) -> None:
     )
     if tuned.boards:
         shares = ", ".join(f"{board} {count}" for board, count in tuned.boards.most_common())
-        click.echo(f"measured on {shares}")
+        echo(f"measured on {shares}")
     if result.replaced is None:
-        click.echo(f"log: {log.path}, {len(log.records)} layers")
+        echo(f"log: {log.path}, {len(log.records)} layers")
     else:
-        click.echo(
+        echo(
             f"estimated for {result.target.core}; log: {log.path}, {result.replaced} layers "
             f"replaced, {len(log.records)} in all"
         )

@@ -14,7 +14,7 @@ from mobilenet_tvm.compile.cli.options import (
     model_options,
     threads_option,
 )
-from mobilenet_tvm.compile.cli.output import json_option, print_json
+from mobilenet_tvm.compile.cli.output import echo, json_option, print_json
 
 if TYPE_CHECKING:
     from mobilenet_tvm.compile.analysis.verify import VerifyResult
@@ -70,7 +70,7 @@ def verify(
         half = result.metadata.extra.get("dtype") == "float16" and tolerance is None
         _print(file, result, " of float16" if half else "")
     if not result.same_weights:
-        click.echo(
+        echo(
             f"warning: compiled from weights '{result.metadata.weights}', "
             f"compared with '{result.weights}'",
             err=True,
@@ -81,12 +81,12 @@ def verify(
 def _print(file: Path, result: VerifyResult, kind: str) -> None:
     for comparison in result.comparisons:
         top = "same" if comparison.same_top else "other"
-        click.echo(
+        echo(
             f"input {comparison.seed}  {comparison.output:<12} difference {comparison.error:.1e} "
             f"of the range, {top} first class"
         )
     verdict = "equals" if result.agrees else "DIFFERS FROM"
-    click.echo(
+    echo(
         f"{file} {verdict} ONNX Runtime: worst {result.worst_error:.1e}, "
         f"allowed {result.tolerance:.0e}{kind}"
     )

@@ -15,13 +15,15 @@ from tvm import relax
 from mobilenet_tvm.compile.codegen.linker import link_shared
 from mobilenet_tvm.compile.codegen.metadata_object import write_metadata_object
 from mobilenet_tvm.compile.codegen.nvrtc import compile_cuda
+from mobilenet_tvm.compile.codegen.object_files import ObjectFiles
 from mobilenet_tvm.compile.codegen.opencl_source import shorten
 from mobilenet_tvm.compile.codegen.parts import compile_parts
 from mobilenet_tvm.compile.codegen.pass_context import lowering
 from mobilenet_tvm.compile.codegen.tvm_target import tvm_target
 from mobilenet_tvm.runtime.atomic import replacing
+from mobilenet_tvm.runtime.checksum import seal
 from mobilenet_tvm.runtime.cuda_code import as_source, decode_on_load
-from mobilenet_tvm.runtime.metadata import Metadata
+from mobilenet_tvm.runtime.metadata import SECTION, Metadata
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.target import Target
 
@@ -89,9 +91,12 @@ def write_library(mod: tvm.IRModule, target: Target, path: Path) -> None:
     """
     with lowering(mod, target) as complete, source_passes(target):
         compiled = tvm.compile(complete, target=tvm_target(target))
-    compiled.export_library(
-        str(path), fcompile=lambda output, objects, **_: link_shared(output, objects)
-    )
+    with tempfile.TemporaryDirectory() as folder, ObjectFiles(Path(folder)):
+        compiled.export_library(
+            str(path),
+            fcompile=lambda output, objects, **_: link_shared(output, objects),
+            workspace_dir=folder,
+        )
 
 
 def write_artifact(mod: tvm.IRModule, target: Target, metadata: Metadata, path: Path) -> None:
@@ -114,11 +119,11 @@ def write_artifact(mod: tvm.IRModule, target: Target, metadata: Metadata, path: 
         If linking or writing fails.
     """
     try:
-        with replacing(path) as scratch:
+        with replacing(path) as scratch, ObjectFiles(scratch.parent) as files:
             # Not the output's name, since its suffix may have a meaning for TVM.
-            section, linked = scratch.with_name("metadata.o"), scratch.with_name("linked.so")
+            linked, section = scratch.with_name("linked.so"), files.make("metadata.o")
             if target.gpu is None:
-                executable, objects = compile_parts(mod, target, scratch.parent)
+                executable, objects = compile_parts(mod, target, files)
             else:
                 executable, objects = _with_kernels(mod, target), []
             write_metadata_object(metadata, target.triple, section)
@@ -126,8 +131,9 @@ def write_artifact(mod: tvm.IRModule, target: Target, metadata: Metadata, path: 
                 str(linked),
                 fcompile=lambda output, objects, **_: link_shared(output, objects),
                 addons=[*map(str, objects), str(section)],
-                workspace_dir=str(scratch.parent),
+                workspace_dir=str(files.folder),
             )
+            seal(linked, SECTION)
             linked.chmod(0o666 & ~_umask())
             linked.rename(scratch)
     except OSError as error:

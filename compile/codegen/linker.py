@@ -51,5 +51,8 @@ def link_shared(output: str | Path, objects: Sequence[str | Path]) -> None:
     command = [*linker_command(), *flags, "-o", str(output), *map(str, objects)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
-        lines = (result.stderr or result.stdout).strip().splitlines() or ["no output"]
+        # It writes through a mapping, so that a full disk may end it by a signal.
+        free = shutil.disk_usage(Path(output).parent).free
+        ended = f"the linker was ended; its disk has {free >> 10} KiB left"
+        lines = (result.stderr or result.stdout).strip().splitlines() or [ended]
         raise UserError(f"linking failed: {lines[0]}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
 from pathlib import Path
 
 import tvm
@@ -36,8 +36,9 @@ def write_metadata_object(metadata: Metadata, triple: str, path: str | Path) -> 
         text="".join(f"\\{byte:02X}" for byte in text),
         section=SECTION,
     )
-    with tempfile.NamedTemporaryFile("w", suffix=".ll", encoding="ascii") as file:
+    descriptor = os.memfd_create("metadata.ll")
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(ir)
         file.flush()
         load = tvm.get_global_func("ffi.Module.load_from_file.ll")
-        load(file.name, "ll").write_to_file(str(path), "o")
+        load(f"/proc/self/fd/{descriptor}", "ll").write_to_file(str(path), "o")

@@ -9,6 +9,7 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 
+from mobilenet_tvm.compile.codegen.object_files import ObjectFiles
 from mobilenet_tvm.compile.codegen.pass_context import has_blocks, lowering
 from mobilenet_tvm.compile.codegen.tvm_target import tvm_target
 from mobilenet_tvm.targets.host import core_count
@@ -19,7 +20,7 @@ PARTS = 8
 
 
 def compile_parts(
-    mod: tvm.IRModule, target: Target, folder: Path
+    mod: tvm.IRModule, target: Target, files: ObjectFiles
 ) -> tuple[relax.VMExecutable, list[Path]]:
     """Compile a network for a CPU.
 
@@ -29,7 +30,7 @@ def compile_parts(
         The scheduled network.
     target : Target
         A CPU.
-    folder : Path
+    files : ObjectFiles
         Where object files are written.
 
     Returns
@@ -48,7 +49,7 @@ def compile_parts(
             return relax.build(part, target=tvm_target(target), relax_pipeline=None)
 
     def compile_part(number: int) -> Path:
-        path = folder / f"part{number}.o"
+        path = files.make(f"part{number}.o")
         with lowering(tvm.IRModule(others[number]), target) as part:
             built = tvm.compile(part, target=tvm_target(target))
         built.mod.write_to_file(str(path), "o")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 import onnx
+from google.protobuf.message import EncodeError, Message
+from onnx import numpy_helper
 
 from mobilenet_tvm.targets.errors import UserError
 
@@ -15,6 +17,8 @@ _OTHER_TYPES = frozenset(
     for name, number in onnx.TensorProto.DataType.items()
     if name.startswith(("FLOAT8", "FLOAT4", "STRING", "COMPLEX"))
 )
+#: Those with names. Of an output, the type may not be stated.
+_KNOWN_TYPES = frozenset(onnx.TensorProto.DataType.values())
 
 
 def check_model(model: onnx.ModelProto, origin: str) -> None:
@@ -47,8 +51,12 @@ def check_model(model: onnx.ModelProto, origin: str) -> None:
         output.type.tensor_type.shape.SetInParent()
     try:
         onnx.checker.check_model(checked)
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, EncodeError) as error:
         raise UserError(f"{origin}: not a valid ONNX model: {first_line(error)}") from None
+    except UnicodeDecodeError:
+        # The checker's own message, of a file with such bytes.
+        raise _not_text(origin) from None
+    _check_tensors(model.graph, origin)
     for name, count in Counter(output.name for output in model.graph.output).items():
         if count > 1:
             raise UserError(
@@ -74,12 +82,68 @@ def check_types(model: onnx.ModelProto, origin: str) -> None:
                 types[name] = attribute.t.data_type
     ends = {value.name for value in (*model.graph.input, *model.graph.output)}
     for name, type_ in types.items():
-        if type_ in _OTHER_TYPES or (type_ == onnx.TensorProto.BFLOAT16 and name in ends):
-            kind = onnx.TensorProto.DataType.Name(type_).lower()
+        known = type_ in _KNOWN_TYPES
+        if (
+            not known
+            or type_ in _OTHER_TYPES
+            or (type_ == onnx.TensorProto.BFLOAT16 and name in ends)
+        ):
+            name_of = onnx.TensorProto.DataType.Name
+            kind = name_of(type_).lower() if known else f"number {type_}"
             raise UserError(
                 f"{origin}: '{name}' has the type {kind}, which cannot be compiled; "
                 "export the model with float32 or 8-bit integers"
             )
+
+
+def check_texts(message: Message, origin: str) -> None:
+    """Reject texts that are not UTF-8, which protobuf lets pass.
+
+    Raises
+    ------
+    UserError
+        If there is one.
+    """
+    for field, value in message.ListFields():
+        if isinstance(value, Message):
+            check_texts(value, origin)
+        elif field.type == field.TYPE_MESSAGE:
+            for part in value:
+                check_texts(part, origin)
+        elif field.type == field.TYPE_STRING:
+            # Protobuf returns what it cannot decode as it is.
+            for text in (value,) if isinstance(value, str | bytes) else value:
+                if isinstance(text, bytes):
+                    raise _not_text(origin)
+
+
+def _not_text(origin: str) -> UserError:
+    return UserError(
+        f"{origin}: damaged: a text in it is not UTF-8; export or download the model again"
+    )
+
+
+def _check_tensors(graph: onnx.GraphProto, origin: str) -> None:
+    """Reject tensors whose data do not fit their types and shapes."""
+    tensors = list(graph.initializer)
+    for node in graph.node:
+        for attribute in node.attribute:
+            tensors += [*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors]
+            for inner in (attribute.g, *attribute.graphs):
+                _check_tensors(inner, origin)
+    for tensor in tensors:
+        if tensor.data_type not in _KNOWN_TYPES:
+            raise UserError(
+                f"{origin}: damaged: the tensor '{tensor.name}' has a type of number "
+                f"{tensor.data_type}, which ONNX does not have; export or download the model again"
+            )
+        try:
+            numpy_helper.to_array(tensor)
+        except (KeyError, OverflowError, TypeError, ValueError, OSError) as error:
+            raise UserError(
+                f"{origin}: damaged: the tensor '{tensor.name}' does not fit its type and shape "
+                f"({first_line(error)}); export or download the model again"
+            ) from None
 
 
 def check_domains(model: onnx.ModelProto) -> None:

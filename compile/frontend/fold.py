@@ -9,7 +9,9 @@ import onnx
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from mobilenet_tvm.compile.frontend.check import first_line, unsupported
 from mobilenet_tvm.compile.frontend.graph import branch, reads
+from mobilenet_tvm.compile.frontend.limits import FoldingBudget
 
 Array = np.ndarray[Any, Any]
 
@@ -34,15 +36,20 @@ def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
     -------
     onnx.ModelProto
         A model without nodes of known value, except outputs and DequantizeLinear.
+
+    Raises
+    ------
+    UserError
+        If a value cannot be computed, or the constants would become too large.
     """
-    changed = True
+    changed, budget = True, FoldingBudget(model.opset_import)
     while changed:
         # Folding one shape, or putting a branch in place, may make other values known.
-        model, changed = _fold_once(model)
+        model, changed = _fold_once(model, budget)
     return model
 
 
-def _fold_once(model: onnx.ModelProto) -> tuple[onnx.ModelProto, bool]:
+def _fold_once(model: onnx.ModelProto, budget: FoldingBudget) -> tuple[onnx.ModelProto, bool]:
     """Return a model with what is known folded, and whether a shape or a branch was."""
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     shapes = _known_shapes(model)
@@ -66,10 +73,19 @@ def _fold_once(model: onnx.ModelProto) -> tuple[onnx.ModelProto, bool]:
             changed = True
             continue
         elif outputs.isdisjoint(node.output) and _is_constant(node, constants):
-            if node.output[0] in bounds:
-                values = _dequantize(node, constants)
-            if values is None and not _keeps_integers(node, constants):
-                values = _quantize(node, constants) or _evaluate(node, constants, model)
+            keeps = _keeps_integers(node, constants)
+            if not keeps:
+                budget.spend(node, constants)
+            try:
+                if node.output[0] in bounds:
+                    values = _dequantize(node, constants)
+                if values is None and not keeps:
+                    values = _quantize(node, constants) or _evaluate(node, constants, model)
+            except Exception as error:
+                # Whatever ONNX's reference raises for inputs and attributes that do not fit.
+                raise unsupported(
+                    node.op_type, node.name or node.output[0], first_line(error)
+                ) from error
         if values is None:
             nodes.append(node)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Mapping
 
 import onnx
@@ -23,22 +24,27 @@ def sort(graph: onnx.GraphProto) -> None:
 
     The format demands it, but some tools ignore that, and runtimes do not need it.
     """
-    made = {name for node in graph.node for name in node.output}
-    ready: set[str] = set()
-    waiting = list(graph.node)
-    ordered: list[onnx.NodeProto] = []
-    while waiting:
-        later = []
-        for node in waiting:
-            if all(name in ready or name not in made for name in reads(node)):
-                ordered.append(node)
-                ready.update(node.output)
-            else:
-                later.append(node)
-        if len(later) == len(waiting):
-            return  # a cycle, which the checker reports
-        waiting = later
-    if ordered != list(graph.node):
+    nodes = list(graph.node)
+    maker = {name: place for place, node in enumerate(nodes) for name in node.output if name}
+    needs = [{maker[name] for name in reads(node) if name in maker} for node in nodes]
+    readers: list[list[int]] = [[] for _ in nodes]
+    for place, makers in enumerate(needs):
+        for each in makers:
+            readers[each].append(place)
+    missing = [len(makers) for makers in needs]
+    # The first that is ready comes first, so that sorted nodes stay as they are.
+    ready = [place for place, count in enumerate(missing) if not count]
+    ordered = []
+    while ready:
+        place = heapq.heappop(ready)
+        ordered.append(nodes[place])
+        for reader in readers[place]:
+            missing[reader] -= 1
+            if not missing[reader]:
+                heapq.heappush(ready, reader)
+    if len(ordered) < len(nodes):
+        return  # a cycle, which the checker reports
+    if ordered != nodes:
         replace_nodes(graph, ordered)
 
 

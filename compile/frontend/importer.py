@@ -22,6 +22,7 @@ from mobilenet_tvm.compile.frontend.converters import (
 from mobilenet_tvm.compile.frontend.cut import COUNTING
 from mobilenet_tvm.compile.frontend.fold import fold_constants
 from mobilenet_tvm.compile.frontend.indexing import slice_attributes
+from mobilenet_tvm.compile.frontend.limits import check_computed
 from mobilenet_tvm.compile.frontend.padding import explicit_padding
 from mobilenet_tvm.compile.frontend.widen import widen
 from mobilenet_tvm.compile.passes.names import NODE_NAMES, variable_name
@@ -48,7 +49,9 @@ def to_relax(model: onnx.ModelProto) -> tvm.IRModule:
     UserError
         If a node cannot be compiled; the message names the node, its operator and the fix.
     """
-    model = widen(fold_constants(_expand_functions(model)))
+    model = fold_constants(_expand_functions(model))
+    check_computed(model)
+    model = widen(model)
     importer = _Importer(None, None)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         # TVM warns of renamed inputs and prints failed nodes; the error below is enough.

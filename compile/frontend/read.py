@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,14 +13,21 @@ from google.protobuf.message import DecodeError
 from mobilenet_tvm.compile.frontend.check import (
     check_domains,
     check_model,
+    check_texts,
     check_types,
     first_line,
 )
+from mobilenet_tvm.compile.frontend.check_nodes import check_nodes
 from mobilenet_tvm.compile.frontend.cut import cut_tail, cut_until
 from mobilenet_tvm.compile.frontend.graph import drop_dead, reads, sort
+from mobilenet_tvm.compile.frontend.limits import MAX_ELEMENTS, check_size
 from mobilenet_tvm.compile.frontend.qoperator import expand_qoperators
 from mobilenet_tvm.compile.frontend.sparse import make_dense
+from mobilenet_tvm.runtime.files import require_ordinary
 from mobilenet_tvm.targets.errors import UserError
+
+#: Most bytes of a file, protobuf's limit.
+MAX_BYTES = (1 << 31) - 1
 
 
 def read_onnx(path: str | Path) -> onnx.ModelProto:
@@ -47,6 +55,12 @@ def load_onnx(path: str | Path) -> onnx.ModelProto:
     """
     path = Path(path)
     try:
+        require_ordinary(path)
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(
+                f"{path}: larger than 2 GB, the most that protobuf reads; "
+                "save it with external data"
+            )
         data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; give a model's name or an ONNX file") from None
@@ -61,11 +75,12 @@ def load_onnx(path: str | Path) -> onnx.ModelProto:
             f"{path}: not an ONNX file, or truncated ({len(data)} bytes); "
             "export or download the model again"
         ) from None
+    check_texts(model, str(path))
     if not model.graph.node or not model.graph.output:
         raise UserError(f"{path}: not an ONNX model, since it has no graph; give another file")
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
-    except (OSError, onnx.checker.ValidationError) as error:
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise UserError(
             f"{path}: its external data is missing or truncated; put the data file beside it "
             f"({first_line(error)})"
@@ -101,6 +116,8 @@ def prepare(
     """
     prepared = onnx.ModelProto()
     prepared.CopyFrom(model)
+    check_texts(prepared, origin)
+    check_size(prepared, origin)
     sort(prepared.graph)
     check_model(prepared, origin)
     if prepared.functions:
@@ -117,6 +134,7 @@ def prepare(
         cut_tail(prepared.graph)
     check_types(prepared, origin)
     make_dense(prepared.graph)
+    check_nodes(prepared, origin)
     prepared = expand_qoperators(prepared)
     check_domains(prepared)
     return prepared
@@ -173,7 +191,7 @@ def fix_shapes(
         wanted: list[int | None] = list(shapes.get(value.name, declared))
         if value.name not in shapes:
             if free_batch:
-                wanted[0] = batch or 1
+                wanted[0] = 1 if batch is None else batch
             elif batch is not None and declared and declared[0] != batch:
                 raise UserError(
                     f"input '{value.name}' has a fixed batch of {declared[0]}; "
@@ -185,6 +203,13 @@ def fix_shapes(
             )
         if value.name not in used:
             wanted = [given or 1 for given in wanted]
+        if any(given is not None and given < 1 for given in wanted):
+            raise UserError(f"input '{value.name}' of shape {wanted}; give extents of 1 and more")
+        if math.prod(given or 1 for given in wanted) > MAX_ELEMENTS:
+            raise UserError(
+                f"input '{value.name}' of shape {wanted}, of which {MAX_ELEMENTS} elements are "
+                "possible; give another --input-shape"
+            )
         for axis, (given, extent) in enumerate(zip(wanted, declared, strict=False)):
             if given is None:
                 raise UserError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from mobilenet_tvm.compile.logs.log import Record, TuningLog, in_words, shipped_log, user_log
@@ -47,7 +48,10 @@ class Decisions:
 
 def _own_logs(target: Target) -> list[TuningLog]:
     """Return the user's log of a target and the shipped one, as far as they can be read."""
-    paths = (user_log(target), shipped_log(target))
+    paths = [shipped_log(target)]
+    # A user without a home folder has no log.
+    with suppress(UserError):
+        paths.insert(0, user_log(target))
     return [TuningLog.read(path, target) for path in paths if os.access(path, os.R_OK)]
 
 

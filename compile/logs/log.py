@@ -22,6 +22,7 @@ from mobilenet_tvm.compile.logs.record import (
     UnusableLineError,
     read_record,
 )
+from mobilenet_tvm.runtime.files import read_ordinary
 from mobilenet_tvm.runtime.folders import data_folder
 from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.errors import UserError
@@ -197,7 +198,7 @@ class TuningLog:
 
     def _load(self) -> None:
         self.records, self.skipped = [], []
-        text = self.path.read_bytes().decode("utf-8", errors="replace")
+        text = read_ordinary(self.path).decode("utf-8", errors="replace")
         for number, line in enumerate(text.split("\n"), 1):
             if not line.strip():
                 continue

@@ -185,4 +185,7 @@ def _output_names(model: onnx.ModelProto) -> list[str]:
 def _is_path(model: str | Path) -> bool:
     """Tell a file from a name: it has a suffix or a separator, or it exists."""
     path = Path(model)
-    return path.suffix != "" or len(path.parts) > 1 or path.is_file()
+    try:
+        return path.suffix != "" or len(path.parts) > 1 or path.is_file()
+    except OSError:
+        return True  # too long for a name of either kind

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from mobilenet_tvm.compile.models.parameters import constants, layers
+from mobilenet_tvm.runtime.files import read_ordinary
 from mobilenet_tvm.targets.errors import UserError
 
 # Keys under which training scripts put the state dict, and prefixes that
@@ -77,7 +78,7 @@ def load_weights(path: Path) -> StoredWeights:
             f"its name must end in {', '.join(_READERS)}"
         )
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        digest = hashlib.sha256(read_ordinary(path)).hexdigest()[:12]
         found = _READERS[suffix](path)
     except UserError:
         raise

@@ -55,6 +55,8 @@ _FUNCTIONS = (
 )
 #: The most layers that any schedule fuses.
 MAX_FUSED = 3
+#: The most steps of a layer: more than networks have.
+MAX_STEPS = 16
 
 
 @dataclass(frozen=True)
@@ -349,9 +351,12 @@ class FindLayers:
 
 
 def _is_done(chain: _Chain) -> bool:
-    """Return whether nothing can follow in a layer: its type has changed, or a table was read."""
+    """Return whether nothing can follow in a layer: its type has changed, or a table was read.
+
+    Or it has many steps: TVM and LLVM walk the nested expression that they are recursively.
+    """
     looked_up = bool(chain.steps) and chain.steps[-1].op == "lookup"
-    return chain.result == "float32" or looked_up
+    return chain.result == "float32" or looked_up or len(chain.steps) >= MAX_STEPS
 
 
 def _widens(call: relax.Expr, data: relax.Var) -> bool:

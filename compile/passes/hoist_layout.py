@@ -18,6 +18,9 @@ from mobilenet_tvm.compile.passes.values import (
     shape_of,
 )
 
+#: A layout change moves across so many operators at most.
+_MAX_STEPS = 64
+
 
 class HoistLayout(GraphRewriter):
     """Move a layout change behind a resize to what the resize reads.
@@ -32,6 +35,13 @@ class HoistLayout(GraphRewriter):
         self._calls = {b.var: b.value for b in bindings_of(mod["main"])}
         self._read = count_uses(mod["main"])
         self._moved: dict[relax.Var, relax.Expr] = {}
+        #: Values that were made larger by an operator without a layout, with the number of
+        #: operators since then. In order, since recursion would overflow the stack.
+        self._growth: dict[relax.Expr, int] = {}
+        for var in self._calls:
+            steps = self._steps(var)
+            if steps is not None and steps < _MAX_STEPS:
+                self._growth[var] = steps
 
     def visit_binding(self, var: relax.Var, value: relax.Expr) -> relax.Expr | None:  # noqa: ARG002
         """Replace a layout change whose data were made larger, and are read by nothing else."""
@@ -61,13 +71,18 @@ class HoistLayout(GraphRewriter):
         ranks = {len(shape_of(tensor)) for tensor in tensors}
         return tensors if ranks == {len(shape_of(expr))} else []
 
+    def _steps(self, var: relax.Var) -> int | None:
+        """Return the number of operators since a value was made larger; None if it was not."""
+        arguments = self._arguments(var)
+        takes = bool(arguments) and op_name(self._calls[var]) == "take"
+        if takes and _size(var) > _size(arguments[0]):
+            return 0
+        known = [self._growth[argument] for argument in arguments if argument in self._growth]
+        return max(known) + 1 if known else None
+
     def _grows(self, expr: relax.Expr) -> bool:
         """Return whether a value was made larger by an operator without a layout."""
-        arguments = self._arguments(expr)
-        takes = bool(arguments) and op_name(self._calls[expr]) == "take"
-        if takes and _size(expr) > _size(arguments[0]):
-            return True
-        return any(self._grows(argument) for argument in arguments)
+        return expr in self._growth
 
     def _count(self, expr: relax.Expr, inner: Counter[relax.Var]) -> None:
         """Count how often values that are replaced are read by each other."""

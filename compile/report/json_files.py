@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mobilenet_tvm.compile.analysis.peak import Peak
+from mobilenet_tvm.runtime.files import read_ordinary
 from mobilenet_tvm.targets.errors import UserError
 
 T = TypeVar("T")
@@ -100,7 +101,7 @@ def read_peers(path: Path) -> tuple[PeerRow, ...]:
 
 def _read(path: Path, make: Callable[[Any], T], made_by: str) -> T:
     try:
-        return make(json.loads(path.read_text(encoding="utf-8")))
+        return make(json.loads(read_ordinary(path)))
     except OSError as error:
         raise UserError(
             f"{path}: cannot be read ({error.strerror}); give the output of {made_by}"

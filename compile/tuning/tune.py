@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from mobilenet_tvm.compile.tuning.boards.farm import Farm
 from mobilenet_tvm.compile.tuning.boards.files import compile_with_arguments
@@ -27,6 +25,7 @@ from mobilenet_tvm.compile.tuning.progress import Event
 from mobilenet_tvm.compile.tuning.scheduler import Runner, run_trials
 from mobilenet_tvm.compile.tuning.space import Space
 from mobilenet_tvm.compile.tuning.task import Outcome, Task
+from mobilenet_tvm.runtime.scratch import scratch_folder
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.base import Decision
 from mobilenet_tvm.schedules.workloads import Workload
@@ -195,8 +194,7 @@ def tune(
     model = CostModel(seed, earlier)
     for task in run.tasks:
         model.learn(task.space, task.known)
-    with tempfile.TemporaryDirectory(prefix="mobilenet-tvm-tune-") as name:
-        folder = Path(name)
+    with scratch_folder("mobilenet-tvm-of-tuning-") as folder:
         compile_ = compile_candidate if farm is None else compile_with_arguments
         builder = Builder(build, folder, run.tried, compile_)
         runner: Runner

@@ -28,7 +28,7 @@ from mobilenet_tvm.runtime.model import Array, Model, load
 from mobilenet_tvm.runtime.profile import profile
 from mobilenet_tvm.runtime.remote import measuring
 from mobilenet_tvm.runtime.remote.info import BoardInfo
-from mobilenet_tvm.runtime.remote.marks import PREFIX, USER_ERROR
+from mobilenet_tvm.runtime.remote.marks import MAX_UPLOAD, PREFIX, USER_ERROR
 from mobilenet_tvm.runtime.threads import Threads
 from mobilenet_tvm.targets.errors import UserError
 
@@ -94,19 +94,32 @@ def uploads() -> Path:
     """Return the folder of uploaded files, which all of a user's boards on a machine share.
 
     A file's name is the SHA-256 of its contents, with the suffix that the client gave it.
+
+    Raises
+    ------
+    UserError
+        If there is no place for it.
     """
     folder = cache_folder() / "uploads"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be made ({error.strerror}); set XDG_CACHE_HOME to a folder that can "
+            "be written"
+        ) from None
     return folder
 
 
 def has_upload(name: str) -> bool:
-    """Return whether a file was uploaded, and mark it as recently used."""
+    """Return whether a file was uploaded and is whole, and mark it as recently used."""
+    path = uploads() / Path(name).name
     try:
-        os.utime(uploads() / Path(name).name)
+        whole = hashlib.sha256(path.read_bytes()).hexdigest() == path.stem
+        os.utime(path)
     except OSError:
         return False
-    return True
+    return whole
 
 
 def store_upload(name: str, contents: bytes) -> None:
@@ -125,6 +138,8 @@ def store_upload(name: str, contents: bytes) -> None:
         If it is damaged, or cannot be written.
     """
     path = uploads() / Path(name).name
+    if len(contents) > MAX_UPLOAD:
+        raise UserError(f"{name}: {len(contents)} bytes, of which boards take {MAX_UPLOAD}")
     if hashlib.sha256(contents).hexdigest() != path.stem:
         raise UserError(f"{name}: the file arrived damaged; upload it again")
     try:

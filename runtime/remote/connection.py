@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from mobilenet_tvm.runtime.address import join_host_port
+from mobilenet_tvm.runtime.files import require_ordinary
 from mobilenet_tvm.runtime.remote.errors import (
     BoardCrashed,
     BoardError,
@@ -31,7 +32,8 @@ from mobilenet_tvm.runtime.remote.errors import (
     NoBoard,
 )
 from mobilenet_tvm.runtime.remote.info import BoardInfo
-from mobilenet_tvm.runtime.remote.marks import CRASHED, PREFIX, USER_ERROR
+from mobilenet_tvm.runtime.remote.marks import CRASHED, MAX_UPLOAD, PREFIX, USER_ERROR
+from mobilenet_tvm.targets.errors import UserError
 
 #: Seconds in which a free board has to accept a client and describe itself.
 CONNECT_TIMEOUT = 10.0
@@ -96,7 +98,7 @@ class Connection:
         self._deadline = time.monotonic() + timeout + _GRACE_PERIOD
         try:
             self.board = self._describe()
-        except (BoardLost, BoardTimeout, BoardCrashed, BoardError) as error:
+        except UserError as error:
             self.close()
             raise NoBoard(f"the board at {self.address} does not work: {error}") from None
 
@@ -181,9 +183,21 @@ class Connection:
         -------
         str
             Its name on the board: the SHA-256 of its contents, and its suffix.
+
+        Raises
+        ------
+        UserError
+            If the file cannot be read, or is larger than boards take.
         """
         path = Path(path)
-        contents = path.read_bytes()
+        try:
+            require_ordinary(path)
+            size = path.stat().st_size
+            if size > MAX_UPLOAD:
+                raise UserError(f"{path}: {size} bytes, of which boards take {MAX_UPLOAD}")
+            contents = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
         name = hashlib.sha256(contents).hexdigest() + path.suffix
         if name in self._uploaded:
             return name
@@ -291,7 +305,7 @@ class Connection:
         with self.guarded(CONNECT_TIMEOUT):
             info = _function(self._module, f"{PREFIX}info")
             if info is not None:
-                return BoardInfo.from_dict(json.loads(info()))
+                return BoardInfo.from_dict(_description(info()))
             triple = _function(self._module, "target.llvm_get_system_triple")
             machine = str(triple()).partition("-")[0] if triple is not None else ""
             return BoardInfo(self.address, architecture=machine)
@@ -350,7 +364,11 @@ def _connection_error(error: Exception, where: str) -> NoBoard:
 
 def _sockets(host: str, port: int) -> dict[int, int]:
     """Return inode and file descriptor of each of this process's sockets to an address."""
-    peers = {address[:2] for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+    try:
+        resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise NoBoard(f"the host '{host}' is not known ({error})") from None
+    peers = {address[:2] for *_, address in resolved}
     found = {}
     for path in Path("/dev/fd").iterdir():
         with suppress(OSError):
@@ -361,6 +379,14 @@ def _sockets(host: str, port: int) -> dict[int, int]:
                     if copy.getpeername()[:2] in peers:
                         found[status.st_ino] = descriptor
     return found
+
+
+def _description(answer: Any) -> Any:
+    """Return what a board says about itself, of any type."""
+    try:
+        return json.loads(answer)
+    except (TypeError, ValueError, RecursionError):
+        return None
 
 
 def _function(module: Any, name: str) -> Any:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from mobilenet_tvm.runtime.address import join_host_port, split_host_port
 from mobilenet_tvm.runtime.remote.errors import NoBoard
 from mobilenet_tvm.runtime.remote.info import BoardInfo
 from mobilenet_tvm.runtime.remote.wire import TrackerLink
+from mobilenet_tvm.targets.errors import UserError
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ def list_boards(tracker: str) -> list[ListedBoard]:
     Returns
     -------
     list of ListedBoard
-        Sorted by key, then by name.
+        Sorted by key, then by name; without those whose descriptions cannot be read.
 
     Raises
     ------
@@ -61,12 +65,12 @@ def list_boards(tracker: str) -> list[ListedBoard]:
     boards = []
     for fact in facts:
         where = join_host_port(*fact["addr"])
-        boards.append(
-            ListedBoard(
-                key=fact["key"].partition(":")[2],
-                address=where,
-                busy=fact.get("busy"),
-                info=BoardInfo.from_dict(fact.get("board", {"name": where})),
-            )
-        )
+        busy = fact.get("busy")
+        try:
+            info = BoardInfo.from_dict(fact.get("board", {"name": where}))
+        except UserError as error:
+            _LOGGER.warning("warning: the board at %s is left out: %s", where, error)
+            continue
+        key = fact["key"].partition(":")[2]
+        boards.append(ListedBoard(key, where, busy if isinstance(busy, bool) else None, info))
     return sorted(boards, key=lambda board: (board.key, board.info.name, board.address))

@@ -98,12 +98,25 @@ class BoardInfo:
         return vars(self) | {"features": features, "versions": dict(self.versions)}
 
     @classmethod
-    def from_dict(cls, facts: Mapping[str, Any]) -> BoardInfo:
-        """Read what `to_dict` returned, possibly in another version."""
+    def from_dict(cls, facts: Any) -> BoardInfo:
+        """Read what `to_dict` returned, possibly in another version.
+
+        Raises
+        ------
+        UserError
+            If a field is of another type.
+        """
+        if not isinstance(facts, Mapping):
+            raise UserError("it does not describe itself")
         known = {name: facts[name] for name in cls.__dataclass_fields__ if name in facts}
-        if known.get("features") is not None:
-            known["features"] = frozenset(known["features"])
-        return cls(**{"name": "?", **known})
+        features, versions = known.pop("features", None), known.pop("versions", {})
+        wrong = [
+            name for name, value in known.items() if type(value) is not type(getattr(cls, name, ""))
+        ]
+        if wrong or not isinstance(versions, dict) or not _is_texts(features or []):
+            raise UserError("it describes itself in a way that this version does not know")
+        known["features"] = None if features is None else frozenset(features)
+        return cls(**{"name": "?", **known, "versions": versions})
 
     def require(self, machine: str, features: Collection[str], what: str) -> None:
         """Check that the board can run some code, as far as it describes itself.
@@ -133,3 +146,7 @@ class BoardInfo:
                 f"{what}: needs {', '.join(missing)}, which the CPU of board {self.name} lacks; "
                 f"compile with --target {self.target or self.architecture}"
             )
+
+
+def _is_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)

@@ -40,11 +40,12 @@ def listen(host: str, ports: Iterable[int]) -> socket.socket:
     for port in ports:
         try:
             listener = _listen(host, port)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE and port != ports[-1]:
+        except (OSError, OverflowError, UnicodeError) as error:
+            if getattr(error, "errno", None) == errno.EADDRINUSE and port != ports[-1]:
                 continue
+            reason = getattr(error, "strerror", None) or error
             raise UserError(
-                f"cannot listen on {join_host_port(host, port)} ({error.strerror}); "
+                f"cannot listen on {join_host_port(host, port)} ({reason}); "
                 "give another --host or --port"
             ) from None
         where = join_host_port(host, listener.getsockname()[1])

@@ -8,3 +8,6 @@ USER_ERROR = "UserError: "
 
 #: Prefix of the reason why the code that a session ran ended its process.
 CRASHED = "SessionCrashed: "
+
+#: Most bytes of a file that a board takes.
+MAX_UPLOAD = 1 << 30

@@ -17,7 +17,6 @@ import select
 import signal
 import socket
 import sys
-import tempfile
 import time
 import traceback
 import warnings
@@ -34,17 +33,17 @@ from mobilenet_tvm.runtime.library import load_runtime
 from mobilenet_tvm.runtime.remote.board import serve_session, uploads
 from mobilenet_tvm.runtime.remote.info import BoardInfo
 from mobilenet_tvm.runtime.remote.listen import LOOPBACK, listen
-from mobilenet_tvm.runtime.remote.marks import CRASHED
+from mobilenet_tvm.runtime.remote.lobby import Lobby
+from mobilenet_tvm.runtime.remote.marks import CRASHED, MAX_UPLOAD
 from mobilenet_tvm.runtime.remote.wire import (
     MISMATCH,
     SESSION_MAGIC,
     TrackerLink,
     WrongPeerError,
-    receive_int,
-    receive_text,
     send_int,
     send_text,
 )
+from mobilenet_tvm.runtime.scratch import scratch_folder
 from mobilenet_tvm.targets.errors import UserError, WrongUseError
 
 _LOGGER = logging.getLogger(__name__)
@@ -55,8 +54,8 @@ PORTS = range(9090, 9190)
 #: Maximum seconds of a session, unless its client asks for less.
 SESSION_LIMIT = 3600.0
 
-#: Seconds to wait for a client's handshake, and for a tracker's answer.
-_HANDSHAKE_TIMEOUT, _TRACKER_TIMEOUT = 3.0, 5.0
+#: Seconds to wait for a tracker's answer.
+_TRACKER_TIMEOUT = 5.0
 #: Seconds between two polls of the tracker, and between two attempts to reach it.
 _POLL_INTERVAL, _RETRY_INTERVAL = 2.0, 1.0
 #: Seconds after which an offer that was taken but not used is renewed.
@@ -103,10 +102,12 @@ class ServeOptions:
         Raises
         ------
         WrongUseError
-            If there is a tracker without a key, or a key without a tracker.
+            If there is a tracker without a key or a key without a tracker, or no time for sessions.
         """
         if (self.tracker is None) != (self.key == ""):
             raise WrongUseError("--tracker and --key belong together; give both or neither")
+        if not self.session_limit > 0:
+            raise WrongUseError(f"a session limit of {self.session_limit:g} s; give more than 0")
         if self.key:
             check_key(self.key)
 
@@ -143,7 +144,7 @@ class _Server:
 
     def __init__(self, listener: socket.socket, options: ServeOptions) -> None:
         self.info = BoardInfo.of_this_machine(options.name)
-        self._listener = listener
+        self._lobby = Lobby(listener)
         self._options = options
         self._port = int(listener.getsockname()[1])
         self._link: TrackerLink | None = None
@@ -170,14 +171,14 @@ class _Server:
                 except OSError as error:
                     end = f"failed ({error})"
                 _LOGGER.info("session of %s, %.1f s: %s", client, time.monotonic() - began, end)
-            with suppress(OSError):
+            with suppress(OSError, UserError):
                 prune(uploads())
             self._announce(busy=False)
 
     def close(self) -> None:
         """End the current session, and stop listening."""
         self._kill_session()
-        self._listener.close()
+        self._lobby.close()
         if self._link is not None:
             self._link.close()
 
@@ -186,27 +187,21 @@ class _Server:
         while True:
             self._offer()
             period = _POLL_INTERVAL if self._link else _RETRY_INTERVAL
-            wait = period if self._options.tracker else None
-            if not select.select([self._listener], [], [], wait)[0]:
+            found = self._lobby.next(period if self._options.tracker else None)
+            if found is None:
                 continue
-            try:
-                connection, address = self._listener.accept()
-            except OSError:
-                continue
-            limit = self._shake_hands(connection)
+            client, said = found
+            limit = self._answer(client.connection, said)
             if limit is not None:
                 if self._options.tracker:
                     self._match_key = None
-                return connection, str(address[0]), limit
-            connection.close()
+                return client.connection, client.address, limit
+            client.connection.close()
 
-    def _shake_hands(self, connection: socket.socket) -> float | None:
+    def _answer(self, connection: socket.socket, said: str) -> float | None:
         """Return the limit of the client's session; None if it is not a client of this board."""
+        name, *given = said.split() or [""]
         try:
-            connection.settimeout(_HANDSHAKE_TIMEOUT)
-            if receive_int(connection) != SESSION_MAGIC:
-                raise WrongPeerError("not TVM's RPC")
-            name, *given = receive_text(connection).split() or [""]
             if name != f"client:{self._match_key}":
                 send_int(connection, MISMATCH)
                 raise WrongPeerError("not its turn")
@@ -283,14 +278,14 @@ class _Server:
         """Run a session in a process of its own, and return how it ended."""
         connection.settimeout(None)
         _notice_vanished_clients(connection)
-        with tempfile.TemporaryDirectory(prefix="mobilenet-tvm-session-") as folder:
+        with scratch_folder("mobilenet-tvm-of-session-") as folder:
             # When the process ends, its end of the pipe is closed.
             ended, alive = os.pipe()
             try:
                 try:
                     self._session = os.fork()
                     if self._session == 0:
-                        self._be_session(connection, Path(folder))
+                        self._be_session(connection, folder)
                 finally:
                     os.close(alive)
                 end = self._watch(connection, ended, limit)
@@ -318,10 +313,11 @@ class _Server:
             os.setsid()
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_UPLOAD, MAX_UPLOAD))
             with suppress(OSError):
                 # If memory runs out, the kernel ends this process and no other.
                 Path("/proc/self/oom_score_adj").write_text("1000")
-            self._listener.close()
+            self._lobby.close(forked=True)
             if self._link is not None:
                 self._link.close()
             os.chdir(folder)
@@ -340,9 +336,12 @@ class _Server:
         poller = select.poll()
         poller.register(ended, select.POLLIN)
         poller.register(connection, select.POLLRDHUP)
+        # Clients that come meanwhile wait for their turn; those that say nothing do not.
+        poller.register(self._lobby, select.POLLIN)
         while True:
             wait = min(_WATCH_INTERVAL, deadline - time.monotonic())
             events = dict(poller.poll(max(0, 1000 * wait)))
+            self._lobby.attend()
             process, status = os.waitpid(self._session, os.WNOHANG)
             if process:
                 self._session = None

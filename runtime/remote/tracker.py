@@ -36,7 +36,7 @@ def run_tracker(
         If it cannot listen on the address, or TVM or tornado is not installed.
     """
     try:
-        from tvm.rpc.tracker import TrackerServerHandler
+        from mobilenet_tvm.runtime.remote.bounded_tracker import BoundedTracker
     except ImportError as error:
         raise UserError(
             f"the tracker needs TVM and tornado ({error}); run: pip install mobilenet-tvm"
@@ -48,7 +48,7 @@ def run_tracker(
     with listen(host, [port]) as listener:
         where = listener.getsockname()[1]
         # The protocol's way to stop a tracker needs a key, which nobody is given.
-        tracker = TrackerServerHandler(listener, object())
+        tracker = BoundedTracker(listener, object())
         _LOGGER.info("tracker listens on %s", join_host_port(host, where))
         if on_ready is not None:
             on_ready(host, where)

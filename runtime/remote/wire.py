@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import time
+from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
@@ -19,7 +21,7 @@ _TRACKER_MAGIC = 0x2F271
 _SUCCESS, _PUT, _REQUEST, _UPDATE_INFO, _SUMMARY, _PENDING = 0, 3, 4, 5, 6, 7
 
 #: Maximum sizes in bytes of a tracker's messages and of keys: longer ones are of another protocol.
-_MAX_MESSAGE, _MAX_KEY = 1 << 24, 1 << 12
+_MAX_MESSAGE, MAX_KEY = 1 << 24, 1 << 12
 
 _INT = struct.Struct("<i")
 
@@ -29,21 +31,33 @@ class WrongPeerError(OSError):
 
 
 def receive(connection: socket.socket, size: int) -> bytes:
-    """Read a number of bytes.
+    """Read a number of bytes within the connection's timeout, which holds for all of them together.
 
     Raises
     ------
     OSError
         If the connection ends before, or times out.
     """
-    parts = []
+    timeout = connection.gettimeout()
+    end = None if timeout is None else time.monotonic() + timeout
+    try:
+        return b"".join(_parts(connection, size, end))
+    finally:
+        connection.settimeout(timeout)
+
+
+def _parts(connection: socket.socket, size: int, end: float | None) -> Iterator[bytes]:
     while size:
+        if end is not None:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("timed out")
+            connection.settimeout(left)
         part = connection.recv(min(size, 1 << 16))
         if not part:
             raise ConnectionResetError("the connection was closed")
-        parts.append(part)
+        yield part
         size -= len(part)
-    return b"".join(parts)
 
 
 def receive_int(connection: socket.socket) -> int:
@@ -56,7 +70,7 @@ def send_int(connection: socket.socket, value: int) -> None:
     connection.sendall(_INT.pack(value))
 
 
-def receive_text(connection: socket.socket, max_size: int = _MAX_KEY) -> str:
+def receive_text(connection: socket.socket, max_size: int = MAX_KEY) -> str:
     """Read a text, preceded by its length in bytes."""
     size = receive_int(connection)
     if not 0 <= size <= max_size:
@@ -71,6 +85,25 @@ def send_text(connection: socket.socket, text: str) -> None:
     """Write a text, preceded by its length in bytes."""
     encoded = text.encode()
     connection.sendall(_INT.pack(len(encoded)) + encoded)
+
+
+def is_description(facts: Any) -> bool:
+    """Return whether a tracker's description of a board is one: with a key and an address."""
+    if not isinstance(facts, dict):
+        return False
+    key, address = facts.get("key"), facts.get("addr")
+    if not (isinstance(key, str) and key.startswith("server:")):
+        return False
+    return isinstance(address, list) and len(address) == 2 and _is_place(*address)
+
+
+def is_offer(key: Any, host: Any, port: Any, match_key: Any) -> bool:
+    """Return whether what a board offers to a tracker is an address and a match key for a key."""
+    return isinstance(key, str) and isinstance(match_key, str) and _is_place(host, port)
+
+
+def _is_place(host: Any, port: Any) -> bool:
+    return isinstance(host, str) and type(port) is int and 0 < port < 1 << 16
 
 
 class TrackerLink:
@@ -91,7 +124,10 @@ class TrackerLink:
     """
 
     def __init__(self, host: str, port: int, timeout: float = 10.0) -> None:
-        self._socket = socket.create_connection((host, port), timeout)
+        try:
+            self._socket = socket.create_connection((host, port), timeout)
+        except UnicodeError as error:
+            raise WrongPeerError(f"not the name of a host: {error}") from None
         self._timeout = timeout
         try:
             send_int(self._socket, _TRACKER_MAGIC)
@@ -158,18 +194,23 @@ class TrackerLink:
         answer = self._ask(_REQUEST, key, "", priority, timeout=timeout)
         try:
             code, (host, port, match_key) = answer
-            self._expect_success(code)
-            return str(host), int(port), str(match_key)
         except (TypeError, ValueError):
             raise WrongPeerError(f"unexpected answer {answer!r}") from None
+        self._expect_success(code)
+        if not is_offer(key, host, port, match_key):
+            raise WrongPeerError(f"unexpected answer {answer!r}")
+        return host, port, match_key
 
     def summary(self) -> tuple[dict[str, dict[str, int]], list[dict[str, Any]]]:
-        """Return the numbers of free boards and waiting requests by key, and the descriptions."""
+        """Return the numbers of free boards and waiting requests by key, and the descriptions.
+
+        Descriptions without a key or an address are left out.
+        """
         answer = self._ask(_SUMMARY)
         try:
             code, facts = answer
             self._expect_success(code)
-            return facts["queue_info"], facts["server_info"]
+            return facts["queue_info"], list(filter(is_description, facts["server_info"]))
         except (KeyError, TypeError, ValueError):
             raise WrongPeerError(f"unexpected answer {answer!r}") from None
 
@@ -183,7 +224,7 @@ class TrackerLink:
         send_text(self._socket, json.dumps([code, *arguments]))
         try:
             return json.loads(receive_text(self._socket, _MAX_MESSAGE))
-        except ValueError:
+        except (ValueError, RecursionError):
             raise WrongPeerError("an answer that is not JSON") from None
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +37,10 @@ from mobilenet_tvm.runtime.remote.errors import (
 )
 from mobilenet_tvm.runtime.remote.info import BoardInfo
 from mobilenet_tvm.runtime.remote.listen import listen
-from mobilenet_tvm.runtime.remote.marks import PREFIX
+from mobilenet_tvm.runtime.remote.lobby import Lobby
+from mobilenet_tvm.runtime.remote.marks import MAX_UPLOAD, PREFIX
 from mobilenet_tvm.runtime.remote.session import Session
-from mobilenet_tvm.runtime.remote.wire import SESSION_MAGIC, TrackerLink
+from mobilenet_tvm.runtime.remote.wire import SESSION_MAGIC, TrackerLink, receive, send_text
 from mobilenet_tvm.targets.errors import UserError, WrongUseError
 from mobilenet_tvm.targets.host import architecture
 
@@ -197,6 +200,27 @@ def test_a_file_that_arrives_damaged_is_refused(direct: Server) -> None:
         assert not session.call(f"{PREFIX}has", f"{'0' * 64}.so")
 
 
+def test_an_upload_that_was_damaged_on_the_board_is_repaired(
+    direct: Server, artifact: Path, inputs: dict[str, Any]
+) -> None:
+    with open_session(direct) as session:
+        name = session.upload(artifact)
+    cached = Path(os.environ["XDG_CACHE_HOME"]) / "mobilenet-tvm" / "uploads" / name
+    for damaged in (b"", artifact.read_bytes()[:-1] + b"?"):
+        cached.write_bytes(damaged)
+        with open_session(direct) as session:
+            assert set(session.load(artifact)(**inputs)) == {"sum", "positive.1"}
+        assert cached.read_bytes() == artifact.read_bytes()
+
+
+def test_a_file_larger_than_boards_take_is_not_sent(direct: Server, tmp_path: Path) -> None:
+    path = tmp_path / "large.bin"
+    with path.open("wb") as file:
+        file.truncate(MAX_UPLOAD + 1)
+    with open_session(direct) as session, pytest.raises(UserError, match="of which boards take"):
+        session.upload(path)
+
+
 def test_an_error_of_a_function_there_ends_no_session(direct: Server) -> None:
     with open_session(direct) as session:
         with pytest.raises(BoardError, match=r"board direct: .*no such file"):
@@ -307,12 +331,93 @@ def test_garbage_on_the_port_ends_nothing(direct: Server, farm: Server, garbage:
     assert len(list_boards(farm.address)) == 2
 
 
-def test_a_client_that_says_nothing_holds_a_board_up_for_a_moment_only(direct: Server) -> None:
-    with (
-        socket.create_connection(("127.0.0.1", direct.port)),
-        open_session(direct, wait=10) as session,
-    ):
-        assert session.board.name == "direct"
+def test_idle_and_slow_connections_keep_a_board_from_nobody(direct: Server) -> None:
+    place = ("127.0.0.1", direct.port)
+    with ExitStack() as stack:
+        slow = stack.enter_context(socket.create_connection(place))
+        slow.sendall(SESSION_MAGIC.to_bytes(4, "little") + (4000).to_bytes(4, "little"))
+        for _ in range(300):
+            stack.enter_context(socket.create_connection(place))
+        start = time.monotonic()
+        with open_session(direct, wait=10) as session:
+            assert session.board.name == "direct"
+            assert time.monotonic() - start < 2
+            # Also not from those who wait while it is busy.
+            for _ in range(300):
+                stack.enter_context(socket.create_connection(place))
+        start = time.monotonic()
+        with open_session(direct, wait=10) as session:
+            assert session.board.name == "direct"
+        assert time.monotonic() - start < 2
+        slow.settimeout(10)
+        with suppress(ConnectionResetError):
+            while True:
+                # Each byte starts no new time limit.
+                slow.sendall(b"a")
+                with suppress(TimeoutError):
+                    slow.settimeout(0.2)
+                    if not slow.recv(1):
+                        break
+                assert time.monotonic() - start < 8
+
+
+def test_clients_that_wait_are_served_in_turn_and_those_that_leave_are_forgotten() -> None:
+    with listen("127.0.0.1", [0]) as listener:
+        place, lobby = listener.getsockname(), Lobby(listener)
+        clients = [socket.create_connection(place) for _ in range(3)]
+        for index in (2, 0, 1):
+            said = f"client:{index}".encode()
+            head = SESSION_MAGIC.to_bytes(4, "little") + len(said).to_bytes(4, "little")
+            clients[index].sendall(head[:5])
+            lobby.attend(1)
+            clients[index].sendall(head[5:] + said)
+            lobby.attend(1)
+        clients[0].close()
+        lobby.attend(1)
+        served = [lobby.next(0.1) for _ in range(3)]
+        assert [found and found[1] for found in served] == ["client:2", "client:1", None]
+        for client in clients:
+            client.close()
+        for found in served[:2]:
+            assert found is not None
+            found[0].connection.close()
+        lobby.close()
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [[5, {"key": 5, "addr": [None, 1]}]],
+        [[5, {"key": "server:here", "addr": [None, "x"]}]],
+        [[5, {"key": "server:here", "addr": "there"}]],
+        [[5, {"key": "server:here", "addr": [None, 1], "board": {"name": [], "cores": "x"}}]],
+        [[5, {"key": "server:here", "addr": [None, 1], "board": 7}]],
+        [[3, "here", ["x", "y"], None]],
+        [[3, ["here"], [1, "y"], None]],
+        [[3, "here", [1, None], None]],
+        [[4, "here", "", "first"]],
+    ],
+)
+def test_who_registers_wrongly_disturbs_no_other(farm: Server, messages: list[Any]) -> None:
+    with socket.create_connection(("127.0.0.1", farm.port), 5) as stranger:
+        stranger.sendall((0x2F271).to_bytes(4, "little"))
+        assert len(receive(stranger, 4)) == 4
+        for message in messages:
+            send_text(stranger, json.dumps(message))
+        stranger.settimeout(0.3)
+        with suppress(OSError):
+            stranger.recv(64)
+        assert {board.info.name for board in list_boards(farm.address)} == {"one", "two"}
+        with Session.open(f"tracker://{farm.address}/here", wait=10) as session:
+            assert session.board.name in ("one", "two")
+    wait_until(lambda: free_boards(farm, "here") == 2)
+
+
+def test_idle_connections_keep_a_tracker_from_nobody(farm: Server) -> None:
+    with ExitStack() as stack:
+        for _ in range(920):
+            stack.enter_context(socket.create_connection(("127.0.0.1", farm.port)))
+        assert len(list_boards(farm.address)) == 2
 
 
 def test_a_tracker_gives_each_client_a_board_of_its_own(farm: Server) -> None:

@@ -13,7 +13,8 @@ from tvm import relax, te
 
 from mobilenet_tvm.compile.codegen.linker import link_shared
 from mobilenet_tvm.compile.codegen.metadata_object import write_metadata_object
-from mobilenet_tvm.runtime.metadata import Metadata, TensorInfo
+from mobilenet_tvm.runtime.checksum import seal
+from mobilenet_tvm.runtime.metadata import SECTION, Metadata, TensorInfo
 from mobilenet_tvm.targets.host import architecture
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -185,4 +186,5 @@ def _write(
         addons=[str(section)],
     )
     section.unlink()
+    seal(path, SECTION)
     return path

@@ -24,7 +24,9 @@ from mobilenet_tvm.compile.codegen.linker import linker_command
 from mobilenet_tvm.compile.codegen.metadata_object import write_metadata_object
 from mobilenet_tvm.runtime import Metadata, Model, load, read_metadata
 from mobilenet_tvm.runtime.bench import measure_latency, random_inputs
+from mobilenet_tvm.runtime.checksum import seal
 from mobilenet_tvm.runtime.library import find_runtime_library
+from mobilenet_tvm.runtime.metadata import SECTION
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.host import architecture, core_count, default_threads
 
@@ -86,13 +88,19 @@ def test_metadata_keeps_keys_and_characters_that_it_does_not_know() -> None:
 
 def test_metadata_without_a_field_added_later_is_read() -> None:
     values = json.loads(ADD.to_json())
-    assert values["format"] == 1
+    assert (values["format"], values["crc32"]) == (2, "00000000")
     assert values["inputs"][0] == {"name": "image", "shape": [1, 4, 16, 16], "dtype": "float32"}
 
 
 def test_metadata_of_a_newer_format_is_refused() -> None:
-    values = json.loads(ADD.to_json()) | {"format": 2, "inputs": "something new"}
+    values = json.loads(ADD.to_json()) | {"format": 3, "inputs": "something new"}
     assert "upgrade" in refusal(lambda: Metadata.from_json(json.dumps(values)))
+
+
+def test_metadata_of_an_older_format_is_refused() -> None:
+    values = json.loads(ADD.to_json()) | {"format": 1}
+    message = refusal(lambda: Metadata.from_json(json.dumps(values)))
+    assert message.endswith("reads format 2; compile the model again with this version")
 
 
 @pytest.mark.parametrize(
@@ -108,6 +116,12 @@ def test_metadata_of_a_newer_format_is_refused() -> None:
         ADD.to_json().replace('"layers": 1', '"layers": "one"').encode(),
         ADD.to_json().replace('"model"', '"modell"').encode(),
         ADD.to_json().replace('"shape": [1', '"shape": ["a"').encode(),
+        ADD.to_json().replace('"shape": [1', '"shape": [Infinity').encode(),
+        ADD.to_json().replace('"shape": [1', '"shape": [-1').encode(),
+        ADD.to_json().replace('"layers": 1', '"layers": ' + 9999 * "[" + 9999 * "]").encode(),
+        ADD.to_json().replace('"layers": 1', '"layers": true').encode(),
+        ADD.to_json().replace('"name": "test"', '"name": ["test"]').encode(),
+        ADD.to_json().replace("float32", "complex64").encode(),
     ],
 )
 def test_damaged_metadata_is_refused(text: bytes) -> None:
@@ -166,7 +180,29 @@ def test_a_library_with_metadata_but_without_a_model_is_refused(tmp_path: Path) 
     compiled, linked = tmp_path / "metadata.o", tmp_path / "metadata.so"
     write_metadata_object(ADD, f"{architecture()}-linux-gnu", compiled)
     subprocess.run([*linker_command(), "-shared", "-o", linked, compiled], check=True)
+    seal(linked, SECTION)
     assert "cannot be loaded" in refusal(lambda: load(linked))
+
+
+def test_a_flipped_bit_anywhere_is_noticed_before_anything_runs(
+    artifact: Path, tmp_path: Path
+) -> None:
+    path, data = tmp_path / "flipped.so", bytearray(artifact.read_bytes())
+    for place in range(7, len(data), len(data) // 300):
+        data[place] ^= 1 << place % 8
+        path.write_bytes(data)
+        refusal(lambda: load(path))
+        data[place] ^= 1 << place % 8
+    path.write_bytes(data)
+    assert load(path).metadata == load(path, check=False).metadata
+    assert str(path) not in Path("/proc/self/maps").read_text()
+
+
+def test_an_artifact_of_another_version_of_tvm_is_refused(tmp_path: Path) -> None:
+    path = write_add(tmp_path / "add.so", versions={"apache-tvm": "0.28.1"})
+    assert "compiled with TVM 0.28.1, and this mobilenet-tvm loads what TVM 0.27" in refusal(
+        lambda: load(path)
+    )
 
 
 @pytest.mark.parametrize("threads", [0, -1])
@@ -177,7 +213,7 @@ def test_fewer_threads_than_one_are_refused(artifact: Path, threads: int) -> Non
 def test_a_dtype_that_numpy_does_not_know_is_refused(tmp_path: Path) -> None:
     inputs = (replace(ADD.inputs[0], dtype="float7"), ADD.inputs[1])
     path = write_add(tmp_path / "add.so", inputs=inputs)
-    assert "float7" in refusal(lambda: load(path))
+    assert "damaged metadata" in refusal(lambda: load(path))
 
 
 def test_a_bare_file_name_is_that_of_the_current_folder(

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from mobilenet_tvm.runtime import folders
 from mobilenet_tvm.runtime.atomic import replacing
 from mobilenet_tvm.runtime.folders import cache_folder, data_folder, prune
+from mobilenet_tvm.runtime.scratch import scratch_folder
 from mobilenet_tvm.targets.errors import UserError
 
 
@@ -38,15 +44,75 @@ def test_a_relative_data_folder_is_ignored(monkeypatch: pytest.MonkeyPatch) -> N
     assert data_folder() == Path("/there/mobilenet-tvm")
 
 
-def test_without_a_home_folder_the_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """Take the home folder away; return the folder for temporary files."""
+
     def no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", no_home)
-    for folder, variable in ((cache_folder, "XDG_CACHE_HOME"), (data_folder, "XDG_DATA_HOME")):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for variable in ("XDG_CACHE_HOME", "XDG_DATA_HOME"):
         monkeypatch.delenv(variable, raising=False)
-        with pytest.raises(UserError, match=f"^no home folder; set {variable} to"):
-            folder()
+    folders._temporary_cache.cache_clear()
+    yield tmp_path
+    folders._temporary_cache.cache_clear()
+
+
+@pytest.mark.usefixtures("homeless")
+def test_without_a_home_folder_the_variable_is_named() -> None:
+    with pytest.raises(UserError, match=r"^no home folder; set XDG_DATA_HOME to"):
+        data_folder()
+
+
+def test_without_a_home_folder_the_cache_is_a_private_temporary_folder(
+    homeless: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = cache_folder()
+    assert folder.parent == homeless
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert cache_folder() == folder
+    assert caplog.text.count("no home folder that can be written") == 1
+
+
+@pytest.mark.usefixtures("homeless")
+def test_a_temporary_cache_that_others_can_write_is_not_used() -> None:
+    cache_folder().chmod(0o777)
+    folders._temporary_cache.cache_clear()
+    with pytest.raises(UserError, match="open to other users; set XDG_CACHE_HOME"):
+        cache_folder()
+
+
+def test_one_large_file_does_not_push_out_the_others(tmp_path: Path) -> None:
+    for age, size in enumerate((290, 100, 50, 1)):
+        (tmp_path / str(size)).write_bytes(bytes(size))
+        os.utime(tmp_path / str(size), (1000 - age, 1000 - age))
+    prune(tmp_path, 300)
+    assert {path.name for path in tmp_path.iterdir()} == {"100", "50", "1"}
+
+
+def test_scratch_folders_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path;"
+        "from mobilenet_tvm.runtime.scratch import scratch_folder;"
+        "made = scratch_folder('of-', Path(sys.argv[1])); made.__enter__();"
+        "print(flush=True); os.read(0, 1)"
+    )
+    old = (0, 0)
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        (left,) = tmp_path.iterdir()
+        (left / "file").touch()
+        os.utime(left, old)
+        with scratch_folder("of-", tmp_path):
+            assert left.exists()  # its process runs
+        process.kill()
+    with scratch_folder("of-", tmp_path) as folder:
+        assert list(tmp_path.iterdir()) == [folder]
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_a_killed_process_left_is_pruned(tmp_path: Path) -> None:

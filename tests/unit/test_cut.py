@@ -287,7 +287,11 @@ def test_what_leaves_nothing_or_is_asked_for_is_refused(
     nodes: list[onnx.NodeProto], until: str | None, message: str, tmp_path: Path
 ) -> None:
     model = graph(
-        nodes, [1, 4, 7, 5], (nodes[-1].output[0],), five=np.array(5), limit=np.array(1.0)
+        nodes,
+        [1, 4, 7, 5],
+        (nodes[-1].output[0],),
+        five=np.array(5),
+        limit=np.array(1.0, np.float32),
     )
     with pytest.raises(UserError, match=re.escape(message)):
         compile_model(model, "x86", tmp_path / "m.so", until=until)

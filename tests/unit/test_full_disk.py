@@ -1,0 +1,40 @@
+"""Compiling onto a full disk: one clear line, and nothing is changed or left."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+from networks import ODD
+
+#: Compiles a model larger than the disk; the old file of that name is 3 bytes long.
+COMPILE = """
+import os, sys
+from mobilenet_tvm.compile import compile_model
+from mobilenet_tvm.targets.errors import UserError
+open("m.so", "w").write("old")
+try:
+    compile_model(sys.argv[1], "x86", "m.so", tuning_log="none")
+except UserError as error:
+    print(error)
+print(os.listdir(), open("m.so").read())
+"""
+
+
+@pytest.mark.full
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path: Path) -> None:
+    inside = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    mount = f"mount -t tmpfs -o size=16k tmpfs {tmp_path} && cd {tmp_path}"
+    if subprocess.run([*inside, mount], capture_output=True).returncode:
+        pytest.skip("no disk of a given size: mounting in a namespace of its own is not permitted")
+    model = tmp_path.parent / "m.onnx"
+    onnx.save(ODD["batch_2"](), model)
+    command = f"{mount} && TMPDIR=. exec {sys.executable} -c '{COMPILE}' {model}"
+    finished = subprocess.run([*inside, command], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    said, left = finished.stdout.splitlines()
+    assert "linking failed" in said
+    assert left == "['m.so'] old"
