@@ -31,6 +31,7 @@ from mobilenet_tvm.compile.passes.recognize_smooth import RecognizeSmooth
 from mobilenet_tvm.compile.passes.recover_clip import RecoverClip
 from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
 from mobilenet_tvm.compile.passes.set_dtype import SetDtype
+from mobilenet_tvm.compile.passes.short_names import short_names
 from mobilenet_tvm.compile.passes.to_nhwc import ToNHWC
 from mobilenet_tvm.compile.passes.values import op_name
 from mobilenet_tvm.schedules import registry, schedule_module
@@ -74,7 +75,7 @@ def operator_passes() -> list[Pass]:
 
 def fusion_passes() -> list[Pass]:
     """Return the passes that merge the functions that TVM has grouped."""
-    return [relax.transform.FuseTIR(), relax.transform.DeadCodeElimination(["main"])]
+    return [relax.transform.FuseTIR(), relax.transform.DeadCodeElimination(["main"]), short_names]
 
 
 def memory_passes(target: Target) -> list[Pass]:

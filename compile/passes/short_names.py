@@ -6,6 +6,7 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 from tvm.ir import GlobalVar
+from tvm.relax.expr import _update_type
 
 #: An OpenCL driver may make a file's name of a kernel's: PoCL ended the process at 247 characters.
 MAX_LENGTH = 100
@@ -20,7 +21,9 @@ def short_names(mod: tvm.IRModule) -> tvm.IRModule:
     for number, var in enumerate(mod.functions):
         if isinstance(mod[var], tirx.PrimFunc) and len(var.name_hint) > MAX_LENGTH:
             end = f"_{number}"
-            new[var.name_hint] = GlobalVar(var.name_hint[: MAX_LENGTH - len(end)] + end)
+            shorter = GlobalVar(var.name_hint[: MAX_LENGTH - len(end)] + end)
+            _update_type(shorter, var.ty)
+            new[var.name_hint] = shorter
     if not new:
         return mod
 
