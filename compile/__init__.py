@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from mobilenet_tvm.compile.analysis.profile import ProfileResult, profile_artifact
     from mobilenet_tvm.compile.analysis.verify import VerifyResult, verify_artifact
     from mobilenet_tvm.compile.artifact import Artifact, compile_model
+    from mobilenet_tvm.compile.compress.evaluate import Evaluation, evaluate_model
+    from mobilenet_tvm.compile.compress.pictures import Preprocessing
     from mobilenet_tvm.compile.listing import list_models, list_targets
     from mobilenet_tvm.compile.models.source import ModelOptions
     from mobilenet_tvm.compile.report.write_report import ReportResult, write_report
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Artifact",
     "BenchResult",
+    "Evaluation",
     "ModelOptions",
+    "Preprocessing",
     "ProfileResult",
     "ReportResult",
     "TuneOptions",
@@ -37,6 +41,7 @@ __all__ = [
     "VerifyResult",
     "bench_artifact",
     "compile_model",
+    "evaluate_model",
     "list_models",
     "list_targets",
     "plan_tuning",
@@ -51,6 +56,8 @@ _MODULES = {
     "analysis.profile": ("ProfileResult", "profile_artifact"),
     "analysis.verify": ("VerifyResult", "verify_artifact"),
     "artifact": ("Artifact", "compile_model"),
+    "compress.evaluate": ("Evaluation", "evaluate_model"),
+    "compress.pictures": ("Preprocessing",),
     "listing": ("list_models", "list_targets"),
     "models.source": ("ModelOptions",),
     "report.write_report": ("ReportResult", "write_report"),

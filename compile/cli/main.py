@@ -16,6 +16,7 @@ from mobilenet_tvm.compile.cli.bench import bench
 from mobilenet_tvm.compile.cli.bundle import bundle
 from mobilenet_tvm.compile.cli.compile import compile_command
 from mobilenet_tvm.compile.cli.devices import devices, serve, tracker
+from mobilenet_tvm.compile.cli.evaluate import evaluate
 from mobilenet_tvm.compile.cli.listing import models, targets
 from mobilenet_tvm.compile.cli.logs import logs
 from mobilenet_tvm.compile.cli.opencl import opencl
@@ -85,6 +86,7 @@ for command in (
     bundle,
     compile_command,
     devices,
+    evaluate,
     logs,
     models,
     opencl,
