@@ -142,7 +142,7 @@ def test_pictures_that_cannot_be_used_are_named(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("0_red/0.png", "line 1: not a picture and a class number"),
+        ("0_red/0.png", "line 1: not the name of a picture"),
         ("0_red/9.png 0", "line 1: .*does not exist"),
         ("0_red/0.png 3", "is of class 3, but the network has 3 scores"),
         ("", "names no pictures"),
