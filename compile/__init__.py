@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from mobilenet_tvm.compile.artifact import Artifact, compile_model
     from mobilenet_tvm.compile.compress.evaluate import Evaluation, evaluate_model
     from mobilenet_tvm.compile.compress.pictures import Preprocessing
+    from mobilenet_tvm.compile.compress.quantize import (
+        QuantizeOptions,
+        QuantizeResult,
+        quantize_model,
+    )
     from mobilenet_tvm.compile.listing import list_models, list_targets
     from mobilenet_tvm.compile.models.source import ModelOptions
     from mobilenet_tvm.compile.report.write_report import ReportResult, write_report
@@ -34,6 +39,8 @@ __all__ = [
     "ModelOptions",
     "Preprocessing",
     "ProfileResult",
+    "QuantizeOptions",
+    "QuantizeResult",
     "ReportResult",
     "TuneOptions",
     "TunePlan",
@@ -46,6 +53,7 @@ __all__ = [
     "list_targets",
     "plan_tuning",
     "profile_artifact",
+    "quantize_model",
     "tune_models",
     "verify_artifact",
     "write_report",
@@ -58,6 +66,7 @@ _MODULES = {
     "artifact": ("Artifact", "compile_model"),
     "compress.evaluate": ("Evaluation", "evaluate_model"),
     "compress.pictures": ("Preprocessing",),
+    "compress.quantize": ("QuantizeOptions", "QuantizeResult", "quantize_model"),
     "listing": ("list_models", "list_targets"),
     "models.source": ("ModelOptions",),
     "report.write_report": ("ReportResult", "write_report"),

@@ -21,6 +21,7 @@ from mobilenet_tvm.compile.cli.listing import models, targets
 from mobilenet_tvm.compile.cli.logs import logs
 from mobilenet_tvm.compile.cli.opencl import opencl
 from mobilenet_tvm.compile.cli.profile import profile
+from mobilenet_tvm.compile.cli.quantize import quantize
 from mobilenet_tvm.compile.cli.report import report
 from mobilenet_tvm.compile.cli.tune import tune
 from mobilenet_tvm.compile.cli.verify import verify
@@ -91,6 +92,7 @@ for command in (
     models,
     opencl,
     profile,
+    quantize,
     report,
     serve,
     targets,

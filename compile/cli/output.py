@@ -10,10 +10,10 @@ import click
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
-def print_facts(facts: dict[str, str]) -> None:
-    """Print one fact a line, its name first."""
+def print_facts(facts: dict[str, str], *, err: bool = False) -> None:
+    """Print one fact a line, its name first, on standard error if asked."""
     for name, value in facts.items():
-        click.echo(f"{name:<8} {value}")
+        click.echo(f"{name:<8} {value}", err=err)
 
 
 def print_json(value: Any) -> None:

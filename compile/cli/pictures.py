@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from mobilenet_tvm.compile.cli.options import with_options
 from mobilenet_tvm.targets.errors import WrongUseError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class _Channels(click.ParamType):  # type: ignore[type-arg]
         return channels
 
 
-preprocessing_options = [
+_PREPROCESSING_OPTIONS = [
     click.option(
         "--preprocessing",
         type=click.Choice(["torchvision", "timm", "tensorflow"]),
@@ -74,9 +75,12 @@ def picture_options(command: F) -> F:
         type=click.Path(path_type=Path),
         help="A folder with pictures, or with a folder of pictures per class.",
     )
-    for option in reversed([images, *_LABEL_OPTIONS, *preprocessing_options]):
-        command = option(command)
-    return command
+    return with_options([images, *_LABEL_OPTIONS, *_PREPROCESSING_OPTIONS], command)
+
+
+def preprocessing_options(command: F) -> F:
+    """Add the options that say how to prepare pictures."""
+    return with_options(_PREPROCESSING_OPTIONS, command)
 
 
 def preprocessing_of(

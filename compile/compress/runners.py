@@ -40,10 +40,15 @@ class Runner:
         """Read a picture as the input; see `read_picture`."""
         return read_picture(path, self.shape, self.dtype, preprocessing)
 
+    def is_classifier(self, image: Array) -> bool:
+        """Return whether the first output has one score per class, on some picture."""
+        scores = self.run(image)
+        return scores.ndim > 1 and scores.size == scores.shape[1]
+
     def classify(self, image: Array) -> Array:
         """Return the scores of one picture, one per class, as float32."""
         scores = self.run(image)
-        if scores.size != scores.shape[-1] and scores.size != scores.shape[1]:
+        if scores.ndim < 2 or scores.size != scores.shape[1]:
             raise UserError(
                 f"the network's first output is {list(scores.shape)}, not one score per class; "
                 "give a classifier, or end it at its scores with --until when compiling"

@@ -28,4 +28,4 @@ def colour_network(shape: tuple[int | str, ...] = (1, 3, 8, 8)) -> onnx.ModelPro
     """Return a classifier whose scores are the means of the colours, red first."""
     net = Net(shape)
     x = net.node("Conv", "input", net.weight(np.eye(3).reshape(3, 3, 1, 1)))
-    return net.model(net.node("Flatten", net.node("GlobalAveragePool", x)))
+    return net.model(net.node("Flatten", net.node("GlobalAveragePool", x)), shapes=[(shape[0], 3)])
