@@ -10,7 +10,7 @@ import click
 
 from mobilenet_tvm.compile.cli.logs import warn_of_skipped
 from mobilenet_tvm.compile.cli.options import dtype_option, given, model_options
-from mobilenet_tvm.compile.cli.output import json_option, print_facts, print_json
+from mobilenet_tvm.compile.cli.output import json_option, print_facts, print_json, warn_of_random
 from mobilenet_tvm.compile.cli.pictures import preprocessing_of, preprocessing_options
 from mobilenet_tvm.compile.cli.quantize import print_quantized
 
@@ -73,13 +73,7 @@ def compile_command(
         how = preprocessing_of(preprocessing, mean, deviation)
         model, options = _quantized(model, images, output, how, options), {}
     artifact = compile_model(model, target, output, dump, tuning_log, dtype, **options)
-    weights = artifact.metadata.weights
-    if weights.startswith("random"):
-        click.echo(
-            f"warning: the weights are {weights}: times are real, but outputs mean nothing; "
-            "give trained ones with --weights",
-            err=True,
-        )
+    warn_of_random(artifact.metadata.weights)
     warn_of_skipped(artifact.logs)
     if as_json:
         print_json(
@@ -102,7 +96,9 @@ def _quantized(
 
     folder, name = (output.parent, output.stem) if output else (Path("build"), Path(model).stem)
     path = folder / f"{name}-int8.onnx"
-    print_quantized(quantize_model(model, images, path, preprocessing=how, **options), err=True)
+    result = quantize_model(model, images, path, preprocessing=how, **options)
+    warn_of_random(result.weights)
+    print_quantized(result, err=True)
     return str(path)
 
 

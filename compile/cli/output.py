@@ -19,3 +19,13 @@ def print_facts(facts: dict[str, str], *, err: bool = False) -> None:
 def print_json(value: Any) -> None:
     """Print a value as JSON."""
     click.echo(json.dumps(value, indent=2))
+
+
+def warn_of_random(weights: str) -> None:
+    """Warn of weights that are random, according to their origin."""
+    if weights.startswith("random"):
+        click.echo(
+            f"warning: the weights are {weights}: times are real, but outputs mean nothing; "
+            "give trained ones with --weights",
+            err=True,
+        )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mobilenet_tvm.compile.cli.options import given, model_options
-from mobilenet_tvm.compile.cli.output import json_option, print_facts, print_json
+from mobilenet_tvm.compile.cli.output import json_option, print_facts, print_json, warn_of_random
 from mobilenet_tvm.compile.cli.pictures import picture_options, preprocessing_of, share
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def quantize(
         first_class=first_class,
         **given(options),
     )
+    warn_of_random(result.weights)
     if as_json:
         print_json(_as_dict(result))
     else:
@@ -130,6 +131,7 @@ def _accuracy(evaluation: Evaluation) -> str:
 def _as_dict(result: QuantizeResult) -> dict[str, Any]:
     return {
         "file": str(result.path),
+        "weights": result.weights,
         "size_bytes": result.size_bytes,
         "float_bytes": result.float_bytes,
         "calibrated_on": result.calibrated_on,

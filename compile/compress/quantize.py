@@ -89,6 +89,8 @@ class QuantizeResult:
     ----------
     path : Path
         The file.
+    weights : str
+        A short description of where the weights come from.
     size_bytes, float_bytes : int
         Size of the file, and of the float network as a file.
     calibrated_on : int
@@ -104,6 +106,7 @@ class QuantizeResult:
     """
 
     path: Path
+    weights: str
     size_bytes: int
     float_bytes: int
     calibrated_on: int
@@ -153,7 +156,8 @@ def quantize_model(
     options = options or QuantizeOptions()
     preprocessing = preprocessing or Preprocessing()
     pictures = find_pictures(images, labels)
-    source = _prepared(resolve(model, ModelOptions(**model_options)).model)
+    found = resolve(model, ModelOptions(**model_options))
+    source = _prepared(found.model)
     reference = runner_of(source)
     chosen, others = spread(pictures, options.calibration)
     inputs = [reference.read(picture.path, preprocessing) for picture in chosen]
@@ -175,6 +179,7 @@ def quantize_model(
                 evaluations[place] = evaluate(runner, part, preprocessing, reference, first_class)
     return QuantizeResult(
         path,
+        found.weights,
         len(data),
         len(source.SerializeToString()),
         len(chosen),
