@@ -16,7 +16,7 @@ from mobilenet_tvm.targets.errors import UserError
 Array = np.ndarray[Any, Any]
 
 #: Shares of the values, in percent, that candidates for a range cover; 100 covers all.
-PERCENTILES = (100.0, 99.999, 99.99, 99.97, 99.9, 99.7)
+PERCENTILES = (100.0, 99.99, 99.9)
 
 #: Shares of the largest value at which the mean squared error is tried.
 _SHARES = np.linspace(0.3, 1, 71)

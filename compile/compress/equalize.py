@@ -69,10 +69,10 @@ def _pairs(
 
 def _is_relu(graph: FloatGraph, node: onnx.NodeProto) -> bool:
     if node.op_type != "Clip":
-        return node.op_type == "Relu"
-    bounds = [graph.arrays[name].item() for name in node.input[1:] if name in graph.arrays]
+        return bool(node.op_type == "Relu")
+    bounds: list[float] = [graph.arrays[name].item() for name in node.input[1:] if name in graph.arrays]
     # A narrower Clip than ReLU6 cuts off too much for its bound to be left out.
-    return len(bounds) == 2 and bool(bounds[0] == 0 and bounds[1] >= 6)
+    return len(bounds) == 2 and bounds[0] == 0.0 and bounds[1] >= 6.0
 
 
 def _equalize_pair(graph: FloatGraph, first: onnx.NodeProto, second: onnx.NodeProto) -> None:

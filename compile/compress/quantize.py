@@ -43,7 +43,7 @@ _PERCENTILE = 99.99
 _OPSET = 13
 
 #: Calibration pictures on which a range, or a layer that may stay float, is tried.
-_TRIALS = 32
+_TRIALS = 16
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,7 @@ def quantize(
         weights = weights_of(to_qdq(network, ranges))
         corrected = correct_bias(network, weights, channel_means(network, names, inputs))
     session = session_of(source)
-    few = inputs[:: max(1, len(inputs) // _TRIALS)]
+    few = inputs[:: -(-len(inputs) // _TRIALS)]
     references = [session.run(None, {source.graph.input[0].name: image}) for image in few]
     if options.method == "search":
         _log.info("choosing ranges by the error of the outputs, which takes minutes")
