@@ -23,7 +23,7 @@ from mobilenet_tvm.compile.compress.qdq import to_qdq, weights_of
 from mobilenet_tvm.compile.compress.runners import runner_of, session_of
 from mobilenet_tvm.compile.compress.search_ranges import search_ranges
 from mobilenet_tvm.compile.compress.sensitivity import most_sensitive
-from mobilenet_tvm.compile.compress.statistics import channel_means, values_of
+from mobilenet_tvm.compile.compress.statistics import channel_means, peaks, values_of
 from mobilenet_tvm.compile.frontend.check import first_line, opset_of
 from mobilenet_tvm.compile.frontend.fold import fold_constants
 from mobilenet_tvm.compile.frontend.widen import has_float16
@@ -215,7 +215,8 @@ def quantize(
     """
     network = fold_norm(source)
     if options.equalize:
-        network = equalize(network)
+        clips = [node.output[0] for node in network.graph.node if node.op_type == "Clip"]
+        network = equalize(network, peaks(network, clips, inputs))
     _log.info("calibrating on %d pictures", len(inputs))
     calibration = Calibration(network, inputs, entropy=options.method == "entropy")
     ranges = {

@@ -53,3 +53,14 @@ def channel_means(
             axes = tuple(axis for axis in range(value.ndim) if axis != 1)
             sums[name] = sums.get(name, np.float64(0)) + value.mean(axes, dtype=np.float64)
     return {name: total / count for name, total in sums.items()}
+
+
+def peaks(
+    model: onnx.ModelProto, names: Iterable[str], images: Iterable[Array]
+) -> dict[str, float]:
+    """Return the largest number of each value with some name, over all images."""
+    found: dict[str, float] = {}
+    for values in values_of(model, names, images):
+        for name, value in values.items():
+            found[name] = max(found.get(name, -np.inf), float(value.max()))
+    return found
