@@ -46,7 +46,12 @@ _SHOWN = 5
     show_default=True,
     help="How ranges are chosen; 'search' takes minutes, the others less.",
 )
-@click.option("--equalize", is_flag=True, help="Equalise the weights' ranges across layers.")
+@click.option(
+    "--equalize/--no-equalize",
+    default=True,
+    show_default=True,
+    help="Equalise the weights' ranges across layers.",
+)
 @click.option(
     "--correct-bias/--no-correct-bias",
     default=True,

@@ -69,7 +69,7 @@ class QuantizeOptions:
     calibration: int = 64
     held_out: int = 1000
     method: str = "search"
-    equalize: bool = False
+    equalize: bool = True
     correct_bias: bool = True
     keep_float: int = 0
 
