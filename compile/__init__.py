@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from mobilenet_tvm.compile.analysis.profile import ProfileResult, profile_artifact
     from mobilenet_tvm.compile.analysis.verify import VerifyResult, verify_artifact
     from mobilenet_tvm.compile.artifact import Artifact, compile_model
+    from mobilenet_tvm.compile.compress.evaluate import Evaluation, evaluate_model
+    from mobilenet_tvm.compile.compress.pictures import Preprocessing
+    from mobilenet_tvm.compile.compress.quantize import (
+        QuantizeOptions,
+        QuantizeResult,
+        quantize_model,
+    )
     from mobilenet_tvm.compile.listing import list_models, list_targets
     from mobilenet_tvm.compile.models.source import ModelOptions
     from mobilenet_tvm.compile.report.write_report import ReportResult, write_report
@@ -36,8 +43,12 @@ except RuntimeError:
 __all__ = [
     "Artifact",
     "BenchResult",
+    "Evaluation",
     "ModelOptions",
+    "Preprocessing",
     "ProfileResult",
+    "QuantizeOptions",
+    "QuantizeResult",
     "ReportResult",
     "TuneOptions",
     "TunePlan",
@@ -45,10 +56,12 @@ __all__ = [
     "VerifyResult",
     "bench_artifact",
     "compile_model",
+    "evaluate_model",
     "list_models",
     "list_targets",
     "plan_tuning",
     "profile_artifact",
+    "quantize_model",
     "tune_models",
     "verify_artifact",
     "write_report",
@@ -59,6 +72,9 @@ _MODULES = {
     "analysis.profile": ("ProfileResult", "profile_artifact"),
     "analysis.verify": ("VerifyResult", "verify_artifact"),
     "artifact": ("Artifact", "compile_model"),
+    "compress.evaluate": ("Evaluation", "evaluate_model"),
+    "compress.pictures": ("Preprocessing",),
+    "compress.quantize": ("QuantizeOptions", "QuantizeResult", "quantize_model"),
     "listing": ("list_models", "list_targets"),
     "models.source": ("ModelOptions",),
     "report.write_report": ("ReportResult", "write_report"),

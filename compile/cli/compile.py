@@ -10,10 +10,13 @@ import click
 
 from mobilenet_tvm.compile.cli.logs import warn_of_skipped
 from mobilenet_tvm.compile.cli.options import dtype_option, given, model_options
-from mobilenet_tvm.compile.cli.output import echo, json_option, print_facts, print_json
+from mobilenet_tvm.compile.cli.output import json_option, print_facts, print_json, warn_of_random
+from mobilenet_tvm.compile.cli.pictures import preprocessing_of, preprocessing_options
+from mobilenet_tvm.compile.cli.quantize import print_quantized
 
 if TYPE_CHECKING:
     from mobilenet_tvm.compile.artifact import Artifact
+    from mobilenet_tvm.compile.compress.pictures import Preprocessing
     from mobilenet_tvm.runtime import Metadata, TensorInfo
 
 
@@ -37,6 +40,15 @@ if TYPE_CHECKING:
     help="The tuning log to take decisions from.  [default: your own, then the shipped one]",
 )
 @dtype_option
+@click.option(
+    "--quantize",
+    "images",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Quantise to 8-bit integers first, with pictures in this folder; 'quantize' has more "
+    "options. The ONNX file is written beside the output.",
+)
+@preprocessing_options
 @model_options
 @json_option
 def compile_command(
@@ -46,20 +58,22 @@ def compile_command(
     dump: Path | None,
     tuning_log: str | None,
     dtype: str,
+    images: Path | None,
+    preprocessing: str,
+    mean: tuple[float, ...] | None,
+    deviation: tuple[float, ...] | None,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Compile a model into one shared library."""
     from mobilenet_tvm.compile import compile_model
 
-    artifact = compile_model(model, target, output, dump, tuning_log, dtype, **given(options))
-    weights = artifact.metadata.weights
-    if weights.startswith("random"):
-        echo(
-            f"warning: the weights are {weights}: times are real, but outputs mean nothing; "
-            "give trained ones with --weights",
-            err=True,
-        )
+    options = given(options)
+    if images is not None:
+        how = preprocessing_of(preprocessing, mean, deviation)
+        model, options = _quantized(model, images, output, how, options), {}
+    artifact = compile_model(model, target, output, dump, tuning_log, dtype, **options)
+    warn_of_random(artifact.metadata.weights)
     warn_of_skipped(artifact.logs)
     if as_json:
         print_json(
@@ -72,6 +86,20 @@ def compile_command(
         )
     else:
         print_facts(_facts(artifact, dtype))
+
+
+def _quantized(
+    model: str, images: Path, output: Path | None, how: Preprocessing, options: dict[str, Any]
+) -> str:
+    """Quantise a model, say what that cost, and return the file."""
+    from mobilenet_tvm.compile import quantize_model
+
+    folder, name = (output.parent, output.stem) if output else (Path("build"), Path(model).stem)
+    path = folder / f"{name}-int8.onnx"
+    result = quantize_model(model, images, path, preprocessing=how, **options)
+    warn_of_random(result.weights)
+    print_quantized(result, err=True)
+    return str(path)
 
 
 def _facts(artifact: Artifact, dtype: str) -> dict[str, str]:

@@ -16,11 +16,13 @@ from mobilenet_tvm.compile.cli.bench import bench
 from mobilenet_tvm.compile.cli.bundle import bundle
 from mobilenet_tvm.compile.cli.compile import compile_command
 from mobilenet_tvm.compile.cli.devices import devices, serve, tracker
+from mobilenet_tvm.compile.cli.evaluate import evaluate
 from mobilenet_tvm.compile.cli.listing import models, targets
 from mobilenet_tvm.compile.cli.logs import logs
 from mobilenet_tvm.compile.cli.opencl import opencl
 from mobilenet_tvm.compile.cli.output import PrintableFormatter, echo
 from mobilenet_tvm.compile.cli.profile import profile
+from mobilenet_tvm.compile.cli.quantize import quantize
 from mobilenet_tvm.compile.cli.report import report
 from mobilenet_tvm.compile.cli.signals import end_in_time
 from mobilenet_tvm.compile.cli.tune import tune
@@ -93,10 +95,12 @@ for command in (
     bundle,
     compile_command,
     devices,
+    evaluate,
     logs,
     models,
     opencl,
     profile,
+    quantize,
     report,
     serve,
     targets,

@@ -67,15 +67,16 @@ _WEIGHT_OPTIONS = [
 
 def shape_options(command: F) -> F:
     """Add the options that say which model is meant, except for its weights."""
-    return _with(_SHAPE_OPTIONS, command)
+    return with_options(_SHAPE_OPTIONS, command)
 
 
 def model_options(command: F) -> F:
     """Add the options that say which model is meant."""
-    return _with([*_SHAPE_OPTIONS[:3], *_WEIGHT_OPTIONS, *_SHAPE_OPTIONS[3:]], command)
+    return with_options([*_SHAPE_OPTIONS[:3], *_WEIGHT_OPTIONS, *_SHAPE_OPTIONS[3:]], command)
 
 
-def _with(options: Sequence[Callable[[F], F]], command: F) -> F:
+def with_options(options: Sequence[Callable[[F], F]], command: F) -> F:
+    """Add options to a command, in their order."""
     for option in reversed(options):
         command = option(command)
     return command

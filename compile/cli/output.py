@@ -35,12 +35,22 @@ class PrintableFormatter(logging.Formatter):
         return printable(super().format(record))
 
 
-def print_facts(facts: dict[str, str]) -> None:
-    """Print one fact a line, its name first."""
+def print_facts(facts: dict[str, str], *, err: bool = False) -> None:
+    """Print one fact a line, its name first, on standard error if asked."""
     for name, value in facts.items():
-        echo(f"{name:<8} {value}")
+        echo(f"{name:<8} {value}", err=err)
 
 
 def print_json(value: Any) -> None:
     """Print a value as JSON."""
     click.echo(json.dumps(value, indent=2))
+
+
+def warn_of_random(weights: str) -> None:
+    """Warn of weights that are random, according to their origin."""
+    if weights.startswith("random"):
+        echo(
+            f"warning: the weights are {weights}: times are real, but outputs mean nothing; "
+            "give trained ones with --weights",
+            err=True,
+        )

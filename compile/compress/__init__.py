@@ -1,0 +1,1 @@
+"""Makes networks smaller: accuracy on pictures, quantisation, pruning."""
