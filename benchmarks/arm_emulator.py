@@ -1,8 +1,8 @@
 """Counts what a network executes on an emulated ARM core; nothing is measured.
 
-``python benchmarks/arm_emulator.py`` sets up what that takes, without root, in ``mobilenet-tvm`` in
-the user's cache folder: the emulated board of the tests, a qemu that loads plug-ins, the plug-in
-`arm_counter.c`, and the peers' wheels for ARM.
+``python benchmarks/arm_emulator.py`` sets up what that takes for this project, without root, in
+``mobilenet-tvm`` in the user's cache folder: the emulated board of the tests, a qemu that loads
+plug-ins, and the plug-in `arm_counter.c`.
 """
 
 from __future__ import annotations
@@ -156,10 +156,10 @@ class Emulator:
             return missing
         for part in (self.qemu, self.plugin, *([self.peers] if peers else [])):
             if not part.exists():
-                return f"the emulator that counts has no {part.name}: run `{COMMAND}`"
+                return f"the emulator that counts is not complete: run `{COMMAND}`"
         return None
 
-    def set_up(self, say: Say, peers: bool = True) -> None:
+    def set_up(self, say: Say, peers: bool = False) -> None:
         """Fetch and compile what is missing.
 
         Parameters

@@ -4,11 +4,11 @@ A block of instructions takes as long as its busiest port, as in a loop whose it
 the sum over all blocks is a lower bound: no instruction waits for the result of another, all
 branches are predicted and all data are in the first-level cache.
 
-Sources: for the A76 and the A72, Arm's software optimisation guides, of the A76 as that of the
-Neoverse N1, which has the same pipelines, and of the A72 where it says what differs from the A57;
-both as LLVM's scheduling models have them. For the A55, Arm's guide, also as LLVM has it. For the
-A53, which has no guide, the sources that `llvm_mca.py` names, and what holds for the A55 where
-these say nothing.
+Sources: LLVM's scheduling models of the Neoverse N1, which has the A76's pipelines, of the A57,
+which has the A72's, and of the A55. They follow Arm's software optimisation guides of these cores,
+and say more than the guides do about which ports an instruction occupies. That the A55 and the A53
+load 64 bits a cycle, and what keeps their multiply-adds from starting: the sources that
+`compile/analysis/llvm_mca.py` names. The A53, of which there is no guide, is else like the A55.
 """
 
 from __future__ import annotations

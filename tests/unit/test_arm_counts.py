@@ -7,10 +7,14 @@ from pathlib import Path
 
 import arm_counts
 import arm_emulator
+import arm_instructions
 import arm_ports
 import pytest
 from arm_counts import Block
 from arm_decode import CLASSES, Kind, kind
+from arm_instructions import Row
+from click.testing import CliRunner
+from peer_runtimes import OURS
 
 #: Instructions as LLVM assembles them.
 FMLA, SDOT, SMLAL, SSHR = 0x4FA21020, 0x4E829420, 0x0E228020, 0x4F3D0420
@@ -216,3 +220,39 @@ def test_the_caches_replace_the_line_that_was_used_least_recently(tmp_path: Path
     assert touch(256) == (1, 1)  # the third line of a set of the second level, instead of line 0
     assert touch(128) == (1, 0)
     assert touch(0) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--models", "v2,v9"], "unknown 'v9'; known: v1, v2, v3-large, v3-small"),
+        (["--cores", "cortex-a7"], "unknown 'cortex-a7'"),
+        (["--models", "v2", "--dtype", "int8", "--folder", "nowhere"], "nowhere/mobilenet_v2_int8"),
+    ],
+)
+def test_what_cannot_be_counted_is_a_line_that_says_why(
+    arguments: list[str], complaint: str
+) -> None:
+    result = CliRunner().invoke(arm_instructions.main, arguments)
+    assert result.exit_code != 0
+    assert complaint in result.output.splitlines()[-1]
+
+
+def test_the_tables_give_millions_and_ratios_to_ours() -> None:
+    ours = arm_counts.count([Block(0, 10**6, 5 * 10**5, 0, (FMLA, LDR_Q, ADD))], "cortex-a72")
+    other = arm_counts.count([Block(0, 10**6, 0, 0, (FMLA,) * 5)], "cortex-a72")
+    layer = {"function": "f", "layer": "pointwise 1x2x3", "macs": 4 * 10**6}
+    rows = [
+        Row("cortex-a72", "v2", OURS, ours.per(1), [{**layer, **ours.per(2)}]),
+        Row("cortex-a72", "v2", "LiteRT", other.per(1), []),
+    ]
+    first, second = (line.split(" | ") for line in arm_instructions.table(rows).splitlines()[2:])
+    assert first[2:11] == [OURS, "3.0", "1.0", "1.0", "0.0", "1.0", "0.0", "1.0", "32.0"]
+    assert second[2:5] == ["LiteRT", "5.0", "5.0"]
+    assert second[-2:] == ["0.60", "0.20 |"]
+    first, second = (
+        line.split(" | ") for line in arm_instructions.layer_table(rows[0]).splitlines()[2:]
+    )
+    assert first[:3] == ["| pointwise 1x2x3", "1.500", "0.500"]
+    assert first[-1] == "8.0 |"  # 4 million in half a million cycles
+    assert second[:3] == ["| other code", "1.500", "0.500"]
