@@ -39,7 +39,7 @@ from mobilenet_tvm.targets.errors import UserError
 
 MODELS = ("v1", "v2", "v3-large", "v3-small")
 OTHERS = ("LiteRT", "ONNX Runtime")
-INFERENCES = 2
+INFERENCES = 1
 
 #: What each column of the tables sums up, in millions.
 COLUMNS = {
