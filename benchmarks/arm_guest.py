@@ -1,8 +1,8 @@
 """Runs a network on the emulated machine, and marks sections for `arm_counter.c`.
 
 arm_instructions.py has it run there: `arm_guest.py RUNTIME NETWORK INPUT RESULTS INFERENCES`.
-Section 1 is the inferences. For this project's networks, section 2 and those after it are the calls
-in the network, of as many further inferences.
+Section 1 is the inferences. With a sixth argument, `calls`, for this project's networks, section 2
+and those after it are the calls in the network, of as many further inferences.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def main() -> None:
     for _ in range(inferences):
         output = run()
     end_section(1)
-    calls = run_calls(model, run, inferences) if model else []
+    calls = run_calls(model, run, inferences) if sys.argv[6:] == ["calls"] else []
     np.save(folder / "output.npy", np.asarray(output))
     (folder / "calls.json").write_text(json.dumps(calls))
     (folder / "maps").write_text(Path("/proc/self/maps").read_text())

@@ -39,7 +39,6 @@ from mobilenet_tvm.targets.errors import UserError
 
 MODELS = ("v1", "v2", "v3-large", "v3-small")
 OTHERS = ("LiteRT", "ONNX Runtime")
-INFERENCES = 1
 
 #: What each column of the tables sums up, in millions.
 COLUMNS = {
@@ -66,7 +65,7 @@ class Execution:
     maps : str
         /proc/self/maps of the process.
     calls : list of str
-        For this project, the functions that an inference calls.
+        The functions that an inference calls, if they were counted.
     output : array
         The network's output.
     inferences : int
@@ -95,8 +94,8 @@ class Row:
     numbers : dict of str to float
         Instructions by class, their `total`, `cycles`, `l2_bytes` and `memory_bytes`.
     layers : list of dict
-        For this project, the same of each call's own code, with the function's name, the layer and
-        its multiply-accumulates.
+        With `--layers`, for this project, the same of each call's own code, with the function's
+        name, the layer and its multiply-accumulates.
     """
 
     core: str
@@ -107,7 +106,13 @@ class Row:
 
 
 def execute(
-    emulator: Emulator, core: str, runtime: str, network: Path, image: Array, inferences: int
+    emulator: Emulator,
+    core: str,
+    runtime: str,
+    network: Path,
+    image: Array,
+    inferences: int = 1,
+    by_call: bool = False,
 ) -> Execution:
     """Run a network on an emulated core.
 
@@ -125,6 +130,8 @@ def execute(
         The input.
     inferences : int
         How many of them to count.
+    by_call : bool
+        Whether to count each call in the network too, which only ours can.
 
     Raises
     ------
@@ -136,6 +143,7 @@ def execute(
         np.save(folder / "image.npy", image)
         guest, source = HERE / "arm_guest.py", folder / "image.npy"
         arguments: list[str | Path] = [guest, runtime, network, source, folder, str(inferences)]
+        arguments += ["calls"] * by_call
         text = emulator.count(core, arguments, folder, peers=runtime != OURS)
         return Execution(
             arm_counts.parse(text),
@@ -168,19 +176,19 @@ def layers(execution: Execution, core: str, library: str, metadata: Metadata) ->
 
 
 def count_ours(
-    emulator: Emulator, core: str, network: str | Path, image: Array
+    emulator: Emulator, core: str, network: str | Path, image: Array, by_layer: bool
 ) -> tuple[Execution, list[Any]]:
-    """Compile a network for a core and run it there; return its layers too."""
+    """Compile a network for a core and run it there; return its layers too, if asked."""
     with tempfile.TemporaryDirectory() as scratch:
         library = Path(scratch) / "network.so"
         artifact = compile_model(network, core, library)
         bundle(library, library.with_name("bundle"))
-        found = execute(emulator, core, OURS, library.with_name("bundle"), image, INFERENCES)
+        found = execute(emulator, core, OURS, library.with_name("bundle"), image, by_call=by_layer)
         return found, layers(found, core, library.name, artifact.metadata)
 
 
 def count_network(
-    emulator: Emulator, core: str, model: str, case: Case | None, peers: bool
+    emulator: Emulator, core: str, model: str, case: Case | None, peers: bool, by_layer: bool
 ) -> tuple[list[Row], list[str]]:
     """Return a row for each runtime, and what to know besides.
 
@@ -194,16 +202,18 @@ def count_network(
         Its files; without them it is this project's own.
     peers : bool
         Whether to count the others too.
+    by_layer : bool
+        Whether to count each layer of ours too.
     """
     image = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
-    found, calls = count_ours(emulator, core, case.path if case else model, image)
+    found, calls = count_ours(emulator, core, case.path if case else model, image, by_layer)
     rows = [Row(core, model, OURS, found.numbers(core), calls)]
     notes: list[str] = []
     if case is None or not peers:
         return rows, notes
     for name in OTHERS:
         try:
-            other = execute(emulator, core, name, case.path, image, INFERENCES)
+            other = execute(emulator, core, name, case.path, image)
         except EmulatorError as error:
             notes.append(f"{model}: {name} is missing: {error}")
             continue
@@ -283,7 +293,7 @@ def files(folder: Path, model: str, dtype: str) -> Case | None:
 @click.option("--cores", type=Names(tuple(MACHINES)), default=",".join(MACHINES), show_default=True)
 @click.option("--dtype", type=click.Choice(["float32", "int8"]), default="float32")
 @click.option("--peers/--no-peers", default=True, help="Whether to count LiteRT and ONNX Runtime.")
-@click.option("--layers", "by_layer", is_flag=True, help="Print a table of each network's layers.")
+@click.option("--layers", "by_layer", is_flag=True, help="Count each layer of ours too.")
 @click.option("--folder", type=click.Path(path_type=Path), default=PEERS, show_default=True)
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Write all to a file.")
 def main(
@@ -306,7 +316,7 @@ def main(
         for core in cores:
             for model, case in cases.items():
                 _say(f"{core} {model}")
-                found, said = count_network(emulator, core, model, case, peers)
+                found, said = count_network(emulator, core, model, case, peers, by_layer)
                 rows += found
                 notes += said
     except (SetUpError, EmulatorError, UserError, OSError) as error:
@@ -315,7 +325,7 @@ def main(
     for note in notes:
         click.echo(note)
     for row in rows:
-        if by_layer and row.layers:
+        if row.layers:
             click.echo(f"\n{row.core} {row.model}\n\n{layer_table(row)}")
     if output:
         result = {"dtype": dtype, "rows": [asdict(row) for row in rows], "notes": notes}

@@ -25,7 +25,9 @@ def test_counts_are_equal_each_time_and_grow_with_the_inferences(
     image = np.zeros(artifact.metadata.inputs[0].shape, np.float32)
     totals, rows = [], []
     for inferences in (1, 3):
-        found = execute(counting_board, core, OURS, tmp_path / "bundle", image, inferences)
+        found = execute(
+            counting_board, core, OURS, tmp_path / "bundle", image, inferences, by_call=True
+        )
         inside = arm_counts.within(found.sections[1], found.maps, "network.so")
         totals.append(arm_counts.count(inside, core).classes)
         rows.append(layers(found, core, "network.so", artifact.metadata))
