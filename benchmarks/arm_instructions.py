@@ -10,9 +10,10 @@ exact, but for a few of Python's own instructions. Cycles are a lower bound by t
 (`arm_ports.py`), with all data in the first-level cache; what comes from the second-level cache and
 from memory is in the last columns.
 
-The first run downloads 250 MB into ``~/.cache/mobilenet-tvm``, without root, on Debian 12, Ubuntu
-22.04 or 24.04. The networks are files in a folder, .onnx and, for LiteRT, .tflite; without it,
-this project's own networks are counted, without peers.
+The first run downloads 280 MB into ``~/.cache/mobilenet-tvm``, on Debian 12, without root. Each
+runtime takes a minute or two for a float32 network, most of it for the emulated multiply-adds. The
+networks are files in a folder, .onnx and, for LiteRT, .tflite; without it, this project's own
+networks are counted, without peers.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ COLUMNS = {
     "integer": ("integer",),
     "branches": ("branches",),
     "cycles": ("cycles",),
-    "B from L2": ("l2_bytes",),
-    "B from memory": ("memory_bytes",),
+    "MB from L2": ("l2_bytes",),
+    "MB from memory": ("memory_bytes",),
 }
 
 
