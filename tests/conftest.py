@@ -9,6 +9,7 @@ from typing import Any
 
 import cuda_on_cpu
 import pytest
+from arm_emulator import Emulator
 from board import Board
 from intel_opencl import IntelOpenCL
 from pocl import Pocl
@@ -53,6 +54,13 @@ def board() -> Board:
     board = Board()
     _demand(board.reason())
     return board
+
+
+@pytest.fixture(scope="session")
+def counting_board(board: Board) -> Emulator:
+    emulator = Emulator(board.cache)
+    _demand(emulator.reason())
+    return emulator
 
 
 @pytest.fixture(scope="session")

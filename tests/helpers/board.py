@@ -82,7 +82,7 @@ class Board:
     def app(self) -> Path:
         """Virtual environment of an app: numpy and tvm-ffi on the arm64 Python."""
         ffi = _installed_version("apache-tvm-ffi")
-        return self.folder / f"app-{self._python.name}-ffi{ffi}"
+        return self.folder / f"app-{self.python.name}-ffi{ffi}"
 
     @property
     def runtime_library(self) -> Path:
@@ -91,7 +91,8 @@ class Board:
         return self.cache / "runtime" / version / "aarch64" / "libtvm_runtime.so"
 
     @property
-    def _python(self) -> Path:
+    def python(self) -> Path:
+        """The arm64 Python."""
         # python3 is a link to the version that the distribution has: python3.11, ...
         return (self.sysroot / "usr/bin/python3").resolve()
 
@@ -120,7 +121,7 @@ class Board:
             cortex-a55 came with 8.0.
         """
         wrapper = self.app / "bin" / f"python-{cpu}"
-        command = (self.qemu, "-cpu", cpu, "-L", self.sysroot, "-0", wrapper, self._python)
+        command = (self.qemu, "-cpu", cpu, "-L", self.sysroot, "-0", wrapper, self.python)
         text = f'#!/bin/sh\nexec {shlex.join(map(str, command))} "$@"\n'
         if not wrapper.exists() or wrapper.read_text() != text:
             wrapper.parent.mkdir(exist_ok=True)
@@ -238,13 +239,13 @@ class Board:
         return root
 
     def _make_app(self, scratch: Path) -> Path:
-        python = self._python
+        python = self.python
         app = scratch / "app"
         packages = app / "lib" / python.name / "site-packages"
         packages.mkdir(parents=True)
         # With this file above it, Python takes the folder for a virtual environment.
         (app / "pyvenv.cfg").write_text(f"home = {python.parent}\n")
-        _pip(
+        pip(
             ["install", "--no-compile", "--target", str(packages)],
             [
                 "numpy>=1.26,<3",
@@ -257,10 +258,10 @@ class Board:
 
     def _make_runtime_library(self, scratch: Path) -> Path:
         # 95 MB for a library of 3 MB, so pip is told not to keep the wheel.
-        _pip(
+        pip(
             ["download", "--no-cache-dir", "--dest", str(scratch)],
             [f"apache-tvm=={_installed_version('apache-tvm')}"],
-            self._python.name.removeprefix("python"),
+            self.python.name.removeprefix("python"),
         )
         (wheel,) = scratch.glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
@@ -290,7 +291,7 @@ def _installed_version(distribution: str) -> str:
         ) from None
 
 
-def _pip(command: Sequence[str], requirements: Sequence[str], python_version: str) -> None:
+def pip(command: Sequence[str], requirements: Sequence[str], python_version: str) -> None:
     """Run a pip command on aarch64 wheels for a version of CPython."""
     platforms = [word for platform in WHEEL_PLATFORMS for word in ("--platform", platform)]
     only_wheels = ["--only-binary=:all:", "--no-deps", "--implementation", "cp"]
