@@ -47,16 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # After either signal temporary files are removed, and outputs stay as they were.
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
-    end_in_time(_GRACE_PERIOD)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(PrintableFormatter("%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
-        status = cli.main(
-            [argument for argument in arguments if argument != "--debug"],
-            prog_name="mobilenet-tvm",
-            standalone_mode=False,
-        )
+        with end_in_time(_GRACE_PERIOD):
+            status = cli.main(
+                [argument for argument in arguments if argument != "--debug"],
+                prog_name="mobilenet-tvm",
+                standalone_mode=False,
+            )
     except click.ClickException as error:
         _fail(f"{error.format_message()} (see mobilenet-tvm --help)", error.exit_code)
     except click.Abort:
