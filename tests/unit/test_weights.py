@@ -861,17 +861,6 @@ def test_no_network_is_told(cache: Path, server: Server, monkeypatch: pytest.Mon
     assert not list(cache.iterdir())
 
 
-def test_cache_that_cannot_be_made_is_told(
-    cache: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cache.write_text("in the way")
-    with server.running() as url:
-        enter(monkeypatch, url, server.body)
-        message = refusal(small(), "pretrained")
-    assert "cannot keep m.onnx in" in message
-    assert "XDG_CACHE_HOME" in message
-
-
 def test_cache_without_room_is_told_and_left_empty(
     cache: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -897,15 +886,6 @@ def test_relative_cache_folder_is_ignored(
         enter(monkeypatch, url, server.body)
         build(small(), "pretrained")
     assert (tmp_path / "home" / ".cache" / "mobilenet-tvm" / "m.onnx").is_file()
-
-
-def test_machine_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_home() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(Path, "home", no_home)
-    assert "set XDG_CACHE_HOME" in refusal(ModelSpec("v2"), "pretrained")
 
 
 @pytest.mark.parametrize("spec", [ModelSpec("v1"), ModelSpec("v2", 0.5), small("v3-small")])

@@ -1,7 +1,7 @@
 """Measures the accuracy of float16: networks compiled with it against ONNX Runtime in float32.
 
     python tests/helpers/intel_opencl.py
-    python benchmarks/float16.py --pretrained V1.onnx --picture CAT.png --picture CUP.png
+    python benchmarks/half_precision.py --pretrained V1.onnx --picture CAT.png --picture CUP.png
 
 Named networks have random weights and get random inputs; a pretrained one gets crops of pictures.
 Without a GPU, set the environment variables that `tests/helpers/intel_opencl.py` prints, for an
