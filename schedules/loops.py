@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,11 @@ def is_reduction(sch: s_tir.Schedule, block: SBlockRV) -> bool:
 def extent(sch: s_tir.Schedule, loop: LoopRV) -> int:
     """Return the static number of iterations of a loop."""
     return int(sch.get(loop).extent)
+
+
+def iterations(sch: s_tir.Schedule, block: SBlockRV) -> int:
+    """Return how often a block is executed."""
+    return math.prod(extent(sch, loop) for loop in sch.get_loops(block))
 
 
 def divisors(number: int, limit: int) -> list[int]:

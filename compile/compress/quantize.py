@@ -28,6 +28,7 @@ from mobilenet_tvm.compile.frontend.check import first_line, opset_of
 from mobilenet_tvm.compile.frontend.fold import fold_constants
 from mobilenet_tvm.compile.frontend.widen import has_float16
 from mobilenet_tvm.compile.models.source import ModelOptions, resolve
+from mobilenet_tvm.runtime.atomic import replacing
 from mobilenet_tvm.targets.errors import UserError, WrongUseError
 
 Array = np.ndarray[Any, Any]
@@ -165,8 +166,8 @@ def quantize_model(
     path = Path(output)
     data = quantized.SerializeToString()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        with replacing(path) as scratch:
+            scratch.write_bytes(data)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); choose another") from None
     runner = runner_of(quantized)

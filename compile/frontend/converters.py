@@ -27,7 +27,8 @@ from mobilenet_tvm.compile.frontend.indexing import (
 )
 from mobilenet_tvm.compile.frontend.padding import pad
 from mobilenet_tvm.compile.frontend.resize import resize, upsample
-from mobilenet_tvm.compile.passes.recognize_smooth import ELU, MISH, SOFTPLUS, smooth
+from mobilenet_tvm.compile.passes.definitions import call_step
+from mobilenet_tvm.compile.passes.recognize_smooth import ELU, MISH, SOFTPLUS
 from mobilenet_tvm.compile.passes.values import constant, constant_value, shape_of
 
 #: Converts the inputs, attributes and opset of a node to its output, or to a list of its outputs.
@@ -141,20 +142,20 @@ def elu(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> Any:
     (data,) = inputs
     alpha = float(attributes.get("alpha", 1.0))
     if alpha == 1:
-        return smooth(ELU, data)
-    negative = smooth(ELU, relax.op.minimum(data, constant(np.zeros((), dtype_of(data)))))
+        return call_step(ELU, data)
+    negative = call_step(ELU, relax.op.minimum(data, constant(np.zeros((), dtype_of(data)))))
     scaled = relax.op.multiply(negative, constant(np.asarray(alpha, dtype_of(data))))
     return relax.op.add(scaled, relax.op.nn.relu(data))
 
 
 def mish(inputs: Sequence[Any], _attributes: Attributes, _opset: int) -> Any:
     """Convert Mish."""
-    return smooth(MISH, inputs[0])
+    return call_step(MISH, inputs[0])
 
 
 def softplus(inputs: Sequence[Any], _attributes: Attributes, _opset: int) -> Any:
     """Convert Softplus."""
-    return smooth(SOFTPLUS, inputs[0])
+    return call_step(SOFTPLUS, inputs[0])
 
 
 #: Operators converted here instead of by TVM.

@@ -115,6 +115,11 @@ def register_step(name: str) -> None:
     register_legalize(full)(lambda builder, call: define_step(builder, step, call.args[0]))
 
 
+def call_step(name: str, data: relax.Expr) -> relax.Call:
+    """Return a call of an operator that `register_step` registered."""
+    return relax.Call(Op.get(f"relax.{name}"), [data])
+
+
 def _relu(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     return define_step(builder, Step("relu"), call.args[0])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import tvm
@@ -75,7 +76,7 @@ class HoistLayout(GraphRewriter):
         """Return the number of operators since a value was made larger; None if it was not."""
         arguments = self._arguments(var)
         takes = bool(arguments) and op_name(self._calls[var]) == "take"
-        if takes and _size(var) > _size(arguments[0]):
+        if takes and math.prod(shape_of(var)) > math.prod(shape_of(arguments[0])):
             return 0
         known = [self._growth[argument] for argument in arguments if argument in self._growth]
         return max(known) + 1 if known else None
@@ -116,10 +117,3 @@ class HoistLayout(GraphRewriter):
             new = relax.op.permute_dims(self.substitute(expr), axes)
         self._moved[expr] = self.emit(new)
         return self._moved[expr]
-
-
-def _size(expr: relax.Expr) -> int:
-    size = 1
-    for extent in shape_of(expr):
-        size *= extent
-    return size

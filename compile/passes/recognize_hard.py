@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 from tvm import relax
-from tvm.ir import Op
 
-from mobilenet_tvm.compile.passes.definitions import register_step
+from mobilenet_tvm.compile.passes.definitions import call_step, register_step
 from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
 from mobilenet_tvm.compile.passes.values import constant_value, op_name, shape_of
 
@@ -31,7 +30,7 @@ class RecognizeHard(GraphRewriter):
         if factor is not None and np.isclose(factor, 1 / 6, rtol=1e-5):
             gate = self._relu6_of_x_plus_3(data)
             if gate is not None:
-                return _call(HARD_SIGMOID, gate)
+                return call_step(HARD_SIGMOID, gate)
             product = self.producer(data, "multiply")
             if product is not None:
                 return self._swish(product, self._relu6_of_x_plus_3)
@@ -47,14 +46,14 @@ class RecognizeHard(GraphRewriter):
             return None
         factor, inner = _scaled(product)
         matches = factor is not None and np.isclose(factor, 1 / 6, rtol=1e-5)
-        return _call(HARD_SIGMOID, inner) if matches else None
+        return call_step(HARD_SIGMOID, inner) if matches else None
 
     def _swish(self, product: relax.Call, gate_of: Any) -> relax.Expr | None:
         """Match x * gate(x), in either order."""
         for data, gate in (tuple(product.args), tuple(product.args)[::-1]):
             source = gate_of(gate)
             if source is not None and source.same_as(data):
-                return _call(HARD_SWISH, data)
+                return call_step(HARD_SWISH, data)
         return None
 
     def _hard_sigmoid(self, expr: relax.Expr) -> relax.Expr | None:
@@ -103,10 +102,6 @@ def _scalar(expr: relax.Expr, data: relax.Expr) -> float | None:
 
 def _limits(clip: relax.Call) -> tuple[float, float]:
     return float(clip.args[1].value), float(clip.args[2].value)
-
-
-def _call(name: str, data: relax.Expr) -> relax.Call:
-    return relax.Call(Op.get(f"relax.{name}"), [data])
 
 
 for _name in (HARD_SIGMOID, HARD_SWISH):

@@ -6,9 +6,8 @@ import math
 
 import numpy as np
 from tvm import relax
-from tvm.ir import Op
 
-from mobilenet_tvm.compile.passes.definitions import register_step
+from mobilenet_tvm.compile.passes.definitions import call_step, register_step
 from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
 from mobilenet_tvm.compile.passes.values import constant_value, op_name
 
@@ -16,11 +15,6 @@ from mobilenet_tvm.compile.passes.values import constant_value, op_name
 ELU, MISH, SOFTPLUS = "mobilenet.elu", "mobilenet.mish", "mobilenet.softplus"
 for _name in (ELU, MISH, SOFTPLUS):
     register_step(_name)
-
-
-def smooth(name: str, data: relax.Expr) -> relax.Call:
-    """Return a call of one of these operators."""
-    return relax.Call(Op.get(f"relax.{name}"), [data])
 
 
 class RecognizeSmooth(GraphRewriter):
@@ -40,7 +34,7 @@ class RecognizeSmooth(GraphRewriter):
             tanh = self.producer(gate, "tanh")
             softplus = None if tanh is None else self.producer(tanh.args[0], SOFTPLUS)
             if softplus is not None and softplus.args[0].same_as(data):
-                return smooth(MISH, data)
+                return call_step(MISH, data)
         found = self._gelu(call)
         return None if found is None else relax.op.nn.gelu(found)
 

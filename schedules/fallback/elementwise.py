@@ -16,6 +16,7 @@ from mobilenet_tvm.schedules.loops import (
     extent,
     inline_all_but,
     is_reduction,
+    iterations,
 )
 from mobilenet_tvm.targets.target import Target
 
@@ -49,18 +50,10 @@ def computed_once(sch: s_tir.Schedule) -> set[str]:
         body = sch.get(block).body
         if not isinstance(body, tirx.BufferStore) or isinstance(body.value, TensorLoad):
             continue
-        readers = [_elements(sch, reader) for reader in sch.get_consumers(block)]
-        if max(readers, default=0) >= MIN_READS * _elements(sch, block) >= PARALLEL_ELEMENTS:
+        readers = [iterations(sch, reader) for reader in sch.get_consumers(block)]
+        if max(readers, default=0) >= MIN_READS * iterations(sch, block) >= PARALLEL_ELEMENTS:
             kept.add(sch.get(block).name_hint)
     return kept
-
-
-def _elements(sch: s_tir.Schedule, block: SBlockRV) -> int:
-    """Return how often a block is executed."""
-    count = 1
-    for loop in sch.get_loops(block):
-        count *= extent(sch, loop)
-    return count
 
 
 def vectorize_and_parallelize(sch: s_tir.Schedule, block: SBlockRV, target: Target) -> None:
@@ -68,7 +61,7 @@ def vectorize_and_parallelize(sch: s_tir.Schedule, block: SBlockRV, target: Targ
     loops = sch.get_loops(block)
     if not loops:
         return
-    elements = _elements(sch, block)
+    elements = iterations(sch, block)
     size = extent(sch, loops[-1])
     lanes = divisor_at_most(_piece(sch, block, size), 2 * lanes_of(sch, block, target))
     outer, vector = sch.split(loops[-1], [None, lanes])

@@ -27,6 +27,11 @@ class IntegerSchedule(EmittedSchedule[W, D]):
         return plain and super().takes(workload, target)
 
 
+def depth_of(inputs: int, dot: Dot) -> int:
+    """Return the inputs of a product, rounded up to whole groups."""
+    return -(-inputs // dot.group) * dot.group
+
+
 def copy_row(
     source: Any, start: Any, count: int, copy: Any, place: Any, padded: int, lanes: int
 ) -> None:

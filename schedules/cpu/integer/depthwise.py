@@ -574,11 +574,14 @@ class _Band:
         inside = min(workload.width, columns - left)
         step = self.dot.channels
 
+        def blank(column: Any) -> None:
+            place = T.ramp(start + column * step, 1, size)
+            T.buffer_store(copy, tirx.Broadcast(zero[0], size), [place])
+
         def filled(columns_of: range) -> None:
             if zero is not None:
                 for column in columns_of:
-                    place = T.ramp(start + column * step, 1, size)
-                    T.buffer_store(copy, tirx.Broadcast(zero[0], size), [place])
+                    blank(column)
 
         def copied() -> None:
             filled(range(left))
@@ -596,8 +599,7 @@ class _Band:
                 together = divisor_at_most(columns, MAX_COPIED)
                 with T.serial(0, columns // together) as part:
                     for column in range(together):
-                        place = T.ramp(start + (part * together + column) * step, 1, size)
-                        T.buffer_store(copy, tirx.Broadcast(zero[0], size), [place])
+                        blank(part * together + column)
 
     def _taps(self, weight: Any, start: Any, offsets: list[int]) -> Vectors:
         """Emit the taps: [rows of the filter, offsets, parts]."""

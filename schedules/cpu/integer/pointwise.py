@@ -18,6 +18,7 @@ from mobilenet_tvm.schedules.cpu.finish import Finish, finish_tile
 from mobilenet_tvm.schedules.cpu.integer.base import (
     IntegerSchedule,
     copy_row,
+    depth_of,
     in_order,
     is_interleaved,
     multiply,
@@ -130,7 +131,7 @@ class IntegerProduct(IntegerSchedule[Pointwise, Decision]):
         dot = DOTS[decision.dot]
         pixels, inputs, outputs = workload.pixels, workload.inputs, workload.outputs
         tile_m, tile_n, block = decision.tile_m, decision.tile_n, decision.block_m
-        panels, depth = -(-outputs // tile_n), _depth(workload, dot)
+        panels, depth = -(-outputs // tile_n), depth_of(workload.inputs, dot)
         data = parameter("data", pixels * inputs, workload.types.data)
         weight = parameter("weight", panels * depth * tile_n, workload.types.weights)
         finish = Finish(
@@ -201,7 +202,7 @@ class IntegerProduct(IntegerSchedule[Pointwise, Decision]):
         rows, vectors = decision.tile_m, decision.tile_n // dot.lanes
         tiles = -(-workload.pixels // rows)
         panels = -(-workload.outputs // decision.tile_n)
-        depth = _depth(workload, dot)
+        depth = depth_of(workload.inputs, dot)
         block = min(decision.block_m, tiles) * rows
         data, weights = size_of(workload.types.data), size_of(workload.types.weights)
         computed = tiles * rows * panels * decision.tile_n
@@ -222,11 +223,6 @@ class IntegerProduct(IntegerSchedule[Pointwise, Decision]):
         """Estimate a layer's cycles from its register tile."""
         dot = dots_of(target, workload.types)[0]
         return _cycles(workload, dot, decision.tile_m, decision.tile_n // dot.lanes)
-
-
-def _depth(workload: Pointwise, dot: Dot) -> int:
-    """Return the inputs, rounded up to whole groups."""
-    return -(-workload.inputs // dot.group) * dot.group
 
 
 def _tiles(workload: Pointwise, target: Target) -> list[tuple[int, int]]:

@@ -24,6 +24,7 @@ from mobilenet_tvm.schedules.cpu.integer import amx_pointwise, depthwise, pointw
 from mobilenet_tvm.schedules.cpu.integer.base import (
     IntegerSchedule,
     copy_row,
+    depth_of,
     in_order,
     is_interleaved,
     multiply,
@@ -109,7 +110,7 @@ class _Product:
     ) -> None:
         """Emit the products of some neighbouring pixels of a row."""
         dot, inputs = DOTS[self.decision.dot], self.workload.inputs
-        depth = _depth(inputs, dot)
+        depth = depth_of(inputs, dot)
         finish = self.finish.into(cells.buffer)
         vectors = -(-count // dot.lanes)
         wide = divisor_at_most(vectors, self.decision.tile_n)
@@ -226,7 +227,7 @@ class FusedHalves(IntegerSchedule[PointwiseDepthwise, Decision]):
         first, dot = workload.pointwise, DOTS[decision.dot]
         outputs = -(-first.outputs // dot.lanes) * dot.lanes
         data = parameter("data", first.pixels * first.inputs, first.types.data)
-        size = outputs * _depth(first.inputs, dot)
+        size = outputs * depth_of(first.inputs, dot)
         weight = parameter("weight", size, first.types.weights)
         finish = Finish(first, target, first.outputs, outputs, 0, True)
         product = _Product(first, decision, data, weight, finish)
@@ -248,7 +249,7 @@ class FusedHalves(IntegerSchedule[PointwiseDepthwise, Decision]):
                 "product_ragged": -columns % decision.tile_m / decision.tile_m,
                 "repeated": _computed_rows(workload.depthwise, decision) / workload.depthwise.height
                 - 1,
-                "product_iterations": _depth(workload.pointwise.inputs, dot) / dot.group,
+                "product_iterations": depth_of(workload.pointwise.inputs, dot) / dot.group,
                 "cycles": self.cycles(workload, decision, target),
             }
         )
@@ -269,11 +270,6 @@ class FusedHalves(IntegerSchedule[PointwiseDepthwise, Decision]):
         bands = second.batch * height // (decision.tile_y * decision.band)
         few = 1.0 if bands * chunks >= depthwise.MIN_TASKS else 1.2
         return few * (product + filtered + moved + bands * chunks * CHUNK_CYCLES)
-
-
-def _depth(inputs: int, dot: Dot) -> int:
-    """Return the inputs, rounded up to whole groups."""
-    return -(-inputs // dot.group) * dot.group
 
 
 def _panels(dot: Dot, decision: Decision, outputs: int) -> list[tuple[int, int, int]]:
@@ -318,7 +314,7 @@ def _product_cycles(workload: PointwiseDepthwise, tile: tuple[int, int], target:
     """Estimate the cycles of a row of the product."""
     dot, rows = dots_of(target, workload.types)[0], tile[0]
     inputs, columns = workload.pointwise.inputs, workload.depthwise.width
-    depth = _depth(inputs, dot)
+    depth = depth_of(inputs, dot)
     total = 0.0
     for chunk in depthwise.chunks_of(dot, workload.pointwise.outputs):
         vectors = -(-chunk.count // dot.lanes)
