@@ -102,7 +102,7 @@ def onnxruntime_quantization() -> Iterator[None]:
     """Keep ONNX Runtime's quantisation, inside, from printing; raise UserError without it."""
     try:
         import onnxruntime.quantization  # noqa: F401
-    except ImportError:
+    except ModuleNotFoundError:
         raise UserError("this needs ONNX Runtime; run: pip install onnxruntime") from None
     root = logging.getLogger()
     level = root.level
