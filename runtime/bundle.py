@@ -44,6 +44,7 @@ _LOADER = {
         "library",
         "metadata",
         "model",
+        "printable",
         "threads",
         "yolo",
     ),

@@ -13,7 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mobilenet_tvm.compile.logs.locked_file import append_line, locked, replace_text
+from mobilenet_tvm.compile.logs.locked_file import (
+    append_line,
+    check_writable,
+    locked,
+    replace_text,
+)
 from mobilenet_tvm.compile.logs.record import (
     NEWER,
     OTHER_TARGET,
@@ -105,6 +110,18 @@ class TuningLog:
         text = str(workload)
         found = _unbeaten(record for record in self.records if record.workload == text)
         return max(found, key=lambda record: (record.date, record.to_json()), default=None)
+
+    def prepare(self) -> None:
+        """Check that the file can be written, before the work on its records starts.
+
+        Its folder is made where it is missing.
+
+        Raises
+        ------
+        UserError
+            If it cannot.
+        """
+        self._write(check_writable)
 
     def append(self, record: Record) -> None:
         """Append a record to the file at once; other processes may do so at the same time.
