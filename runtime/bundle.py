@@ -48,7 +48,7 @@ _LOADER = {
         "threads",
         "yolo",
     ),
-    "targets": ("__init__", "errors", "host"),
+    "targets": ("__init__", "cgroup", "errors", "host"),
 }
 # Modules that a board has as well.
 _SERVER = {
