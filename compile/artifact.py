@@ -14,11 +14,12 @@ import onnx
 from onnx import numpy_helper
 from tvm import relax, tirx
 
-from mobilenet_tvm.compile.codegen.build import prepare_output, write_artifact
+from mobilenet_tvm.compile.codegen.build import write_artifact
 from mobilenet_tvm.compile.frontend.read import graph_inputs
 from mobilenet_tvm.compile.logs.decisions import Decisions, find_logs
 from mobilenet_tvm.compile.logs.log import TuningLog
 from mobilenet_tvm.compile.models.source import ModelOptions, Source, resolve
+from mobilenet_tvm.compile.output_file import prepare_output
 from mobilenet_tvm.compile.passes.heads import DTYPES
 from mobilenet_tvm.compile.passes.network_calls import NetworkCall
 from mobilenet_tvm.compile.pipeline import Lowered, lower
@@ -114,7 +115,7 @@ def compile_model(
     _announce_not_finite(source.model)
     suffix = "" if dtype == "float32" else f"-{dtype}"
     path = Path(output) if output else Path("build") / f"{source.name}-{machine.name}{suffix}.so"
-    prepare_output(path)
+    prepare_output(path, model, choices.weights, tuning_log)
     lowered = lower(source.model, machine, decisions, None if dump is None else Path(dump), dtype)
     metadata = _describe(source, machine, dtype, lowered, decisions)
     write_artifact(lowered.mod, machine, metadata, path)

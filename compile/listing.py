@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from mobilenet_tvm.compile.models.counts import macs, parameter_count
 from mobilenet_tvm.compile.models.named import NAMES, PUBLISHED, ModelSpec, Published, outline
+from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.presets import ALIASES, PRESETS, native
 from mobilenet_tvm.targets.target import Target
 
@@ -50,8 +52,11 @@ def list_models() -> list[ListedModel]:
 
 
 def list_targets() -> list[ListedTarget]:
-    """Return the targets, this machine last."""
+    """Return the targets, this machine last, if it can be one."""
+    targets = list(PRESETS.values())
+    with suppress(UserError):
+        targets.append(native())
     return [
         ListedTarget(target, tuple(a for a, name in ALIASES.items() if name == target.name))
-        for target in (*PRESETS.values(), native())
+        for target in targets
     ]

@@ -44,10 +44,11 @@ _LOADER = {
         "library",
         "metadata",
         "model",
+        "printable",
         "threads",
         "yolo",
     ),
-    "targets": ("__init__", "errors", "host"),
+    "targets": ("__init__", "cgroup", "errors", "host"),
 }
 # Modules that a board has as well.
 _SERVER = {

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +24,12 @@ FORMAT = 2
 #: Types of inputs and outputs, by NumPy's names.
 _INTEGERS = {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
 _DTYPES = _INTEGERS | {"bool", "float16", "float32", "float64"}
+
+#: Limits of a tensor: elements, as of ONNX Runtime, and axes, as of NumPy before version 2.
+_MAX_ELEMENTS, _MAX_AXES = (1 << 31) - 1, 32
+
+#: What a target has at least.
+_TARGET = {"name", "triple", "cpu"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,9 @@ class Metadata:
     layers, tuned_layers : int
         Number of layers, and of those with tuned schedules.
     extra : mapping
-        Keys that this version does not know.
+        What only the tools need: the ``dtype`` of the layers, ``activation_bytes``, the number of
+        ``functions``, the ``calls`` of the network, the ``recipe`` of a named model, and keys that
+        this version does not know.
     """
 
     model: str
@@ -110,7 +119,7 @@ class Metadata:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Metadata:
-        """Read the text of the section.
+        """Read the text of the section, which is not trusted.
 
         Parameters
         ----------
@@ -140,16 +149,18 @@ class Metadata:
             )
         try:
             known = {item.name for item in fields(cls)} - {"extra"} | {"crc32"}
+            if any(name in values and not right(values[name]) for name, right in _EXTRA.items()):
+                raise ValueError
             return cls(
                 model=_typed(values["model"], str),
-                inputs=tuple(map(_tensor_from_dict, values["inputs"])),
-                outputs=tuple(map(_tensor_from_dict, values["outputs"])),
-                target=_texts(values["target"]),
+                inputs=_tensors(values["inputs"]),
+                outputs=_tensors(values["outputs"]),
+                target=_texts(values["target"], _TARGET),
                 required_features=tuple(_typed(v, str) for v in values["required_features"]),
                 versions=_texts(values["versions"]),
                 weights=_typed(values["weights"], str),
-                layers=_typed(values["layers"], int),
-                tuned_layers=_typed(values["tuned_layers"], int),
+                layers=_count(values["layers"]),
+                tuned_layers=_count(values["tuned_layers"]),
                 extra={key: value for key, value in values.items() if key not in known},
             )
         except (AttributeError, KeyError, TypeError, ValueError):
@@ -194,20 +205,95 @@ def _tensor_to_dict(info: TensorInfo) -> dict[str, Any]:
     return {"name": info.name, "shape": list(info.shape), "dtype": info.dtype}
 
 
+def _tensors(values: list[dict[str, Any]]) -> tuple[TensorInfo, ...]:
+    tensors = tuple(map(_tensor_from_dict, _typed(values, list)))
+    if len({tensor.name for tensor in tensors}) < len(tensors):
+        raise ValueError
+    return tensors
+
+
 def _tensor_from_dict(values: dict[str, Any]) -> TensorInfo:
-    shape = tuple(_typed(extent, int) for extent in values["shape"])
+    shape = tuple(map(_count, _typed(values["shape"], list)))
     dtype = _typed(values["dtype"], str)
-    if min(shape, default=0) < 0 or dtype not in _DTYPES:
+    if len(shape) > _MAX_AXES or math.prod(shape) > _MAX_ELEMENTS or dtype not in _DTYPES:
         raise ValueError
     return TensorInfo(_typed(values["name"], str), shape, dtype)
 
 
-def _texts(values: dict[str, Any]) -> dict[str, str]:
+def _texts(values: dict[str, Any], required: Collection[str] = ()) -> dict[str, str]:
+    if not values.keys() >= set(required):
+        raise ValueError
     return {name: _typed(value, str) for name, value in values.items()}
 
 
+def _count(value: Any) -> int:
+    if not _is_count(value):
+        raise ValueError
+    return int(value)
+
+
+def _is_count(value: Any) -> bool:
+    # JSON's truth values are no numbers.
+    return type(value) is int and 0 <= value < 1 << 63
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_decision(value: Any) -> bool:
+    return isinstance(value, dict) and all(type(v) in (int, bool, str) for v in value.values())
+
+
+#: A call of the network, as `profile` shows it, and the check of each value.
+_CALL: Mapping[str, Callable[[Any], bool]] = {
+    "function": _is_text,
+    "node": _is_text,
+    "workload": _is_text,
+    "flops": _is_count,
+    "bytes": _is_count,
+    "decision": _is_decision,
+    "tuned": lambda value: isinstance(value, bool),
+    "source": _is_text,
+}
+
+#: How to build a named model again. No path is among it: a file from elsewhere names none here.
+_RECIPE: Mapping[str, Callable[[Any], bool]] = {
+    "model": _is_text,
+    "alpha": lambda value: type(value) in (int, float) and 0 < value < _MAX_ELEMENTS,
+    "resolution": _is_count,
+    "classes": _is_count,
+    "batch": _is_count,
+    "seed": _is_count,
+    "weights": lambda value: value == "pretrained",
+    "until": lambda value: isinstance(value, list) and all(map(_is_text, value)),
+}
+
+
+def _is_call(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        name in value and right(value[name]) for name, right in _CALL.items()
+    )
+
+
+def _is_recipe(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        name in _RECIPE and _RECIPE[name](given) for name, given in value.items()
+    )
+
+
+#: The known values of `extra`, which may be missing.
+_EXTRA: Mapping[str, Callable[[Any], bool]] = {
+    "dtype": ("float32", "float16").__contains__,
+    "activation_bytes": _is_count,
+    "functions": _is_count,
+    "calls": lambda value: isinstance(value, list) and all(map(_is_call, value)),
+    "recipe": _is_recipe,
+}
+
+
 def _typed(value: Any, kind: type[T]) -> T:
-    """Return a value if it has a type; JSON's truth values are no numbers."""
+    """Return a value if it has exactly that type."""
     if type(value) is not kind:
         raise TypeError
     return value

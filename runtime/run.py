@@ -11,6 +11,7 @@ import numpy as np
 from mobilenet_tvm.runtime import Model, load
 from mobilenet_tvm.runtime.bench import measure_latency, random_inputs
 from mobilenet_tvm.runtime.model import Array
+from mobilenet_tvm.runtime.printable import printable
 from mobilenet_tvm.targets.errors import UserError
 
 
@@ -29,7 +30,7 @@ def main() -> None:
     try:
         run(options.arrays, options.threads)
     except UserError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {printable(str(error))}")
 
 
 def run(files: list[Path], threads: int | None) -> None:
@@ -46,7 +47,7 @@ def run(files: list[Path], threads: int | None) -> None:
         f"latency, threads: {model.threads}: {1e3 * latency.median:.2f} ms median, "
         f"{1e3 * latency.minimum:.2f} ms minimum"
     ]
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.writelines(f"{printable(line)}\n" for line in lines)
 
 
 def _artifact() -> Path:

@@ -73,6 +73,9 @@ _CUDA: tuple[Schedule[Any, Any], ...] = (
 #: Schedules by kind of target, in order of priority.
 SCHEDULES = {"llvm": _CPU, "opencl": _OPENCL, "cuda": _CUDA}
 
+#: Decisions that are known to be valid or not: a log has many records of the same ones.
+_KEPT = 1 << 14
+
 _BY_DECISION = {
     schedule.decision_type: schedule for kind in SCHEDULES.values() for schedule in kind
 }
@@ -129,7 +132,7 @@ def decision(workload: Workload, values: Mapping[str, Any], target: Target) -> D
         If a name or a type is wrong, or the decision is not valid for this layer and target.
     """
     schedule = _schedule(workload, target)
-    types = get_type_hints(schedule.decision_type)
+    types = _types_of(schedule)
     if set(values) != set(types):
         raise ValueError(f"it has {[*values]} instead of {[*types]}")
     for name, value in values.items():
@@ -137,10 +140,22 @@ def decision(workload: Workload, values: Mapping[str, Any], target: Target) -> D
         if type(value) is not types[name]:
             raise ValueError(f"{name} {value!r} is not of type {types[name].__name__}")
     made: Decision = schedule.decision_type(**values)
-    if not schedule.valid(workload, made, target):
+    if not _is_valid(schedule, workload, made, target):
         shown = " ".join(f"{name}={value}" for name, value in values.items())
         raise ValueError(f"{shown} does not fit {target.name} and {workload}")
     return made
+
+
+@functools.cache
+def _types_of(schedule: Schedule[Any, Any]) -> dict[str, type]:
+    return get_type_hints(schedule.decision_type)
+
+
+@functools.lru_cache(_KEPT)
+def _is_valid(
+    schedule: Schedule[Any, Any], workload: Workload, decision: Decision, target: Target
+) -> bool:
+    return schedule.valid(workload, decision, target)
 
 
 def pays(workload: Workload, target: Target) -> bool:

@@ -9,6 +9,9 @@ import re
 import sys
 from pathlib import Path
 
+from mobilenet_tvm.targets.cgroup import cpu_quota
+from mobilenet_tvm.targets.errors import UserError
+
 _CPUS = Path("/sys/devices/system/cpu")
 _CPUINFO = Path("/proc/cpuinfo")
 # The board's name, where the firmware gives one.
@@ -86,6 +89,11 @@ def cpu_features() -> frozenset[str]:
         On x86-64 the flags (``avx2``, ``fma``, ``avx512f``), on aarch64 the hardware
         capabilities (``asimd``, ``asimddp``, ``fphp``), on other machines nothing.
 
+    Raises
+    ------
+    UserError
+        On x86-64, if ``/proc`` is not mounted.
+
     Notes
     -----
     On aarch64 the capabilities come from the process's auxiliary vector, because an emulator may
@@ -93,7 +101,9 @@ def cpu_features() -> frozenset[str]:
     """
     if architecture() == "x86_64":
         flags = re.search(r"^flags\s*:(.*)$", _read(_CPUINFO), re.MULTILINE)
-        found = frozenset(flags[1].split()) if flags else frozenset()
+        if flags is None:
+            raise UserError(f"{_CPUINFO} does not tell what this CPU can do; mount /proc")
+        found = frozenset(flags[1].split())
         return found if permit_tiles() else found - {"amx_bf16", "amx_int8", "amx_tile"}
     if architecture() == "aarch64":
         getauxval = ctypes.CDLL(None).getauxval
@@ -133,7 +143,8 @@ def default_threads() -> int:
         The number of fast physical cores that this process may use, at most 8. Hardware
         threads that share a core count once, since one alone keeps the core's multipliers
         busy. Cores with less than half the capacity of the largest do not count, since
-        layers are split evenly and would wait for them.
+        layers are split evenly and would wait for them. In a container with a limit of CPU time
+        there are no more than that lasts for, since Linux stops all threads once it is used up.
     """
     capacities = {cpu: _read_int(_CPUS / f"cpu{cpu}/cpu_capacity") for cpu in _usable_cpus()}
     largest = max(capacities.values())
@@ -142,7 +153,7 @@ def default_threads() -> int:
         for cpu, capacity in capacities.items()
         if 2 * capacity >= largest
     }
-    return min(len(cores), _MAX_DEFAULT_THREADS)
+    return max(1, int(min(len(cores), _MAX_DEFAULT_THREADS, cpu_quota())))
 
 
 def cache_bytes(level: int) -> int | None:

@@ -15,6 +15,7 @@ from tvm.s_tir import Schedule
 
 from mobilenet_tvm.compile.codegen.build import write_library
 from mobilenet_tvm.runtime.measure import shortest_run
+from mobilenet_tvm.runtime.remote.answers import read_seconds
 from mobilenet_tvm.runtime.remote.connection import Connection
 from mobilenet_tvm.runtime.remote.marks import PREFIX
 from mobilenet_tvm.runtime.threads import Threads
@@ -223,7 +224,7 @@ def _timer(target: Target, threads: int, board: Connection | None) -> _Timer:
                 return float(Threads(threads).call(shortest_run, library, tensors, target.kind))
             name = board.upload(library)
         given = (name, json.dumps(tensors), threads, target.kind)
-        return float(board.call(f"{PREFIX}time", *given))
+        return float(read_seconds([board.call(f"{PREFIX}time", *given)])[0])
 
     return best
 

@@ -20,13 +20,14 @@ from mobilenet_tvm.compile.cli.evaluate import evaluate
 from mobilenet_tvm.compile.cli.listing import models, targets
 from mobilenet_tvm.compile.cli.logs import logs
 from mobilenet_tvm.compile.cli.opencl import opencl
-from mobilenet_tvm.compile.cli.output import PrintableFormatter, echo
+from mobilenet_tvm.compile.cli.output import echo
 from mobilenet_tvm.compile.cli.profile import profile
 from mobilenet_tvm.compile.cli.quantize import quantize
 from mobilenet_tvm.compile.cli.report import report
 from mobilenet_tvm.compile.cli.signals import end_in_time
 from mobilenet_tvm.compile.cli.tune import tune
 from mobilenet_tvm.compile.cli.verify import verify
+from mobilenet_tvm.runtime.printable import PrintableFormatter
 from mobilenet_tvm.targets.errors import UserError, WrongUseError
 
 #: Seconds that a command has to clean up after a signal.

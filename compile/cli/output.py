@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 import json
-import logging
 from typing import Any
 
 import click
 
+from mobilenet_tvm.runtime.printable import printable
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
-def printable(text: str) -> str:
-    """Return a text with its control characters in escaped form.
-
-    Files and boards give names, which must not control the terminal.
-    """
-    return "".join(
-        each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode()
-        for each in text
-    )
-
-
-def echo(text: str, err: bool = False) -> None:
-    """Print a text, which may hold names that files or boards give."""
-    click.echo(printable(text), err=err)
-
-
-class PrintableFormatter(logging.Formatter):
-    """Formats messages of the log as `echo` prints text."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return a record's text."""
-        return printable(super().format(record))
+def echo(line: str, err: bool = False) -> None:
+    """Print a line, which may hold names that files or boards give."""
+    click.echo(printable(line), err=err)
 
 
 def print_facts(facts: dict[str, str], *, err: bool = False) -> None:

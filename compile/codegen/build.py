@@ -28,31 +28,6 @@ from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.target import Target
 
 
-def prepare_output(path: Path) -> None:
-    """Check that a file can be written, before the work on it starts.
-
-    Parameters
-    ----------
-    path : Path
-        The file; its folder is made where it is missing.
-
-    Raises
-    ------
-    UserError
-        If the folder cannot be made or written to, or the path is itself a folder.
-    """
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; give the name of a file, such as {path / 'v2.so'}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); choose another with --output"
-        ) from None
-
-
 @contextmanager
 def source_passes(target: Target) -> Iterator[None]:
     """Have TVM pass a GPU's source to this project inside the context, to shorten or compile it."""

@@ -48,7 +48,9 @@ def link_shared(output: str | Path, objects: Sequence[str | Path]) -> None:
         If the linker fails, with the first line of its output.
     """
     flags = ["-shared", "--strip-all", "--hash-style=gnu", "-z", "noexecstack", "-z", "relro"]
-    command = [*linker_command(), *flags, "-o", str(output), *map(str, objects)]
+    # A relative path may begin with a dash, and would be an option.
+    paths = [str(Path(path).absolute()) for path in (output, *objects)]
+    command = [*linker_command(), *flags, "-o", *paths]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         # It writes through a mapping, so that a full disk may end it by a signal.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import tvm
@@ -27,7 +26,7 @@ def write_metadata_object(metadata: Metadata, triple: str, path: str | Path) -> 
     triple : str
         The artifact's LLVM target triple, such as ``"aarch64-linux-gnu"``.
     path : str or Path
-        The ``.o`` to write.
+        The ``.o`` to write; its source, in LLVM's language, is left beside it.
     """
     text = metadata.to_json().encode()
     ir = _IR.format(
@@ -36,9 +35,8 @@ def write_metadata_object(metadata: Metadata, triple: str, path: str | Path) -> 
         text="".join(f"\\{byte:02X}" for byte in text),
         section=SECTION,
     )
-    descriptor = os.memfd_create("metadata.ll")
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(ir)
-        file.flush()
-        load = tvm.get_global_func("ffi.Module.load_from_file.ll")
-        load(f"/proc/self/fd/{descriptor}", "ll").write_to_file(str(path), "o")
+    source = Path(path).with_suffix(".ll")
+    source.write_text(ir, encoding="ascii")
+    tvm.get_global_func("ffi.Module.load_from_file.ll")(str(source), "ll").write_to_file(
+        str(path), "o"
+    )

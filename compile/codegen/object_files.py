@@ -11,6 +11,10 @@ from types import TracebackType
 EXPORTED = ("lib0.o", "devc.o")
 
 
+#: Where Linux shows this process's open files.
+_OPEN_FILES = Path("/proc/self/fd")
+
+
 class ObjectFiles:
     """Files that are in memory as long as the context lasts, by links in a folder.
 
@@ -40,9 +44,14 @@ class ObjectFiles:
         self._descriptors.close()
 
     def make(self, name: str) -> Path:
-        """Return the path of a new, empty file, which child processes can read too."""
+        """Return the path of a new file, which child processes can read too.
+
+        Where ``/proc`` is not mounted, it is an ordinary one in the folder.
+        """
+        path = self.folder / name
+        if not _OPEN_FILES.is_dir():
+            return path
         descriptor = os.memfd_create(name)
         self._descriptors.callback(os.close, descriptor)
-        path = self.folder / name
         path.symlink_to(f"/proc/{os.getpid()}/fd/{descriptor}")
         return path

@@ -28,6 +28,7 @@ from mobilenet_tvm.compile.frontend.check import first_line, opset_of
 from mobilenet_tvm.compile.frontend.fold import fold_constants
 from mobilenet_tvm.compile.frontend.widen import has_float16
 from mobilenet_tvm.compile.models.source import ModelOptions, resolve
+from mobilenet_tvm.compile.output_file import prepare_output
 from mobilenet_tvm.runtime.atomic import replacing
 from mobilenet_tvm.targets.errors import UserError, WrongUseError
 
@@ -156,14 +157,15 @@ def quantize_model(
     """
     options = options or QuantizeOptions()
     preprocessing = preprocessing or Preprocessing()
+    path, choices = Path(output), ModelOptions(**model_options)
+    prepare_output(path, model, choices.weights, labels)
     pictures = find_pictures(images, labels)
-    found = resolve(model, ModelOptions(**model_options))
+    found = resolve(model, choices)
     source = _prepared(found.model)
     reference = runner_of(source)
     chosen, others = spread(pictures, options.calibration)
     inputs = [reference.read(picture.path, preprocessing) for picture in chosen]
     quantized, network, kept = quantize(source, inputs, options)
-    path = Path(output)
     data = quantized.SerializeToString()
     try:
         with replacing(path) as scratch:

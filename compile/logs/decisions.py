@@ -27,7 +27,7 @@ class Decisions:
     """
 
     def __init__(self, logs: Sequence[TuningLog]) -> None:
-        self._logs = logs
+        self._bests = [log.bests() for log in logs]
 
     def __call__(self, workload: Workload, target: Target) -> Decision:
         """Return the decision for a layer."""
@@ -42,7 +42,8 @@ class Decisions:
         return "default" if record is None else record.source
 
     def _record(self, workload: Workload) -> Record | None:
-        known = [record for log in self._logs if (record := log.best(workload))]
+        text = str(workload)
+        known = [bests[text] for bests in self._bests if text in bests]
         return max(known, key=lambda record: record.source == "measured", default=None)
 
 

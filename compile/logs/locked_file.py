@@ -5,11 +5,13 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from mobilenet_tvm.runtime.atomic import replacing
+from mobilenet_tvm.runtime.files import require_ordinary
 
 
 @contextmanager
@@ -27,6 +29,27 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def check_writable(path: Path) -> None:
+    """Check that lines can be appended to a file, and that it can be replaced.
+
+    Parameters
+    ----------
+    path : Path
+        The file, which need not exist; its folder is created if it is missing.
+
+    Raises
+    ------
+    OSError
+        If they cannot.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path.parent):
+        pass
+    if path.exists():
+        require_ordinary(path)
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND))
 
 
 def append_line(path: Path, line: str) -> None:

@@ -13,7 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mobilenet_tvm.compile.logs.locked_file import append_line, locked, replace_text
+from mobilenet_tvm.compile.logs.locked_file import (
+    append_line,
+    check_writable,
+    locked,
+    replace_text,
+)
 from mobilenet_tvm.compile.logs.record import (
     NEWER,
     OTHER_TARGET,
@@ -29,6 +34,10 @@ from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.target import Target
 
 __all__ = ["Record", "SkippedLine", "TuningLog", "in_words", "shipped_log", "user_log"]
+
+
+#: Reasons of lines that stay in the file: somebody else may use them.
+_KEPT = (NEWER, OTHER_TARGET)
 
 
 @dataclass(frozen=True)
@@ -103,8 +112,23 @@ class TuningLog:
     def best(self, workload: Workload | str) -> Record | None:
         """Return the best record of a workload, if there is one; the log has one target."""
         text = str(workload)
-        found = _unbeaten(record for record in self.records if record.workload == text)
-        return max(found, key=lambda record: (record.date, record.to_json()), default=None)
+        return _latest(record for record in self.records if record.workload == text).get(text)
+
+    def bests(self) -> dict[str, Record]:
+        """Return the best record of each workload, by its text; the log has one target."""
+        return _latest(self.records)
+
+    def prepare(self) -> None:
+        """Check that the file can be written, before the work on its records starts.
+
+        Its folder is made where it is missing.
+
+        Raises
+        ------
+        UserError
+            If it cannot.
+        """
+        self._write(check_writable)
 
     def append(self, record: Record) -> None:
         """Append a record to the file at once; other processes may do so at the same time.
@@ -181,8 +205,9 @@ class TuningLog:
             with locked(path.parent):
                 if self.path.exists():
                     self._load()
-                kept = [line for line in self.skipped if line.reason in (NEWER, OTHER_TARGET)]
-                dropped.update(line.reason for line in self.skipped if line not in kept)
+                kept = [line for line in self.skipped if line.reason in _KEPT]
+                lost = [line for line in self.skipped if line.reason not in _KEPT]
+                dropped.update(line.reason for line in lost)
                 if set(dropped) - {TORN} and not self.records:
                     raise UserError(f"{self.path}: holds no record; is it a tuning log?")
                 records = choose(self.records)
@@ -249,9 +274,19 @@ def _unbeaten(records: Iterable[Record]) -> list[Record]:
         if record.source == "static" and _layer(record) in measured:
             continue
         contest = _contest(record)
-        if contest not in best or _rank(record) < _rank(best[contest]):
+        if contest not in best or _beats(record, best[contest]):
             best[contest] = record
     return list(best.values())
+
+
+def _latest(records: Iterable[Record]) -> dict[str, Record]:
+    """Return the latest record of each workload that no other record beats."""
+    latest: dict[str, Record] = {}
+    for record in _unbeaten(records):
+        other = latest.get(record.workload)
+        if other is None or (other.date, other.to_json()) < (record.date, record.to_json()):
+            latest[record.workload] = record
+    return latest
 
 
 def _layer(record: Record) -> tuple[str, ...]:
@@ -263,9 +298,11 @@ def _contest(record: Record) -> tuple[Any, ...]:
     return (*_layer(record), record.device, record.threads)
 
 
-def _rank(record: Record) -> tuple[float, str]:
+def _beats(one: Record, other: Record) -> bool:
+    if one.microseconds != other.microseconds:
+        return one.microseconds < other.microseconds
     # The text breaks ties, so that the order of the records does not matter.
-    return record.microseconds, record.to_json()
+    return one.to_json() < other.to_json()
 
 
 def _order(record: Record) -> tuple[Any, ...]:

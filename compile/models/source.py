@@ -146,6 +146,9 @@ def resolve_again(metadata: Metadata, model: str | Path | None, options: ModelOp
     """
     recipe = dict(metadata.extra.get("recipe", {}))
     name = recipe.pop("model", None)
+    if name is not None:
+        # An artifact from elsewhere does not choose files to read here.
+        name = canonical_name(name)
     if model is None and name is None:
         raise WrongUseError(f"{metadata.model} was compiled from a file; give it with --model")
     given = {k: v for k, v in vars(options).items() if v is not None}

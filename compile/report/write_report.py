@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from mobilenet_tvm.compile.analysis.peak import Peak, measure_peak
-from mobilenet_tvm.compile.codegen.build import prepare_output
 from mobilenet_tvm.compile.logs.log import TuningLog, in_words, user_log
 from mobilenet_tvm.compile.models.source import ModelOptions
+from mobilenet_tvm.compile.output_file import prepare_output
 from mobilenet_tvm.compile.report.data import Report, Setting, choose_setting, gather
 from mobilenet_tvm.compile.report.json_files import Profile, read_peers, read_profile
 from mobilenet_tvm.compile.report.page import write
@@ -108,7 +108,7 @@ def write_report(
     if models:
         networks = find_layers(models, machine or _machine(setting), model_options)
     output = Path(output)
-    prepare_output(output)
+    prepare_output(output, path, *models, *profiles, peers)
     report = gather(
         setting,
         records.records,

@@ -10,6 +10,7 @@ from typing import TextIO
 from mobilenet_tvm.compile.analysis.peak import Peak
 from mobilenet_tvm.compile.tuning.measure import Failure
 from mobilenet_tvm.compile.tuning.task import Outcome
+from mobilenet_tvm.runtime.printable import printable
 from mobilenet_tvm.schedules.base import Decision
 from mobilenet_tvm.schedules.workloads import Workload
 
@@ -95,7 +96,7 @@ def line_printer(
             text += f"best {1e6 * event.best:.1f} us, {gflops:.1f} GFLOP/s"
             text += f", {gflops / peak.of(event.workload):.0%} of peak" if peak else ""
             text += f"; on {event.outcome.board}" if event.outcome.board else ""
-        stream.write(f"{text}\n")
+        stream.write(f"{printable(text)}\n")
         stream.flush()
 
     return show

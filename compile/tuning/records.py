@@ -72,6 +72,17 @@ class Records:
     def _here(self) -> tuple[str, int]:
         return self._device, self._threads
 
+    def prepare(self) -> None:
+        """Check that the log and the trials can be written, before anything is measured.
+
+        Raises
+        ------
+        UserError
+            If they cannot.
+        """
+        self.log.prepare()
+        self.trials.prepare()
+
     def add(self, workload: Workload, decision: Decision, measurement: Measurement) -> None:
         """Append a trial, also to the log if it is the layer's best of this run."""
         record = self._record(workload, decision, measurement)

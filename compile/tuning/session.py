@@ -23,6 +23,7 @@ from mobilenet_tvm.compile.tuning.static.rank import records as static_records
 from mobilenet_tvm.compile.tuning.task import Task
 from mobilenet_tvm.compile.tuning.tune import Plan, Tuned, plan, seconds_needed, tune
 from mobilenet_tvm.runtime.address import Address
+from mobilenet_tvm.runtime.printable import printable
 from mobilenet_tvm.runtime.remote.session import Session
 from mobilenet_tvm.schedules.base import Decision
 from mobilenet_tvm.schedules.workloads import Workload
@@ -197,6 +198,7 @@ def tune_models(
     """
     options = options or TuneOptions()
     setup = _prepare(models, target, options)
+    setup.records.prepare()
     if options.static:
         return _estimate(setup, options, progress)
     return _measure(setup, options, progress)
@@ -295,4 +297,4 @@ def _estimate(setup: _Setup, options: TuneOptions, progress: TextIO | None) -> T
 
 def _print(line: str, progress: TextIO | None) -> None:
     if progress:
-        print(line, file=progress, flush=True)
+        print(printable(line), file=progress, flush=True)

@@ -16,7 +16,7 @@ import struct
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -42,6 +42,9 @@ CONNECT_TIMEOUT = 10.0
 _GRACE_PERIOD = 5.0
 #: Seconds in which a closing connection sends TVM's last message.
 _CLOSE_TIMEOUT = 1.0
+
+#: How many file descriptors are looked through where Linux does not list them.
+_MAX_DESCRIPTORS = 1 << 16
 
 #: TVM numbers the device types of the n-th session from (n + 1) times this on.
 _DEVICES_PER_SESSION = 128
@@ -370,15 +373,22 @@ def _sockets(host: str, port: int) -> dict[int, int]:
         raise NoBoard(f"the host '{host}' is not known ({error})") from None
     peers = {address[:2] for *_, address in resolved}
     found = {}
-    for path in Path("/dev/fd").iterdir():
+    for descriptor in _open_files():
         with suppress(OSError):
-            descriptor = int(path.name)
             status = os.fstat(descriptor)
             if stat.S_ISSOCK(status.st_mode):
                 with socket.socket(fileno=os.dup(descriptor)) as copy:
                     if copy.getpeername()[:2] in peers:
                         found[status.st_ino] = descriptor
     return found
+
+
+def _open_files() -> Iterable[int]:
+    """Return this process's file descriptors; without ``/proc``, all that may be some."""
+    try:
+        return [int(path.name) for path in Path("/proc/self/fd").iterdir()]
+    except OSError:
+        return range(_MAX_DESCRIPTORS)
 
 
 def _description(answer: Any) -> Any:

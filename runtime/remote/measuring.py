@@ -116,7 +116,10 @@ def read_answer(text: Any) -> Measurement | Failure:
     ValueError
         If the text is not an answer, or its times are impossible.
     """
-    row = json.loads(str(text))
+    try:
+        row = json.loads(str(text))
+    except RecursionError:
+        raise ValueError("no JSON") from None
     if isinstance(row, dict) and row.keys() == {"kind", "reason"}:
         return Failure(str(row["kind"]), " ".join(str(row["reason"]).split()))
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -17,6 +16,14 @@ from mobilenet_tvm.runtime.elf import read_elf
 from mobilenet_tvm.runtime.metadata import metadata_of
 from mobilenet_tvm.runtime.model import Array, BaseModel
 from mobilenet_tvm.runtime.profile import CallTime
+from mobilenet_tvm.runtime.remote.answers import (
+    invalid,
+    read_bytes,
+    read_calls,
+    read_json,
+    read_seconds,
+    read_threads,
+)
 from mobilenet_tvm.runtime.remote.connection import Connection
 from mobilenet_tvm.runtime.remote.marks import PREFIX
 
@@ -53,8 +60,11 @@ class RemoteModel(BaseModel):
         session.board.require(library.architecture, metadata.required_features, str(path))
         self.session = session
         self._artifact = (session.upload(path), threads or 0)
-        super().__init__(metadata, int(session.call(f"{PREFIX}threads", *self._artifact)))
+        answer = session.call(f"{PREFIX}threads", *self._artifact)
+        super().__init__(metadata, read_threads(answer))
         self._function = session.call(f"{PREFIX}load", *self._artifact)
+        if not callable(self._function):
+            raise invalid("a model")
         self._output_sizes = [
             math.prod(info.shape) * np.dtype(info.dtype).itemsize for info in self.outputs
         ]
@@ -62,6 +72,7 @@ class RemoteModel(BaseModel):
     def _compute(self, inputs: Sequence[Array]) -> Sequence[Array]:
         with self.session.guarded():
             answer = self._function(*[array.tobytes() for array in inputs])
+        answer = read_bytes(answer, sum(self._output_sizes))
         ends = np.cumsum(self._output_sizes)
         return [
             np.frombuffer(answer, np.uint8)[end - size : end]
@@ -89,7 +100,7 @@ class RemoteModel(BaseModel):
         Latency
             See `bench.measure_latency`.
         """
-        return Latency(np.array(self._ask("bench", rounds)))
+        return Latency(read_seconds(self._ask("bench", rounds)))
 
     def measure_round_trip(self, rounds: int = 20) -> Latency:
         """Time calls from this machine, including the transfer of inputs and outputs.
@@ -115,10 +126,7 @@ class RemoteModel(BaseModel):
 
     def profile(self, rounds: int = 30) -> list[CallTime]:
         """Time each call of a function in the network, on the board; see `profile.profile`."""
-        return [
-            CallTime(function, np.array(seconds))
-            for function, seconds in self._ask("profile", rounds)
-        ]
+        return [CallTime(*call) for call in read_calls(self._ask("profile", rounds))]
 
     def _ask(self, name: str, rounds: int) -> Any:
-        return json.loads(self.session.call(f"{PREFIX}{name}", *self._artifact, rounds))
+        return read_json(self.session.call(f"{PREFIX}{name}", *self._artifact, rounds))

@@ -30,6 +30,7 @@ import tvm_ffi
 from mobilenet_tvm.runtime.address import check_key, join_host_port, split_host_port
 from mobilenet_tvm.runtime.folders import prune
 from mobilenet_tvm.runtime.library import load_runtime
+from mobilenet_tvm.runtime.printable import PrintableFormatter, printable
 from mobilenet_tvm.runtime.remote.board import serve_session, uploads
 from mobilenet_tvm.runtime.remote.info import BoardInfo
 from mobilenet_tvm.runtime.remote.listen import LOOPBACK, listen
@@ -396,14 +397,16 @@ def main() -> None:
     given = vars(parser.parse_args())
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
         tracker = given.pop("tracker")
         serve(ServeOptions(tracker=split_host_port(tracker) if tracker else None, **given))
     except KeyboardInterrupt:
         sys.exit("interrupted")
     except UserError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {printable(str(error))}")
 
 
 if __name__ == "__main__":

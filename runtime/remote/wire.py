@@ -102,6 +102,10 @@ def is_offer(key: Any, host: Any, port: Any, match_key: Any) -> bool:
     return isinstance(key, str) and isinstance(match_key, str) and _is_place(host, port)
 
 
+def _is_queue(counts: Any) -> bool:
+    return isinstance(counts, dict) and all(type(count) is int for count in counts.values())
+
+
 def _is_place(host: Any, port: Any) -> bool:
     return isinstance(host, str) and type(port) is int and 0 < port < 1 << 16
 
@@ -172,7 +176,10 @@ class TrackerLink:
 
     def offered(self) -> set[str]:
         """Return the match keys of this end's offers that nobody has taken."""
-        return set(map(str, self._ask(_PENDING)))
+        answer = self._ask(_PENDING)
+        if not isinstance(answer, list):
+            raise WrongPeerError(f"unexpected answer {answer!r}")
+        return set(map(str, answer))
 
     def request(self, key: str, priority: int, timeout: float) -> tuple[str, int, str]:
         """Wait for a free board and take it.
@@ -210,8 +217,11 @@ class TrackerLink:
         try:
             code, facts = answer
             self._expect_success(code)
-            return facts["queue_info"], list(filter(is_description, facts["server_info"]))
-        except (KeyError, TypeError, ValueError):
+            queues = facts["queue_info"]
+            if not all(map(_is_queue, queues.values())):
+                raise WrongPeerError(f"unexpected queues {queues!r}")
+            return queues, list(filter(is_description, facts["server_info"]))
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise WrongPeerError(f"unexpected answer {answer!r}") from None
 
     def close(self) -> None:

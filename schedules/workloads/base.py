@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,6 +14,9 @@ from mobilenet_tvm.schedules.workloads.epilogue import Epilogue, Step, residuals
 
 #: Regular expression of an extent.
 EXTENT = "([1-9][0-9]{0,8})"
+
+#: Workloads that are kept by their text: a log has many records of the same ones.
+_KEPT = 4096
 
 W = TypeVar("W", bound="Workload")
 
@@ -123,6 +127,7 @@ class Workload(ABC):
         return self
 
 
+@functools.lru_cache(_KEPT)
 def parse(text: str) -> Workload:
     """Read a workload back from its text.
 

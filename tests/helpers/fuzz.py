@@ -1,4 +1,4 @@
-"""Feeds damaged models, artifacts, metadata, logs and handshakes to what reads them.
+"""Feeds damaged models, artifacts, metadata, logs and messages to what reads them.
 
 ``python tests/helpers/fuzz.py 2000 1`` tries 2,000 inputs of seed 1. Anything but an answer or a
 `UserError` ends it: another exception, a signal, more than 60 s for an input, more than 2 GB. The
@@ -14,9 +14,13 @@ import signal
 import socket
 import sys
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 from artifacts import ADD, write_add
 from odd_models import Net
@@ -24,7 +28,9 @@ from odd_models import Net
 from mobilenet_tvm.compile import compile_model
 from mobilenet_tvm.compile.logs.log import TuningLog
 from mobilenet_tvm.runtime import load
+from mobilenet_tvm.runtime.address import join_host_port
 from mobilenet_tvm.runtime.metadata import Metadata
+from mobilenet_tvm.runtime.remote.devices import list_boards
 from mobilenet_tvm.runtime.remote.listen import listen
 from mobilenet_tvm.runtime.remote.lobby import Lobby
 from mobilenet_tvm.runtime.remote.wire import SESSION_MAGIC
@@ -33,6 +39,17 @@ from mobilenet_tvm.targets.presets import get_target
 
 #: Most seconds for an input, and most bytes of memory.
 SECONDS, MEMORY = 60, 2 << 30
+
+#: What compiled models have in their metadata beside what `ADD` has.
+EXTRA = {
+    "dtype": "float32",
+    "functions": 1,
+    "calls": [
+        {"function": "f", "node": "n", "workload": "w", "flops": 1, "bytes": 1}
+        | {"decision": {"tile": 1}, "tuned": True, "source": "measured"}
+    ],
+    "recipe": {"model": "v2", "alpha": 0.5, "until": ["a"]},
+}
 
 Try = Callable[[bytes], object]
 
@@ -91,12 +108,32 @@ def kinds(folder: Path) -> dict[str, tuple[bytes, Try]]:
             if found is not None:
                 found[0].connection.close()
 
+    answer = b'[0, {"queue_info": {"a": {"free": 1}}, "server_info": [{"key": "server:a", '
+    answer += b'"addr": ["127.0.0.1", 9090], "busy": true, "board": {"name": "b", "cores": 4}}]}]'
+    tracker = listen("127.0.0.1", [0])
+    address = join_host_port(*tracker.getsockname()[:2])
+
+    def asked(data: bytes) -> None:
+        def serve() -> None:
+            with suppress(OSError), tracker.accept()[0] as client:
+                client.sendall(client.recv(4))
+                client.recv(1 << 12)
+                client.sendall(data)
+
+        thread = Thread(target=serve)
+        thread.start()
+        try:
+            list_boards(address)
+        finally:
+            thread.join()
+
     return {
         "model": (model.SerializeToString(), compiled),
         "artifact": (artifact, loaded),
-        "metadata": (ADD.to_json().encode(), Metadata.from_json),
+        "metadata": (replace(ADD, extra=EXTRA).to_json().encode(), Metadata.from_json),
         "log": (b"".join(log.read_bytes().splitlines(keepends=True)[:3]), read),
         "handshake": (hello, greeted),
+        "tracker": (len(answer).to_bytes(4, "little") + answer, asked),
     }
 
 
@@ -108,21 +145,28 @@ def main() -> None:
     sys.stdout.write(f"last input: {folder}\n")
     sys.stdout.flush()
     tries = kinds(folder)
+    counts, slowest = Counter[str](), (0.0, "")
     for number in range(count):
         rng = random.Random(f"{seed} {number}")  # noqa: S311
         kind = rng.choice(list(tries))
         whole, attempt = tries[kind]
         data = damaged(whole, rng)
         (folder / f"last.{kind}").write_bytes(data)
+        began = time.monotonic()
         signal.alarm(SECONDS)
         with suppress(UserError):
             attempt(data)
         signal.alarm(0)
+        counts[kind] += 1
+        slowest = max(slowest, (time.monotonic() - began, f"{kind} {number}"))
         used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
         if used > MEMORY:
             sys.exit(f"{used} bytes of memory")
     shutil.rmtree(folder)
-    sys.stdout.write(f"tried {count}\n")
+    sys.stdout.write(
+        f"tried {count}: {dict(counts)}; {used >> 20} MiB at most; slowest {slowest[1]}, "
+        f"{slowest[0]:.1f} s\n"
+    )
 
 
 if __name__ == "__main__":

@@ -122,6 +122,30 @@ def test_metadata_of_an_older_format_is_refused() -> None:
         ADD.to_json().replace('"layers": 1', '"layers": true').encode(),
         ADD.to_json().replace('"name": "test"', '"name": ["test"]').encode(),
         ADD.to_json().replace("float32", "complex64").encode(),
+        ADD.to_json().replace("[1, 4, 16, 16]", "[4096, 4096, 4096]").encode(),
+        ADD.to_json().replace("[1, 4, 16, 16]", str([1] * 33)).encode(),
+        ADD.to_json().replace("offset.1", "image").encode(),
+        ADD.to_json().replace('"layers": 1', '"layers": -1').encode(),
+        ADD.to_json().replace('"triple"', '"triples"').encode(),
+        *(
+            replace(ADD, extra=extra).to_json().encode()
+            for extra in (
+                {"dtype": ["float32"]},
+                {"dtype": "float8"},
+                {"functions": -1},
+                {"activation_bytes": 1 << 70},
+                {"calls": {}},
+                {"calls": [[]]},
+                {"calls": [{"function": "f"}]},
+                {"recipe": []},
+                {"recipe": {"model": 3}},
+                {"recipe": {"alpha": True}},
+                {"recipe": {"weights": "/etc/passwd"}},
+                {"recipe": {"weights": 1}},
+                {"recipe": {"until": "softmax"}},
+                {"recipe": {"unknown": 1}},
+            )
+        ),
     ],
 )
 def test_damaged_metadata_is_refused(text: bytes) -> None:

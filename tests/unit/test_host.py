@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from board import Board
 
-from mobilenet_tvm.targets import host
+from mobilenet_tvm.targets import cgroup, host
+from mobilenet_tvm.targets.errors import UserError
 
 
 def test_architecture_is_that_of_the_interpreter() -> None:
@@ -99,6 +100,40 @@ def test_default_threads_are_the_fast_physical_cores(
     assert host.default_threads() == threads
 
 
+@pytest.mark.parametrize(
+    ("own", "files", "quota"),
+    [
+        # Docker's --cpus 1.5 with version 2, in a namespace of its own.
+        ("0::/", {"cpu.max": "150000 100000"}, 1.5),
+        ("0::/", {"cpu.max": "max 100000"}, float("inf")),
+        # The least of nested groups.
+        ("0::/a/b", {"a/cpu.max": "300000 100000", "a/b/cpu.max": "max 100000"}, 3),
+        # Version 1; a container sees its own group at the root, under the host's path.
+        ("4:cpu,cpuacct:/docker/f00",
+         {"cpu,cpuacct/cpu.cfs_quota_us": "200000", "cpu,cpuacct/cpu.cfs_period_us": "100000"}, 2),
+        ("3:memory:/x\n1:cpu:/x",
+         {"cpu/x/cpu.cfs_quota_us": "-1", "cpu/x/cpu.cfs_period_us": "100000"}, float("inf")),
+        # Without /proc.
+        ("", {"cpu.max": "50000 100000"}, 0.5),
+        ("", {"cpu.max": "?"}, float("inf")),
+        ("", {}, float("inf")),
+    ],
+)  # fmt: skip
+def test_default_threads_keep_a_containers_limit(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    own: str,
+    files: dict[str, str],
+    quota: float,
+) -> None:
+    monkeypatch.setattr(cgroup, "_MOUNT", _machine(tmp_path, {**files, "own": own}))
+    monkeypatch.setattr(cgroup, "_OWN", tmp_path / "own")
+    monkeypatch.setattr(host, "_CPUS", tmp_path / "none")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
+    assert cgroup.cpu_quota() == quota
+    assert host.default_threads() == max(1, min(4, quota // 1))
+
+
 def test_caches_are_the_data_caches_of_each_level(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,7 +177,8 @@ def test_a_machine_that_tells_nothing_has_no_features_and_no_caches(
     assert host.cache_bytes(1) is None
     assert host.default_threads() >= 1
     if host.architecture() == "x86_64":
-        assert host.cpu_features() == frozenset()
+        with pytest.raises(UserError, match="mount /proc"):
+            host.cpu_features()
 
 
 def _loader_path(folder: Path) -> str:

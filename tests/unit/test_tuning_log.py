@@ -639,3 +639,20 @@ def test_where_not_even_root_can_make_a_file(path: str) -> None:
     for write_ in (lambda: log.append(record()), log.prune):
         with pytest.raises(UserError, match="cannot be written"):
             write_()
+
+
+def test_many_records_of_few_layers_take_no_time_per_pair(tmp_path: Path) -> None:
+    # Work for each pair of lines would be minutes; this is under two seconds.
+    count = 10_000
+    lines = [line(microseconds=100.0 + i, device=f"CPU {i % 100}") for i in range(count)]
+    path = write(tmp_path / "x86.jsonl", *lines)
+    began = time.process_time()
+    log = TuningLog.read(path, X86)
+    assert len(log.records) == count
+    decisions = Decisions([log])
+    for _ in range(50):
+        assert decisions.source(POINTWISE) == "measured"
+    # All lines are for another target, so all of them stay.
+    assert not TuningLog(path, PRESETS["cortex-a72"]).prune()
+    assert len(path.read_text().splitlines()) == count
+    assert time.process_time() - began < 30
