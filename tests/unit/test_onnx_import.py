@@ -369,8 +369,8 @@ def test_shapes_that_cannot_be_fixed(
             "node 'y': operator Fused cannot be compiled (domain com.acme)",
         ),
         (
-            helper.make_node("MaxPool", ["x"], ["y", "i"], name="p", kernel_shape=[2, 2]),
-            "node 'p': operator MaxPool cannot be compiled (its output 2",
+            helper.make_node("MatMulInteger", ["x", "x"], ["y"], name="p"),
+            "node 'p': operator MatMulInteger",
         ),
     ],
 )
