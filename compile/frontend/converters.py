@@ -113,14 +113,16 @@ def split(inputs: Sequence[Any], attributes: Attributes, opset: int) -> Any:
     ]
 
 
-def dropout(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> Any:
-    """Convert Dropout, which drops nothing outside of training: the data and a mask of ones."""
+def dropout(inputs: Sequence[Any], attributes: Attributes, opset: int) -> Any:
+    """Convert Dropout, which drops nothing outside of training, to the data and a mask."""
     data, training = inputs[0], given(inputs, 2, "training_mode")
     if training is not None and training.any():
         raise NotImplementedError("training mode; call model.eval(), export again")
     if attributes["tvm_custom"]["num_outputs"] == 1:
         return data
-    return [data, constant(np.ones(shape_of(data), bool))]
+    # Up to opset 9, the mask has the type of the data; up to 11, that of ONNX Runtime is 0.
+    kind = bool if opset > 9 else dtype_of(data)
+    return [data, constant(np.full(shape_of(data), opset > 11, kind))]
 
 
 def cumulative_product(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> Any:
