@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from gpu_layers import GATED, H100, check
+from gpu_layers import CONVOLUTIONS, GATED, H100, check
 from numpy_layers import BIAS, CLIP
 
 from mobilenet_tvm.schedules.gpu import shared_pointwise
@@ -17,6 +17,7 @@ from mobilenet_tvm.schedules.workloads import (
     Types,
     Window,
     Workload,
+    parse,
 )
 
 THREE, FIVE = ((3, 3), (1, 1), (1, 1, 1, 1)), ((5, 5), (2, 2), (2, 2, 2, 2))
@@ -29,6 +30,7 @@ LAYERS: list[Workload] = [
     Depthwise(1, 1, 1, 16, Window(*FIVE)),  # one pixel
     Convolution(2, 15, 17, 3, 8, Window((3, 3), (2, 2), (0, 0, 1, 1)), True, (BIAS, CLIP)),
     Convolution(1, 9, 9, 1, 5, Window(*THREE), epilogue=(BIAS,)),  # grey, no whole vector
+    *map(parse, CONVOLUTIONS),
     GlobalPool(2, 13, 6, (BIAS, Step("sigmoid"))),
     GlobalPool(1, 49, 64),
     DepthwisePointwise(
