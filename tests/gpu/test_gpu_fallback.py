@@ -75,12 +75,17 @@ def convolutions(net: Net) -> list[str]:
 def windows(net: Net) -> list[str]:
     """Pooling, also with normalisation after it, and reductions of whole axes."""
     wide, window = net.conv("input", 3, 16, 3), {"kernel_shape": [3, 3]}
+    # Of some rows, all values are infinite.
+    greater, infinity = net.node("Greater", wide, net.weight(1.5)), net.weight(np.inf)
+    masked = net.node("Where", greater, wide, infinity)
+    least = net.node("ReduceMin", masked, net.weight([3], np.int64))
     return [
         net.node("MaxPool", "input", **window, strides=[2, 2], pads=[1, 1, 1, 1]),
         net.node("AveragePool", wide, kernel_shape=[2, 5], strides=[1, 2]),
         net.batch_norm(net.node("MaxPool", wide, **window), 16),
         net.node("ReduceMax", wide, net.weight([1], np.int64), keepdims=0),
         net.node("ReduceMax", wide, keepdims=0),
+        net.node("Cast", net.node("IsInf", least), to=TensorProto.FLOAT),
     ]
 
 
