@@ -30,7 +30,6 @@ LAYERS: list[Workload] = [
     Depthwise(1, 1, 1, 16, Window(*FIVE)),  # one pixel
     Convolution(2, 15, 17, 3, 8, Window((3, 3), (2, 2), (0, 0, 1, 1)), True, (BIAS, CLIP)),
     Convolution(1, 9, 9, 1, 5, Window(*THREE), epilogue=(BIAS,)),  # grey, no whole vector
-    *map(parse, CONVOLUTIONS),
     GlobalPool(2, 13, 6, (BIAS, Step("sigmoid"))),
     GlobalPool(1, 49, 64),
     DepthwisePointwise(
@@ -49,6 +48,14 @@ LAYERS: list[Workload] = [
 @pytest.mark.usefixtures("gcc")
 def test_layers_by_default(workload: Workload, dtype: str) -> None:
     check(workload.in_type(dtype), target=H100)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("text", CONVOLUTIONS)
+@pytest.mark.usefixtures("gcc")
+def test_convolutions_by_default(text: str, dtype: str) -> None:
+    check(parse(text).in_type(dtype), target=H100)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

@@ -19,9 +19,9 @@ from mobilenet_tvm.targets.errors import UserError
 SHAPE = [2, 4, 9, 11]
 
 
-def variant(value: Any) -> Any:
-    """Return a parameter that only the full tests try."""
-    return pytest.param(value, marks=pytest.mark.full)
+def variant(*values: Any) -> Any:
+    """Return a case that only the full tests try."""
+    return pytest.param(*values, marks=pytest.mark.full)
 
 
 def node(op: str, *inputs: str, outputs: tuple[str, ...] = ("y",), **attributes: Any) -> Any:
@@ -45,6 +45,7 @@ def test_places_of_maxima(attributes: dict[str, Any], tmp_path: Path) -> None:
     agrees(graph([pool], SHAPE, ("y", "i")), tmp_path, np.round(2 * normal(*SHAPE)))
 
 
+@pytest.mark.full
 def test_places_of_maxima_of_bytes_are_not_in_the_padding(tmp_path: Path) -> None:
     nodes = [
         node("Cast", outputs=("c",), to=TensorProto.UINT8),
@@ -53,7 +54,8 @@ def test_places_of_maxima_of_bytes_are_not_in_the_padding(tmp_path: Path) -> Non
     agrees(graph(nodes, SHAPE), tmp_path, np.maximum(np.round(2 * normal(*SHAPE)), 0))
 
 
-@pytest.mark.parametrize("sized", [False, variant(True)])
+@pytest.mark.full
+@pytest.mark.parametrize("sized", [False, True])
 def test_values_are_put_back_where_they_were(sized: bool, tmp_path: Path) -> None:
     kernel = [2, 2] if sized else [3, 1]
     window = {"kernel_shape": kernel, "strides": kernel}
@@ -65,16 +67,16 @@ def test_values_are_put_back_where_they_were(sized: bool, tmp_path: Path) -> Non
     agrees(graph(nodes, SHAPE, **shape), tmp_path, normal(*SHAPE))
 
 
-@pytest.mark.parametrize(
-    ("opset", "factors"), [(18, 2), pytest.param(20, 4, marks=pytest.mark.full), (21, 4)]
-)
+@pytest.mark.parametrize(("opset", "factors"), [(18, 2), variant(20, 2), (21, 4)])
 def test_group_normalisation(opset: int, factors: int, tmp_path: Path) -> None:
     norm = node("GroupNormalization", "x", "s", "b", num_groups=2, epsilon=0.01)
     weights = {"s": normal(factors), "b": normal(factors, seed=1)}
     agrees(graph([norm], SHAPE, opset=opset, **weights), tmp_path, normal(*SHAPE))
 
 
-@pytest.mark.parametrize(("axis", "scale"), [(-1, (11,)), (1, (4, 9, 11)), (0, ())])
+@pytest.mark.parametrize(
+    ("axis", "scale"), [variant(-1, (11,)), (1, (11,)), variant(1, (4, 9, 11)), variant(0, ())]
+)
 def test_normalisation_by_root_mean_squares(
     axis: int, scale: tuple[int, ...], tmp_path: Path
 ) -> None:
@@ -90,7 +92,8 @@ def test_attention_is_expanded(tmp_path: Path) -> None:
     agrees(graph([attention], SHAPE, opset=23, **weights), tmp_path, normal(*SHAPE))
 
 
-@pytest.mark.parametrize("align", [0, variant(1)])
+@pytest.mark.full
+@pytest.mark.parametrize("align", [0, 1])
 def test_affine_transformer(align: int, tmp_path: Path) -> None:
     nodes = [
         node("AffineGrid", "t", "s", outputs=("g",), align_corners=align),
@@ -144,13 +147,15 @@ def test_clip_of_integers(bounds: list[str], tmp_path: Path) -> None:
     agrees(graph(nodes, SHAPE, **given), tmp_path, np.round(4 * normal(*SHAPE)))
 
 
-@pytest.mark.parametrize("to", [TensorProto.INT32, variant(TensorProto.INT64)])
+@pytest.mark.full
+@pytest.mark.parametrize("to", [TensorProto.INT32, TensorProto.INT64])
 def test_powers_of_integers(to: int, tmp_path: Path) -> None:
     nodes = [node("Cast", outputs=("c",), to=to), node("Pow", "c", "e")]
     exponent = np.array(5, helper.tensor_dtype_to_np_dtype(to))
     agrees(graph(nodes, SHAPE, e=exponent), tmp_path, np.round(20 * normal(*SHAPE)))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("opset", [7, 13])
 def test_dropout_has_a_mask(opset: int, tmp_path: Path) -> None:
     nodes = [node("Dropout", outputs=("d", "m")), node("Exp", "d", outputs=("y",))]
@@ -165,13 +170,15 @@ def test_empty_parts_of_a_split(tmp_path: Path) -> None:
     agrees(graph(nodes, SHAPE, sizes=np.array([3, 0, 1])), tmp_path, normal(*SHAPE))
 
 
-@pytest.mark.parametrize("attributes", [{"reverse": 1}, variant({"exclusive": 1})], ids=str)
+@pytest.mark.full
+@pytest.mark.parametrize("attributes", [{"reverse": 1}, {"exclusive": 1}], ids=str)
 def test_cumulative_products(attributes: dict[str, int], tmp_path: Path) -> None:
     data = normal(*SHAPE)
     product = node("CumProd", "x", "axis", **attributes)
     agrees(graph([product], SHAPE, opset=26, axis=np.array(1)), tmp_path, data)
 
 
+@pytest.mark.full
 def test_sizes_are_folded(tmp_path: Path) -> None:
     nodes = [
         node("Relu", outputs=("r",)),
