@@ -6,7 +6,7 @@ import tvm
 from tvm import tirx
 
 from mobilenet_tvm.schedules.base import Rule
-from mobilenet_tvm.schedules.fallback import convolution, elementwise, gpu, reduction
+from mobilenet_tvm.schedules.fallback import convolution, elementwise, gpu, gpu_rows, reduction
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.target import Target
 
@@ -40,12 +40,8 @@ def schedule_module(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
     scheduled = {}
     for name, func in mod.functions.items():
         if isinstance(func, tirx.PrimFunc) and _is_written_out(func):
-            # That of ScatterElements has its own threads.
-            if target.gpu is not None and not gpu.binds_threads(func.body.block):
-                raise UserError(
-                    f"operator {name.name_hint} cannot be compiled for a GPU; choose a CPU, or "
-                    "remove it from the model"
-                )
+            if target.gpu is not None:
+                func = _on_threads(func, name.name_hint)
         elif isinstance(func, tirx.PrimFunc):
             schedules = (rule(func, target) for rule in rules)
             schedule = next(s for s in schedules if s is not None)
@@ -57,3 +53,17 @@ def schedule_module(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
 def _is_written_out(func: tirx.PrimFunc) -> bool:
     """Return whether a function is one block, whose loops are part of its definition."""
     return str(func.body.block.name_hint) != "root"
+
+
+def _on_threads(func: tirx.PrimFunc, name: str) -> tirx.PrimFunc:
+    """Return a function whose loops are part of its definition with these bound to threads."""
+    # That of ScatterElements has its own threads.
+    if gpu.binds_threads(func.body.block):
+        return func
+    bound = gpu_rows.apply(func)
+    if bound is None:
+        raise UserError(
+            f"operator {name} cannot be compiled for a GPU; choose a CPU, or remove it from the "
+            "model"
+        )
+    return bound

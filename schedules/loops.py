@@ -83,17 +83,22 @@ def replace_body(
         parts = (stmt.loop_var, stmt.min, stmt.extent, stmt.kind, body, stmt.thread_binding)
         return tirx.For(*parts, stmt.annotations)
 
+    return with_body(func, changed(func.body.block.body))
+
+
+def with_body(func: tirx.PrimFunc, body: tirx.Stmt) -> tirx.PrimFunc:
+    """Return a function with another body of its outermost block; it cannot be scheduled."""
     root = func.body.block
     block = s_tir.SBlock(
         root.iter_vars,
         root.reads,
         root.writes,
         root.name_hint,
-        changed(root.body),
+        body,
         root.init,
         root.alloc_buffers,
         root.match_buffers,
         root.annotations,
     )
-    body = s_tir.SBlockRealize([], tirx.const(True, "bool"), block)
-    return tirx.PrimFunc(func.params, body, func.ret_type, attrs=func.attrs)
+    realized = s_tir.SBlockRealize([], tirx.const(True, "bool"), block)
+    return tirx.PrimFunc(func.params, realized, func.ret_type, attrs=func.attrs)

@@ -26,6 +26,7 @@ from mobilenet_tvm.schedules.cpu.integer import depthwise as integer_depthwise
 from mobilenet_tvm.schedules.cpu.integer import pointwise as integer_pointwise
 from mobilenet_tvm.schedules.cpu.integer import pointwise_depthwise as integer_pointwise_depthwise
 from mobilenet_tvm.schedules.cpu.integer import stem as integer_stem
+from mobilenet_tvm.schedules.gpu import convolution as gpu_convolution
 from mobilenet_tvm.schedules.gpu import depthwise as gpu_depthwise
 from mobilenet_tvm.schedules.gpu import depthwise_pointwise as gpu_depthwise_pointwise
 from mobilenet_tvm.schedules.gpu import pointwise as gpu_pointwise
@@ -57,6 +58,7 @@ _CPU: tuple[Schedule[Any, Any], ...] = (
 _OPENCL: tuple[Schedule[Any, Any], ...] = (
     gpu_depthwise_pointwise.SCHEDULE,
     gpu_stem.SCHEDULE,
+    gpu_convolution.SCHEDULE,
     gpu_depthwise.SCHEDULE,
     gpu_pointwise.SCHEDULE,
     gpu_pooling.SCHEDULE,
@@ -67,6 +69,7 @@ _CUDA: tuple[Schedule[Any, Any], ...] = (
     shared_depthwise_pointwise.SCHEDULE,
     shared_pointwise.SCHEDULE,
     gpu_stem.SCHEDULE,
+    gpu_convolution.SCHEDULE,
     gpu_depthwise.SCHEDULE,
     gpu_pooling.SCHEDULE,
 )

@@ -13,8 +13,26 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
-from mobilenet_tvm.compile.frontend.arguments import Attributes, dtype_of, optional
+from mobilenet_tvm.compile.frontend.arguments import (
+    Attributes,
+    dtype_of,
+    given,
+    integer,
+    integers,
+    optional,
+)
 from mobilenet_tvm.compile.frontend.conv_transpose import conv_transpose
+from mobilenet_tvm.compile.frontend.elementwise import (
+    cosh,
+    elu,
+    is_inf,
+    mish,
+    power,
+    sign,
+    sinh,
+    softplus,
+    thresholded_relu,
+)
 from mobilenet_tvm.compile.frontend.indexing import (
     compress,
     gather,
@@ -25,10 +43,10 @@ from mobilenet_tvm.compile.frontend.indexing import (
     scatter_nd,
     topk,
 )
+from mobilenet_tvm.compile.frontend.normalization import layer_norm, lp_norm, rms_norm
 from mobilenet_tvm.compile.frontend.padding import pad
+from mobilenet_tvm.compile.frontend.pooling import max_unpool
 from mobilenet_tvm.compile.frontend.resize import resize, upsample
-from mobilenet_tvm.compile.passes.definitions import call_step
-from mobilenet_tvm.compile.passes.recognize_smooth import ELU, MISH, SOFTPLUS
 from mobilenet_tvm.compile.passes.values import constant, constant_value, shape_of
 
 #: Converts the inputs, attributes and opset of a node to its output, or to a list of its outputs.
@@ -43,9 +61,8 @@ def clip(inputs: Sequence[Any], attributes: Attributes, opset: int) -> Any:
         return relax.op.clip(data, min(low, high), high)
     bounds = optional(inputs, 1), optional(inputs, 2)
     values = [None if bound is None else constant_value(bound) for bound in bounds]
-    if any(
-        bound is not None and value is None for bound, value in zip(bounds, values, strict=True)
-    ):
+    computed = any(b is not None and v is None for b, v in zip(bounds, values, strict=True))
+    if computed or not dtype_of(data).startswith("float"):
         data = data if bounds[0] is None else relax.op.maximum(data, bounds[0])
         return data if bounds[1] is None else relax.op.minimum(data, bounds[1])
     low, high = (
@@ -75,87 +92,46 @@ def concat(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> Any:
     return parts[0] if len(parts) == 1 else relax.op.concat(parts, axis)
 
 
-def power(inputs: Sequence[Any], _attributes: Attributes, _opset: int) -> Any:
-    """Convert Pow, whose result has the type of the base even if the exponent has another."""
-    base, exponent = inputs
-    kind, other = dtype_of(base), dtype_of(exponent)
-    if kind == other:
-        return relax.op.power(base, exponent)
-    number = constant_value(exponent)
-    if kind.startswith("float"):
-        cast = relax.op.astype(exponent, kind) if number is None else constant(number.astype(kind))
-        return relax.op.power(base, cast)
-    wide = "float64" if "float64" in (kind, other) or kind.endswith("64") else "float32"
-    result = relax.op.power(relax.op.astype(base, wide), relax.op.astype(exponent, wide))
-    return relax.op.astype(result, kind)
-
-
-def layer_norm(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> Any:
-    """Convert LayerNormalization; its outputs are the result, the mean and 1 / deviation."""
-    data, scale, bias = inputs[0], inputs[1], optional(inputs, 2)
-    shape, kind = shape_of(data), dtype_of(data)
-    axes = list(range(int(attributes.get("axis", -1)) % len(shape), len(shape)))
-    normalized = shape[axes[0] :]
-    epsilon = float(attributes.get("epsilon", 1e-5))
-    scale = relax.op.broadcast_to(scale, normalized)
-    bias = constant(np.zeros((), kind)) if bias is None else bias
-    result = relax.op.nn.layer_norm(
-        data, scale, relax.op.broadcast_to(bias, normalized), axes, epsilon
+def split(inputs: Sequence[Any], attributes: Attributes, opset: int) -> Any:
+    """Convert Split; parts may be empty, and the last one may be smaller than the others."""
+    data = inputs[0]
+    axis = int(attributes.get("axis", 0)) % len(shape_of(data))
+    extent, count = shape_of(data)[axis], int(attributes["tvm_custom"]["num_outputs"])
+    sizes = attributes.get("split") if opset < 13 else integers(inputs, 1, "split")
+    if sizes is None:
+        size = -(-extent // count)
+        sizes = [min(size, extent - size * place) for place in range(count)]
+    ends = [int(end) for end in np.cumsum(sizes)]
+    if all(sizes):
+        return relax.op.split(data, ends[:-1], axis) if len(ends) > 1 else data
+    nothing = np.zeros(
+        [0 if n == axis else m for n, m in enumerate(shape_of(data))], dtype_of(data)
     )
-    mean = relax.op.mean(data, axes, keepdims=True)
-    centred = relax.op.subtract(data, mean)
-    variance = relax.op.mean(relax.op.multiply(centred, centred), axes, keepdims=True)
-    inverse = relax.op.rsqrt(relax.op.add(variance, constant(np.asarray(epsilon, kind))))
-    return [result, mean, inverse]
+    return [
+        relax.op.strided_slice(data, [axis], [end - size], [end]) if size else constant(nothing)
+        for size, end in zip(sizes, ends, strict=True)
+    ]
 
 
-def lp_norm(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> Any:
-    """Convert LpNormalization; what has the norm 0 stays 0."""
-    data, axes = inputs[0], [int(attributes.get("axis", -1))]
-    if attributes.get("p", 2) == 1:
-        norm = relax.op.sum(relax.op.abs(data), axes, keepdims=True)
-    else:
-        norm = relax.op.sqrt(relax.op.sum(relax.op.multiply(data, data), axes, keepdims=True))
-    zero = constant(np.zeros((), dtype_of(data)))
-    return relax.op.where(relax.op.equal(norm, zero), zero, relax.op.divide(data, norm))
+def dropout(inputs: Sequence[Any], attributes: Attributes, opset: int) -> Any:
+    """Convert Dropout, which drops nothing outside of training, to the data and a mask."""
+    data, training = inputs[0], given(inputs, 2, "training_mode")
+    if training is not None and training.any():
+        raise NotImplementedError("training mode; call model.eval(), export again")
+    if attributes["tvm_custom"]["num_outputs"] == 1:
+        return data
+    # Up to opset 9, the mask has the type of the data; up to 11, that of ONNX Runtime is 0.
+    kind = bool if opset > 9 else dtype_of(data)
+    return [data, constant(np.full(shape_of(data), opset > 11, kind))]
 
 
-def sign(inputs: Sequence[Any], _attributes: Attributes, _opset: int) -> Any:
-    """Convert Sign, which is NaN of NaN."""
-    (data,) = inputs
-    result = relax.op.sign(data)
-    if not dtype_of(data).startswith("float"):
-        return result
-    return relax.op.where(relax.op.isnan(data), data, result)
-
-
-def thresholded_relu(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> Any:
-    """Convert ThresholdedRelu; TVM multiplies by 0, which is NaN of what is infinite."""
-    (data,) = inputs
-    kind = dtype_of(data)
-    alpha, zero = (constant(np.asarray(n, kind)) for n in (attributes.get("alpha", 1.0), 0))
-    return relax.op.where(relax.op.greater(data, alpha), data, zero)
-
-
-def elu(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> Any:
-    """Convert Elu: a step of the layer before it if alpha is 1, as it is everywhere."""
-    (data,) = inputs
-    alpha = float(attributes.get("alpha", 1.0))
-    if alpha == 1:
-        return call_step(ELU, data)
-    negative = call_step(ELU, relax.op.minimum(data, constant(np.zeros((), dtype_of(data)))))
-    scaled = relax.op.multiply(negative, constant(np.asarray(alpha, dtype_of(data))))
-    return relax.op.add(scaled, relax.op.nn.relu(data))
-
-
-def mish(inputs: Sequence[Any], _attributes: Attributes, _opset: int) -> Any:
-    """Convert Mish."""
-    return call_step(MISH, inputs[0])
-
-
-def softplus(inputs: Sequence[Any], _attributes: Attributes, _opset: int) -> Any:
-    """Convert Softplus."""
-    return call_step(SOFTPLUS, inputs[0])
+def cumulative_product(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> Any:
+    """Convert CumProd, from the start of an axis or from its end."""
+    data, axis = inputs[0], integer(inputs, 1, "axis") % len(shape_of(inputs[0]))
+    backwards = bool(attributes.get("reverse", 0))
+    data = relax.op.flip(data, axis) if backwards else data
+    product = relax.op.cumprod(data, axis, exclusive=bool(attributes.get("exclusive", 0)))
+    return relax.op.flip(product, axis) if backwards else product
 
 
 #: Operators converted here instead of by TVM.
@@ -164,24 +140,32 @@ CONVERTERS: dict[str, Converter] = {
     "Compress": compress,
     "Concat": concat,
     "ConvTranspose": conv_transpose,
+    "Cosh": cosh,
+    "CumProd": cumulative_product,
+    "Dropout": dropout,
     "Elu": elu,
     "Gather": gather,
     "GatherElements": gather_elements,
     "GatherND": gather_nd,
+    "IsInf": is_inf,
     "LayerNormalization": layer_norm,
     "LpNormalization": lp_norm,
     "Max": maximum,
+    "MaxUnpool": max_unpool,
     "Min": minimum,
     "Mish": mish,
     "OneHot": one_hot,
     "Pad": pad,
     "Pow": power,
+    "RMSNormalization": rms_norm,
     "Resize": resize,
     "Scatter": scatter_elements,
     "ScatterElements": scatter_elements,
     "ScatterND": scatter_nd,
     "Sign": sign,
+    "Sinh": sinh,
     "Softplus": softplus,
+    "Split": split,
     "ThresholdedRelu": thresholded_relu,
     "TopK": topk,
     "Upsample": upsample,

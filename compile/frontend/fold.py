@@ -61,7 +61,7 @@ def _fold_once(model: onnx.ModelProto, budget: FoldingBudget) -> tuple[onnx.Mode
     while waiting:
         node = waiting.pop()
         values = None
-        if node.op_type == "Shape" and node.input[0] in shapes:
+        if node.op_type in ("Shape", "Size") and node.input[0] in shapes:
             # An array of that shape which takes no memory.
             stand_in = np.broadcast_to(np.float32(0), shapes[node.input[0]])
             values = _evaluate(node, {node.input[0]: stand_in}, model)
@@ -154,7 +154,7 @@ def _quantize(node: onnx.NodeProto, constants: dict[str, Array]) -> dict[str, Ar
 
 def _known_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """Return the static shapes of values by name, if a Shape node needs any."""
-    if not any(node.op_type == "Shape" for node in model.graph.node):
+    if not any(node.op_type in ("Shape", "Size") for node in model.graph.node):
         return {}
     graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     shapes = {}

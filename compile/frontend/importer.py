@@ -9,24 +9,23 @@ import warnings
 from typing import Any
 
 import onnx
-import onnx.inliner
 import tvm
 from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
+from mobilenet_tvm.compile.frontend.arguments import dtype_of
 from mobilenet_tvm.compile.frontend.check import first_line, opset_of, unsupported
-from mobilenet_tvm.compile.frontend.converters import (
-    AUTO_PADDED,
-    CONVERTERS,
-)
+from mobilenet_tvm.compile.frontend.composed import DEFINED, expand
+from mobilenet_tvm.compile.frontend.converters import AUTO_PADDED, CONVERTERS
 from mobilenet_tvm.compile.frontend.cut import COUNTING
 from mobilenet_tvm.compile.frontend.fold import fold_constants
 from mobilenet_tvm.compile.frontend.indexing import slice_attributes
 from mobilenet_tvm.compile.frontend.limits import check_computed
 from mobilenet_tvm.compile.frontend.padding import explicit_padding
+from mobilenet_tvm.compile.frontend.pooling import places_of_maxima, refuse_maxima_of_regions
 from mobilenet_tvm.compile.frontend.widen import widen
 from mobilenet_tvm.compile.passes.names import NODE_NAMES, variable_name
-from mobilenet_tvm.compile.passes.values import shape_of
+from mobilenet_tvm.compile.passes.values import constant, constant_value, shape_of
 from mobilenet_tvm.targets.errors import UserError
 
 
@@ -49,7 +48,7 @@ def to_relax(model: onnx.ModelProto) -> tvm.IRModule:
     UserError
         If a node cannot be compiled; the message names the node, its operator and the fix.
     """
-    model = fold_constants(_expand_functions(model))
+    model = fold_constants(expand(model, _known_operators()))
     check_computed(model)
     model = widen(model)
     importer = _Importer(None, None)
@@ -58,6 +57,7 @@ def to_relax(model: onnx.ModelProto) -> tvm.IRModule:
         warnings.simplefilter("ignore")
         try:
             mod = importer.from_onnx(model.graph, opset_of(model))
+            _check_results(mod, model.graph)
             return mod.with_attr(NODE_NAMES, [node.name for node in model.graph.node])
         except UserError:
             # A builder that is destroyed with an open block reports that on stderr as well.
@@ -79,9 +79,7 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
             if node.op_type in COUNTING:
                 # TVM would pad some of them.
                 raise unsupported(node.op_type, name, "its shape depends on the input's values")
-            # Up to opset 13, the number of outputs distinguishes training from inference.
-            trains = node.op_type == "BatchNormalization" and sum(map(bool, node.output)) > 3
-            if trains:
+            if _trains(node):
                 raise unsupported(
                     node.op_type, name, "training mode; call model.eval(), export again"
                 )
@@ -106,17 +104,10 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
         node = attrs["tvm_custom"]["name"]
         try:
             _check_inputs(op_name, inputs)
-            if op_name in AUTO_PADDED:
-                attrs = explicit_padding(inputs, attrs)
-            if op_name == "Slice" and opset < 10:
-                inputs = slice_attributes(inputs, attrs)
-            if op_name in CONVERTERS and _has_tensors(inputs):
-                result = CONVERTERS[op_name](inputs, attrs, opset)
-                if isinstance(result, list):
-                    return relax.Tuple([self._emit(output, op_name, node) for output in result])
-                result = self.bb.normalize(result)
-            else:
-                result = super()._convert_operator(op_name, inputs, attrs, opset)
+            inputs, attrs = _adapted(op_name, inputs, attrs, opset)
+            result = self._converted(op_name, inputs, attrs, opset)
+            if isinstance(result, list):
+                return relax.Tuple([self._emit(output, op_name, node) for output in result])
             _check_outputs(result, attrs["tvm_custom"]["num_outputs"])
             if isinstance(result, relax.Expr) and not _is_static(result.ty):
                 raise NotImplementedError("its shape depends on the input's values")
@@ -124,11 +115,41 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
         except Exception as error:
             raise unsupported(op_name, node, first_line(error)) from error
 
+    def _converted(self, op_name: str, inputs: list[Any], attrs: dict[str, Any], opset: int) -> Any:
+        """Return the output of a node, or a list of its outputs."""
+        if op_name in CONVERTERS and _has_tensors(inputs):
+            result = CONVERTERS[op_name](inputs, attrs, opset)
+            return result if isinstance(result, list) else self.bb.normalize(result)
+        if op_name in ("ReduceMax", "ReduceMin") and dtype_of(inputs[0]) == "bool":
+            inputs[0] = self.bb.normalize(relax.op.astype(inputs[0], "uint8"))
+            result = super()._convert_operator(op_name, inputs, attrs, opset)
+            return self.bb.normalize(relax.op.astype(result, "bool"))
+        result = super()._convert_operator(op_name, inputs, attrs, opset)
+        if op_name == "MaxPool" and attrs["tvm_custom"]["num_outputs"] > 1:
+            maxima = self.bb.emit(result)
+            return [maxima, self.bb.normalize(places_of_maxima(inputs[0], maxima, attrs))]
+        return result
+
     def _emit(self, result: relax.Expr, op_name: str, node: str) -> relax.Expr:
         """Bind a result to a variable that is named after its node."""
-        if node not in self._places:
+        if node not in self._places or not isinstance(result, relax.Call | relax.TupleGetItem):
             return result
         return self.bb.emit(result, name_hint=variable_name(op_name, self._places[node]))
+
+
+def _adapted(
+    op_name: str, inputs: list[Any], attrs: dict[str, Any], opset: int
+) -> tuple[list[Any], dict[str, Any]]:
+    """Return a node's inputs and attributes in the form that converters read."""
+    if op_name in AUTO_PADDED:
+        attrs = explicit_padding(inputs, attrs)
+    elif op_name == "RoiAlign":
+        refuse_maxima_of_regions(attrs)
+    elif op_name == "Slice" and opset < 10:
+        inputs = slice_attributes(inputs, attrs)
+    elif op_name in ("Squeeze", "Unsqueeze") and len(inputs) > 1:
+        inputs[1] = _as_vector(inputs[1])
+    return inputs, attrs
 
 
 def _is_static(type_: Any) -> bool:
@@ -142,33 +163,17 @@ def _is_static(type_: Any) -> bool:
     )
 
 
+def _trains(node: onnx.NodeProto) -> bool:
+    """Return whether a node is a batch normalisation by the statistics of the batch."""
+    if node.op_type != "BatchNormalization":
+        return False
+    training = any(each.name == "training_mode" and each.i for each in node.attribute)
+    # Up to opset 13, the number of outputs distinguishes training from inference.
+    return training or sum(map(bool, node.output)) > 3
+
+
 def _known_operators() -> set[str]:
-    return {*onnx_frontend._get_convert_map(), *CONVERTERS, "Constant"}
-
-
-def _expand_functions(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Replace operators that are not known here by their definitions in ONNX, if they have one."""
-    opset, known = opset_of(model), _known_operators()
-    expanded = onnx.ModelProto()
-    expanded.CopyFrom(model)
-    names = set()
-    for node in expanded.graph.node:
-        if node.op_type in known or not onnx.defs.has(node.op_type):
-            continue
-        schema = onnx.defs.get_schema(node.op_type, opset)
-        if schema.has_function or schema.has_context_dependent_function:
-            names.add(("", node.op_type))
-            # The inliner leaves out the attributes' default values.
-            present = {attribute.name for attribute in node.attribute}
-            defaults = [attribute.default_value for attribute in schema.attributes.values()]
-            node.attribute.extend(a for a in defaults if a.name and a.name not in present)
-    if not names:
-        return model
-    try:
-        return onnx.inliner.inline_selected_functions(expanded, sorted(names), False, True)
-    except RuntimeError:
-        # A definition may depend on types that are not known; the importer names the node.
-        return model
+    return {*onnx_frontend._get_convert_map(), *CONVERTERS, "Constant"} - DEFINED
 
 
 def _has_tensors(inputs: list[Any]) -> bool:
@@ -177,6 +182,12 @@ def _has_tensors(inputs: list[Any]) -> bool:
     return any(isinstance(value, relax.Var) for value in given) and all(
         isinstance(value.ty, relax.TensorType) for value in given
     )
+
+
+def _as_vector(axes: Any) -> Any:
+    """Return axes that are a single number as a vector, as ONNX Runtime reads them."""
+    value = None if axes is None else constant_value(axes)
+    return axes if value is None or value.ndim else constant(value.reshape(1))
 
 
 def _check_inputs(operator: str, inputs: list[Any]) -> None:
@@ -193,3 +204,16 @@ def _check_outputs(result: Any, wanted: int) -> None:
     several = len(type_.fields) if isinstance(type_, relax.TupleType) else 1
     if wanted > several:
         raise NotImplementedError(f"its output {several + 1}")
+
+
+def _check_results(mod: tvm.IRModule, graph: onnx.GraphProto) -> None:
+    """Reject a network one of whose outputs has no elements."""
+    type_ = mod["main"].body.ty
+    types = type_.fields if isinstance(type_, relax.TupleType) else [type_]
+    for output, each in zip(graph.output, types, strict=True):
+        extents = [int(extent) for extent in each.shape.values]
+        if 0 in extents:
+            raise UserError(
+                f"output '{output.name}' of shape {extents} has no elements; export the model "
+                "without it"
+            )

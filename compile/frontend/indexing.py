@@ -28,14 +28,14 @@ def gather(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> Any:
     """Convert Gather along one axis."""
     data, indices = inputs
     axis = int(attributes.get("axis", 0)) % len(shape_of(data))
-    return relax.op.take(data, _in_range(indices, shape_of(data)[axis]), axis, "clip")
+    return relax.op.take(data, in_range(indices, shape_of(data)[axis]), axis, "clip")
 
 
 def gather_elements(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> Any:
     """Convert GatherElements, whose indices have the result's shape."""
     data, indices = inputs
     axis = int(attributes.get("axis", 0)) % len(shape_of(data))
-    return relax.op.gather_elements(data, _in_range(indices, shape_of(data)[axis]), axis)
+    return relax.op.gather_elements(data, in_range(indices, shape_of(data)[axis]), axis)
 
 
 def gather_nd(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> Any:
@@ -43,7 +43,7 @@ def gather_nd(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> Any
     data, indices = inputs
     batches = int(attributes.get("batch_dims", 0))
     extents = shape_of(data)[batches : batches + shape_of(indices)[-1]]
-    return relax.op.gather_nd(data, _in_range(indices, extents), batches)
+    return relax.op.gather_nd(data, in_range(indices, extents), batches)
 
 
 def scatter_elements(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> Any:
@@ -51,7 +51,7 @@ def scatter_elements(inputs: Sequence[Any], attributes: Attributes, _opset: int)
     data, indices, updates = inputs
     axis = int(attributes.get("axis", 0)) % len(shape_of(data))
     return relax.op.scatter_elements(
-        data, _in_range(indices, shape_of(data)[axis]), updates, axis, _reduction(attributes)
+        data, in_range(indices, shape_of(data)[axis]), updates, axis, _reduction(attributes)
     )
 
 
@@ -59,7 +59,7 @@ def scatter_nd(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> An
     """Convert ScatterND, the last axis of whose indices holds coordinates."""
     data, indices, updates = inputs
     extents = shape_of(data)[: shape_of(indices)[-1]]
-    return relax.op.scatter_nd(data, _in_range(indices, extents), updates, _reduction(attributes))
+    return relax.op.scatter_nd(data, in_range(indices, extents), updates, _reduction(attributes))
 
 
 def compress(inputs: Sequence[Any], attributes: Attributes, _opset: int) -> Any:
@@ -132,7 +132,7 @@ def _reduction(attributes: Attributes) -> str:
     return "update" if name == "none" else name
 
 
-def _in_range(indices: Any, extents: int | Sequence[int]) -> Any:
+def in_range(indices: Any, extents: int | Sequence[int]) -> Any:
     """Count negative indices from the end of an axis, and keep all of them in it.
 
     Parameters

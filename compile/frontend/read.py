@@ -16,8 +16,10 @@ from mobilenet_tvm.compile.frontend.check import (
     check_texts,
     check_types,
     first_line,
+    opset_of,
 )
 from mobilenet_tvm.compile.frontend.check_nodes import check_nodes
+from mobilenet_tvm.compile.frontend.composed import expand_group_norm
 from mobilenet_tvm.compile.frontend.cut import cut_tail, cut_until
 from mobilenet_tvm.compile.frontend.graph import drop_dead, reads, sort
 from mobilenet_tvm.compile.frontend.limits import MAX_ELEMENTS, check_size
@@ -119,6 +121,8 @@ def prepare(
     check_texts(prepared, origin)
     check_size(prepared, origin)
     sort(prepared.graph)
+    if 18 <= opset_of(prepared) < 21:
+        expand_group_norm(prepared.graph)
     check_model(prepared, origin)
     if prepared.functions:
         prepared = onnx.inliner.inline_local_functions(prepared)

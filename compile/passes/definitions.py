@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -153,6 +154,45 @@ def _limit(name: str, limit: Callable[[Any, Any, str], Any]) -> Callable[..., re
     return legalize
 
 
+def _extreme(
+    name: str, native: Callable[[Any, Any], Any], bound: float
+) -> Callable[..., relax.Expr]:
+    """Return the definition of Max or Min along axes, of which an infinity is the bound.
+
+    Those of TVM start with a finite number, beyond which is what is masked with an infinity.
+    """
+
+    def identity(kind: Any) -> Any:
+        dtype = str(kind)
+        if dtype.startswith("float"):
+            return tirx.const(bound, dtype)
+        return tirx.min_value(dtype) if bound < 0 else tirx.max_value(dtype)
+
+    reducer = te.comm_reducer(lambda left, right: native(left, right), identity, name)
+
+    def compute(data: te.Tensor, axes: Sequence[int], keepdims: bool) -> te.Tensor:
+        reduced = {axis: te.reduce_axis((0, data.shape[axis]), f"k{axis}") for axis in axes}
+        shape = [1 if axis in reduced else n for axis, n in enumerate(data.shape)]
+        kept = [axis for axis in range(len(shape)) if keepdims or axis not in reduced]
+
+        def element(*places: Any) -> Any:
+            place = dict(zip(kept, places, strict=True)) | reduced
+            return reducer(
+                data[tuple(place[axis] for axis in range(len(shape)))], axis=[*reduced.values()]
+            )
+
+        return te.compute([shape[axis] for axis in kept], element, name=name)
+
+    def legalize(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+        rank = len(call.args[0].ty.shape.values)
+        axes = range(rank) if call.attrs.axis is None else [int(a) % rank for a in call.attrs.axis]
+        return builder.call_te(
+            compute, call.args[0], sorted(axes), bool(call.attrs.keepdims), primfunc_name_hint=name
+        )
+
+    return legalize
+
+
 #: What `LegalizeOps` uses instead of Relax's definitions, by operator.
 DEFINITIONS: dict[str, Callable[[relax.BlockBuilder, relax.Call], relax.Expr]] = {
     "relax.take": _take,
@@ -161,6 +201,8 @@ DEFINITIONS: dict[str, Callable[[relax.BlockBuilder, relax.Call], relax.Expr]] =
     "relax.cumprod": _cumulative(topi.cumprod),
     "relax.nn.relu": _relu,
     "relax.clip": _clip,
+    "relax.max": _extreme("max", tirx.max, -math.inf),
+    "relax.min": _extreme("min", tirx.min, math.inf),
     "relax.maximum": _limit("maximum", maximum),
     "relax.minimum": _limit("minimum", minimum),
 }

@@ -116,7 +116,8 @@ def _convolution(call: relax.Call) -> Workload:
     outputs = shape_of(call.args[1])[3]
     types = _types(call, Convolution)
     sizes = batch, height, width, inputs, outputs
-    return Convolution(*sizes, _window(call), types=types, groups=int(call.attrs.groups))
+    found = Convolution(*sizes, _window(call), types=types, groups=int(call.attrs.groups))
+    return found if types.integer else found.in_type(types.weights)
 
 
 def _window(call: relax.Call) -> Window:

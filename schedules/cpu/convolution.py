@@ -2,7 +2,8 @@
 
 In NHWC the inputs of a row of the window follow each other, so that the inner loop is that of a
 matrix product on packed weights. Where the window is padded, rows are copied with their padding
-first.
+first. Where each group has one input, as in a depthwise convolution with a multiplier, a tile has
+the outputs of several groups, and a vector of inputs is shuffled into one per vector of outputs.
 """
 
 from __future__ import annotations
@@ -43,9 +44,13 @@ from mobilenet_tvm.targets.target import Target
 NOT_HIDDEN = 0.1
 #: Parts of the work that threads can divide well.
 MIN_TASKS = 8
+#: Most vectors of outputs of a register tile.
+MAX_VECTORS = 4
 #: Cycles to begin a tile, and to finish and store a vector of sums.
 TILE_CYCLES = 16
 FINISH_CYCLES = 3
+#: Cycles to shuffle a vector of inputs; x86 has one unit for it.
+SHUFFLE_CYCLES = 1
 #: Bytes a cycle of a copy, and of weights that no cache of the core holds.
 COPY_BYTES = 16
 FAR_BYTES = 6
@@ -155,6 +160,8 @@ class DirectConvolution(EmittedSchedule[Convolution, Decision]):
         pixels, vectors = decision.tile_y * decision.tile_x, decision.tile_c // decision.lanes
         lanes, types = decision.lanes, workload.types
         per_input = cycles_per_input(target, lanes, pixels, vectors, types)
+        if _groups(workload, decision) > 1 and workload.outputs > workload.groups:
+            per_input = max(per_input, SHUFFLE_CYCLES * pixels * vectors)
         depth = workload.window.taps * _inputs(workload)
         if 4 * depth * decision.tile_c > target.l1d_bytes:
             # A panel's weights come from the second-level cache for each tile.
@@ -164,7 +171,7 @@ class DirectConvolution(EmittedSchedule[Convolution, Decision]):
         finish = FINISH_CYCLES * pixels * vectors + TILE_CYCLES
         bands = workload.batch * -(-workload.output[0] // (decision.band * decision.tile_y))
         copied = 0.0
-        if any(workload.window.padding):
+        if _copies(workload, decision):
             copied = _parts(workload, decision) * bands * _band_bytes(workload, decision)
         weights = 4 * depth * workload.outputs
         far = bands * weights / FAR_BYTES if weights > target.l2_bytes / 2 else 0.0
@@ -190,7 +197,8 @@ class _Emitter:
     def __init__(self, workload: Convolution, decision: Decision, target: Target) -> None:
         self._workload, self._decision, self._target = workload, decision, target
         self._window = workload.window
-        self._copies = any(self._window.padding)
+        self._copies = _copies(workload, decision)
+        self._groups = _groups(workload, decision)
         self._panels = -(-workload.outputs // decision.tile_c)
         #: Columns of a row that tiles read, and elements of that row.
         top, left, bottom, right = self._window.padding
@@ -248,7 +256,8 @@ class _Emitter:
         if not self._copies:
             return self._data, T.bind((image * workload.height + top) * self._row)
         most = self._window.inputs(decision.band * decision.tile_y, 1)[0]
-        copy = T.alloc_buffer((most * self._row,), "float32", align=64)
+        # The last tile may read vectors that begin in the last pixel.
+        copy = T.alloc_buffer((most * self._row + self._groups - 1,), "float32", align=64)
         rows = (count * decision.tile_y - 1) * down + self._window.inputs(1, 1)[0]
         with T.serial(0, rows) as row:
             self._copy_row(copy, T.bind(row * self._row), image, T.bind(top + row))
@@ -333,6 +342,9 @@ class _Emitter:
     def _multiply(self, source: Any, pixels: list[Any], weights: Any, sums: list[Vectors]) -> None:
         """Emit the multiply-adds of some inputs of all pixels."""
         decision, lanes = self._decision, self._decision.lanes
+        if self._groups > 1:
+            self._multiply_groups(source, pixels, weights, sums)
+            return
         quads = self._target.architecture == "aarch64" and decision.unroll == _QUAD
         # ARM multiplies by a lane of a vector, x86 by a value in memory.
         held = [T.bind(load(source, pixel, _QUAD)) for pixel in pixels] if quads else []
@@ -344,6 +356,23 @@ class _Emitter:
                 wide = tirx.Broadcast(value, lanes) if lanes > 1 else value
                 for vector, weight in enumerate(row):
                     total[vector] = total[vector] + wide * weight
+
+    def _multiply_groups(
+        self, source: Any, pixels: list[Any], weights: Any, sums: list[Vectors]
+    ) -> None:
+        """Emit the multiply-adds of the inputs of several groups of all pixels."""
+        lanes = self._decision.lanes
+        multiplier = self._workload.outputs // self._workload.groups
+        for pixel, total in zip(pixels, sums, strict=True):
+            held = T.bind(load(source, pixel, self._groups))
+            for vector in range(len(total)):
+                first = vector * lanes
+                places = [place // multiplier for place in range(first, first + lanes)]
+                # TVM wants no more places than there are values.
+                values = [held] * -(-lanes // self._groups)
+                wide = tirx.Shuffle(values, places) if multiplier > 1 else held
+                weight = load(self._weight, weights + first, lanes)
+                total[vector] = total[vector] + wide * weight
 
 
 #: Values in a vector of 128 bits.
@@ -359,6 +388,18 @@ def store_zeros(buffer: Any, place: Any, count: int) -> None:
 def _inputs(workload: Convolution) -> int:
     """Return the inputs of a group."""
     return workload.inputs // workload.groups
+
+
+def _groups(workload: Convolution, decision: Decision) -> int:
+    """Return the groups of a register tile: several only if each has a single input."""
+    if workload.groups == 1 or _inputs(workload) > 1:
+        return 1
+    return max(1, decision.tile_c * workload.groups // workload.outputs)
+
+
+def _copies(workload: Convolution, decision: Decision) -> bool:
+    """Return whether rows are copied: with padding, or to read whole vectors behind the last."""
+    return any(workload.window.padding) or workload.groups % _groups(workload, decision) > 0
 
 
 def _run(workload: Convolution) -> int:
@@ -405,16 +446,38 @@ def _tiles(workload: Convolution, target: Target) -> list[tuple[int, int, int, i
         and (workload.groups > 1 or lengths[-1] * target.vector_bits // whole > 128)
     ):
         lengths.append(lengths[-1] // 2)
+    shapes = [
+        (lanes, vectors)
+        for lanes, vectors in itertools.product(lengths, range(1, MAX_VECTORS + 1))
+        if -(-outputs // lanes) % vectors == 0
+        and (workload.groups == 1 or outputs % (vectors * lanes) == 0)
+    ]
+    if workload.groups > 1 and _inputs(workload) == 1 and outputs % whole:
+        shapes += _shapes_of_groups(workload, whole)
     found = []
-    for lanes, vectors in itertools.product(lengths, range(1, 5)):
-        held = -(-outputs // lanes)
-        if held % vectors or (workload.groups > 1 and outputs % (vectors * lanes)):
-            continue
+    for lanes, vectors in shapes:
+        # Shuffled inputs need registers as well.
+        shuffled = workload.groups > 1 and vectors * lanes > outputs
+        most = target.vector_registers // 2 if shuffled else target.vector_registers
         for tile_y, tile_x in itertools.product(divisors(height, 4), range(1, min(width, 28) + 1)):
+            pixels = tile_y * tile_x
             whole_rows = tile_y == 1 or tile_x == width
-            if whole_rows and fits_registers(target, tile_y * tile_x, vectors):
+            if whole_rows and pixels * vectors <= most and fits_registers(target, pixels, vectors):
                 found.append((lanes, tile_y, tile_x, vectors * lanes))
     return found
+
+
+def _shapes_of_groups(workload: Convolution, whole: int) -> list[tuple[int, int]]:
+    """Return the (lanes, vectors) of tiles over several groups, whose inputs fill a vector."""
+    outputs = workload.outputs // workload.groups
+    sizes = [1 << power for power in range(1, whole.bit_length()) if 1 << power <= workload.groups]
+    return [
+        (lanes, groups * outputs // lanes)
+        for groups, lanes in itertools.product(sizes, sizes)
+        if groups * outputs % lanes == 0
+        and 2 * lanes > min(whole, groups * outputs)
+        and groups * outputs // lanes <= MAX_VECTORS
+    ]
 
 
 SCHEDULE = DirectConvolution()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from gpu_layers import GATED, H100, check
+from gpu_layers import CONVOLUTIONS, GATED, H100, check
 from numpy_layers import BIAS, CLIP
 
 from mobilenet_tvm.schedules.gpu import shared_pointwise
@@ -17,6 +17,7 @@ from mobilenet_tvm.schedules.workloads import (
     Types,
     Window,
     Workload,
+    parse,
 )
 
 THREE, FIVE = ((3, 3), (1, 1), (1, 1, 1, 1)), ((5, 5), (2, 2), (2, 2, 2, 2))
@@ -47,6 +48,14 @@ LAYERS: list[Workload] = [
 @pytest.mark.usefixtures("gcc")
 def test_layers_by_default(workload: Workload, dtype: str) -> None:
     check(workload.in_type(dtype), target=H100)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("text", CONVOLUTIONS)
+@pytest.mark.usefixtures("gcc")
+def test_convolutions_by_default(text: str, dtype: str) -> None:
+    check(parse(text).in_type(dtype), target=H100)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

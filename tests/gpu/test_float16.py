@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from gpu_layers import GATED, H100, HALF, LAYERS, MALI, check
+from gpu_layers import CONVOLUTIONS, GATED, H100, HALF, LAYERS, MALI, check
 from numpy_layers import BIAS, CLIP, RELU
 from opencl_kernels import source
 
@@ -25,6 +25,7 @@ from mobilenet_tvm.schedules.workloads import (
     Types,
     Window,
     Workload,
+    parse,
 )
 from mobilenet_tvm.targets.target import Target
 
@@ -191,6 +192,12 @@ def test_parts_of_a_pooling_are_float16_too() -> None:
     assert second == GlobalPool(1, 56, 16, (BIAS,), Types.of("float16"))
 
 
+@pytest.mark.parametrize("text", CONVOLUTIONS)
+@BOTH
+def test_convolution_by_default(on_intel: OnIntel, text: str, target: Target) -> None:
+    on_intel(check, parse(text).in_type("float16"), None, target)
+
+
 @pytest.mark.parametrize("workload", HALF, ids=str)
 def test_structure_of_mali_kernels(workload: Workload) -> None:
     decision = registry.default(workload, MALI)
@@ -225,7 +232,7 @@ def test_mali_tiles_fit_64_registers() -> None:
 def test_all_but_a_stem_move_half_the_bytes_and_are_modelled_faster(
     workload: Workload, half: Workload
 ) -> None:
-    picture = isinstance(workload, Convolution)
+    picture = isinstance(workload, Convolution) and workload.is_stem
     assert half.bytes == workload.bytes / 2 or picture
     cycles = [
         registry.cycles(layer, registry.default(layer, MALI), MALI) for layer in (workload, half)

@@ -75,12 +75,17 @@ def convolutions(net: Net) -> list[str]:
 def windows(net: Net) -> list[str]:
     """Pooling, also with normalisation after it, and reductions of whole axes."""
     wide, window = net.conv("input", 3, 16, 3), {"kernel_shape": [3, 3]}
+    # Of some rows, all values are infinite.
+    greater, infinity = net.node("Greater", wide, net.weight(1.5)), net.weight(np.inf)
+    masked = net.node("Where", greater, wide, infinity)
+    least = net.node("ReduceMin", masked, net.weight([3], np.int64))
     return [
         net.node("MaxPool", "input", **window, strides=[2, 2], pads=[1, 1, 1, 1]),
         net.node("AveragePool", wide, kernel_shape=[2, 5], strides=[1, 2]),
         net.batch_norm(net.node("MaxPool", wide, **window), 16),
         net.node("ReduceMax", wide, net.weight([1], np.int64), keepdims=0),
         net.node("ReduceMax", wide, keepdims=0),
+        net.node("Cast", net.node("IsInf", least), to=TensorProto.FLOAT),
     ]
 
 
@@ -149,12 +154,37 @@ def scattered(net: Net) -> list[str]:
     ]
 
 
+def running(net: Net) -> list[str]:
+    """Operators that are defined by a loop over rows, in which the order is kept."""
+    wide = net.node("Relu", net.conv("input", 3, 8, 3))
+    axes = [net.weight(axis, np.int64) for axis in (1, 2, -1)]
+    return [
+        net.node("CumSum", wide, axes[0]),
+        net.node("CumSum", wide, axes[1], reverse=1),
+        net.node("Sigmoid", net.node("CumSum", wide, axes[2], exclusive=1)),
+    ]
+
+
+def ranked(net: Net) -> list[str]:
+    """Places of the largest and smallest values, some of which are equal."""
+    wide = net.node("Round", net.conv("input", 3, 8, 3))
+    k = net.weight([7], np.int64)
+    best = [
+        net.node("TopK", wide, k, outputs=2, axis=3),
+        net.node("TopK", wide, k, outputs=2, axis=1, largest=0),
+        net.node("TopK", net.node("Flatten", wide), k, outputs=2),
+    ]
+    return [f"{values}_1" for values in best]
+
+
 KINDS: dict[Callable[[Net], list[str]], int] = {
     convolutions: TensorProto.FLOAT,
     windows: TensorProto.FLOAT,
     normalisations: TensorProto.FLOAT,
     conditions: TensorProto.FLOAT,
     indices: TensorProto.INT64,
+    ranked: TensorProto.INT64,
+    running: TensorProto.FLOAT,
     truth_values: TensorProto.BOOL,
     resized: TensorProto.FLOAT,
     scattered: TensorProto.FLOAT,

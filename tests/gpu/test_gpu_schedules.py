@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpu_layers import GATED, H100, LAYERS, MALI, check
+from gpu_layers import CONVOLUTIONS, GATED, H100, LAYERS, MALI, check
 from numpy_layers import BIAS, CLIP, RELU, close, window_sums
 from opencl_kernels import call, source
 
 from mobilenet_tvm.schedules import registry
-from mobilenet_tvm.schedules.gpu import depthwise, pointwise, shared_pointwise, stem
+from mobilenet_tvm.schedules.gpu import convolution, depthwise, pointwise, shared_pointwise, stem
 from mobilenet_tvm.schedules.workloads import (
     Block,
     Convolution,
@@ -25,6 +25,7 @@ from mobilenet_tvm.schedules.workloads import (
     Step,
     Window,
     Workload,
+    parse,
 )
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.presets import get_target
@@ -208,6 +209,29 @@ def test_fusing_pays_where_little_is_computed_again(
 def test_stem_by_other_decisions(decision: stem.Decision) -> None:
     size = (1, 14, 14, 3, 16)
     check(Convolution(*size, Window((5, 5), (2, 2), (2, 2, 2, 2)), True, (BIAS,)), decision)
+
+
+@pytest.mark.parametrize("text", CONVOLUTIONS)
+@on_device
+def test_convolution_by_default(text: str) -> None:
+    workload = parse(text)
+    assert registry.find(workload, MALI) is convolution.SCHEDULE
+    check(workload)
+
+
+@on_device
+def test_convolution_by_every_tile() -> None:
+    workload = parse("conv2d 1x4x11x8->32 k3x3 s1x1 p1,1,1,1 g2 nhwc add_channel")
+    assert isinstance(workload, Convolution)
+    decisions = convolution.SCHEDULE.decisions(workload, MALI)
+    assert {(d.tile_x, d.tile_c) for d in decisions} >= {(1, 4), (2, 16), (7, 4)}
+    for decision in decisions[::7]:
+        check(workload, decision)
+
+
+def test_groups_of_few_outputs_have_no_schedule() -> None:
+    few = parse("conv2d 1x6x6x8->16 k3x3 s1x1 p1,1,1,1 g8 nhwc add_channel")
+    assert registry.find(few, MALI) is None
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@
 #define __shared__ static
 #define __align__(bytes) alignas(bytes)
 #define __launch_bounds__(...)
+#define CUDART_INF_F INFINITY
 
 struct uint3 { unsigned x, y, z; };
 struct alignas(4) ushort2 { unsigned short x, y; };

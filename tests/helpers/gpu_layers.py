@@ -35,6 +35,7 @@ MALI, H100 = get_target("mali:x86"), get_target("cuda:sm_90")
 #: One of each kind, in sizes of MobileNetV2 and V3.
 LAYERS = [
     Convolution(1, 224, 224, 3, 32, Window((3, 3), (2, 2), (1, 1, 1, 1)), True, (BIAS, CLIP)),
+    Convolution(1, 28, 28, 128, 128, Window((3, 3), (1, 1), (1, 1, 1, 1)), False, (BIAS, CLIP)),
     Pointwise(12544, 32, 16, (BIAS,)),
     Pointwise(3136, 24, 144, (BIAS, CLIP)),
     Pointwise(196, 96, 576, (BIAS, CLIP)),
@@ -46,6 +47,18 @@ LAYERS = [
     GlobalPool(1, 49, 1280),
 ]
 HALF = [workload.in_type("float16") for workload in LAYERS]
+
+#: Convolutions at the edges: of pictures, channels, windows, steps between taps, and groups.
+CONVOLUTIONS = (
+    "conv2d 2x7x9x17->24 k3x3 s2x2 p0,0,1,1 nhwc add_channel clip(0,6) add",
+    "conv2d 1x1x1x16->40 k3x3 s1x1 p1,1,1,1 nhwc",
+    "conv2d 1x9x8x16->40 k5x3 s1x2 p2,1,2,1 d1x2 nhwc add_channel",
+    "conv2d 1x12x11x10->33 k3x3 s1x1 p2,2,2,2 d2x2 nhwc add_channel hard_swish",
+    "conv2d 1x10x11x16->64 k3x3 s1x1 p1,1,1,1 g2 nhwc add_channel add",
+    "conv2d 1x6x6x9->72 k3x3 s2x2 p1,1,1,1 g9 nhwc add_channel",
+    "conv2d 1x20x20x12->16 k1x7 s1x1 p0,3,0,3 nhwc add_channel mul",
+    "conv2d 3x13x13x20->100 k3x3 s1x1 p0,0,0,0 nhwc add_channel",
+)
 
 #: Layers whose data gates multiply.
 GATED = (
@@ -107,7 +120,7 @@ def _reference(workload: Workload, weights: list[Array]) -> tuple[Array, Array, 
             data = _picture(workload, workload.channels).astype(dtype)
             sums = window_sums(data, weights[0], workload)
         case Convolution():
-            data = _picture(workload, workload.inputs)
+            data = _picture(workload, workload.inputs).astype(workload.types.data)
             sums = window_sums(data, weights[0], workload)
             if workload.reads_nchw:
                 data = data.transpose(0, 3, 1, 2)

@@ -35,6 +35,7 @@ EDGES = [
     "conv2d 1x10x11x12->24 k3x3 s1x1 p1,1,1,1 g3 nhwc add_channel",
     "conv2d 1x10x11x16->64 k3x3 s1x1 p1,1,1,1 g2 nhwc add_channel add",
     "conv2d 1x6x6x8->24 k3x3 s2x2 p1,1,1,1 g8 nhwc add_channel",
+    "conv2d 2x8x7x37->111 k5x3 s2x2 p0,0,0,0 g37 nhwc add_channel add",
     "conv2d 1x9x9x15->9 k3x3 s1x1 p1,1,1,1 d2x2 g3 nhwc mul_channel",
     "conv2d 1x28x28x16->17 k1x1 s2x2 p0,0,0,0 nhwc add_channel",
     "conv2d 1x20x20x12->16 k1x7 s1x1 p0,3,0,3 nhwc add_channel mul",
@@ -42,6 +43,12 @@ EDGES = [
     "conv2d 3x13x13x20->100 k3x3 s1x1 p0,0,0,0 nhwc add_channel",
     "conv2d 1x19x19x16->21 k9x9 s1x1 p4,4,4,4 nhwc add_channel prelu",
     "conv2d 1x14x14x64->48 k3x3 s1x1 p1,1,1,1 nhwc add_channel silu",
+]
+#: Groups of a single input, a register tile of which has several.
+GROUPS = [
+    "conv2d 1x9x11x7->14 k3x3 s1x1 p1,1,1,1 g7 nhwc add_channel relu",
+    "conv2d 1x6x9x12->60 k1x3 s1x1 p0,1,0,1 d1x2 g12 nhwc add_channel",
+    "conv2d 1x7x7x32->64 k3x3 s1x1 p1,1,1,1 g32 nhwc add_channel hard_swish",
 ]
 
 
@@ -77,7 +84,9 @@ def check(workload: Convolution, decisions: Sequence[Decision], target: Target =
 
 
 @pytest.mark.parametrize("target", ["x86", "x86-avx512", "cortex-a53", "cortex-a76"])
-@pytest.mark.parametrize("text", EDGES)
+@pytest.mark.parametrize(
+    "text", [*EDGES, *(pytest.param(text, marks=pytest.mark.full) for text in GROUPS)]
+)
 def test_edges_by_default(text: str, target: str) -> None:
     # ARM's loads of four inputs are compiled for x86 here.
     machine, workload = PRESETS[target], parse(text)
@@ -92,6 +101,7 @@ def test_edges_by_default(text: str, target: str) -> None:
         "conv2d 2x6x5x12->24 k3x3 s1x1 p1,1,1,1 nhwc add_channel",
         "conv2d 1x8x7x9->20 k3x2 s2x1 p0,1,1,0 d1x3 nhwc add_channel add",
         "conv2d 1x6x6x16->32 k3x3 s1x1 p1,1,1,1 g2 nhwc add_channel",
+        "conv2d 1x6x6x12->36 k3x3 s1x1 p1,1,1,1 g12 nhwc add_channel",
     ],
 )
 def test_decisions(text: str) -> None:
@@ -140,3 +150,15 @@ def test_the_inner_loop_multiplies_from_registers(text: str, target: str) -> Non
     spilled = [line for line in body if "(%rsp)" in line or "[sp" in line]
     assert len(spilled) <= products / 16
     assert len(body) <= 2.3 * products
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("target", ["x86", "x86-avx512", "cortex-a76"])
+@pytest.mark.parametrize(("channels", "multiplier"), [(32, 2), (24, 3), (7, 2)])
+def test_vectors_of_outputs_of_several_groups(channels: int, multiplier: int, target: str) -> None:
+    size = f"1x14x14x{channels}->{channels * multiplier}"
+    workload = parse(f"conv2d {size} k3x3 s1x1 p1,1,1,1 g{channels} nhwc add_channel relu")
+    decision = registry.default(workload, PRESETS[target])
+    assert isinstance(decision, Decision)
+    assert decision.tile_c > multiplier
+    assert decision.lanes >= 4
