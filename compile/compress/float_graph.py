@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -53,10 +52,14 @@ class FloatGraph:
         )
         return model
 
+    def is_output(self, name: str) -> bool:
+        """Return whether a value is an output of the network."""
+        return name in self._outputs
+
     def only_reader(self, name: str) -> onnx.NodeProto | None:
         """Return the node that alone reads a value, or None."""
         readers = [node for node in self.nodes if name in reads(node)]
-        return readers[0] if len(readers) == 1 and name not in self._outputs else None
+        return readers[0] if len(readers) == 1 and not self.is_output(name) else None
 
     def layers(self) -> list[onnx.NodeProto]:
         """Return the convolutions and dense layers whose weights are constants."""
@@ -68,13 +71,19 @@ class FloatGraph:
 
     def own_constants(self) -> None:
         """Give each layer constants that no other node reads."""
-        uses = Counter(name for node in self.nodes for name in node.input)
         for node in self.layers():
             for place in range(1, len(node.input)):
-                name = node.input[place]
-                if uses[name] > 1 and name in self.arrays:
-                    node.input[place] = f"{node.output[0]}/input{place}"
-                    self.arrays[node.input[place]] = self.arrays[name]
+                if node.input[place] in self.arrays:
+                    self.own(node, place)
+
+    def own(self, node: onnx.NodeProto, place: int) -> str:
+        """Make a constant that a node reads one that no other node reads; return its name."""
+        name = node.input[place]
+        uses = sum(list(each.input).count(name) for each in self.nodes)
+        if uses > 1 or self.is_output(name):
+            node.input[place] = f"{node.output[0]}/input{place}"
+            self.arrays[node.input[place]] = self.arrays[name]
+        return str(node.input[place])
 
     def bias(self, node: onnx.NodeProto) -> Array:
         """Return the bias of a convolution or Gemm; zeros where it has none."""

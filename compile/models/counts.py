@@ -53,6 +53,28 @@ def macs(model: onnx.ModelProto) -> int:
     UserError
         If a shape that is needed cannot be inferred.
     """
+    shapes = static_shapes(model)
+    return sum(_macs(node, shapes) for node in model.graph.node)
+
+
+def static_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Infer the shape of each value by its name; an extent that is not static is 0.
+
+    Parameters
+    ----------
+    model
+        Any ONNX model.
+
+    Returns
+    -------
+    dict
+        Of constants too. Values whose shape cannot be inferred are missing.
+
+    Raises
+    ------
+    UserError
+        If shapes contradict each other.
+    """
     try:
         graph = onnx.shape_inference.infer_shapes(model).graph
     except (onnx.shape_inference.InferenceError, ValueError) as error:
@@ -62,7 +84,7 @@ def macs(model: onnx.ModelProto) -> int:
     for value in (*graph.input, *graph.value_info, *graph.output):
         dimensions = value.type.tensor_type.shape.dim
         shapes[value.name] = tuple(dimension.dim_value for dimension in dimensions)
-    return sum(_macs(node, shapes) for node in graph.node)
+    return shapes
 
 
 def _macs(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
