@@ -28,13 +28,15 @@ from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.target import Target
 
 
-def prepare_output(path: Path) -> None:
+def prepare_output(path: Path, example: str = "v2.so") -> None:
     """Check that a file can be written, before the work on it starts.
 
     Parameters
     ----------
     path : Path
         The file; its folder is made where it is missing.
+    example : str
+        The name that is suggested in place of a folder's.
 
     Raises
     ------
@@ -42,7 +44,7 @@ def prepare_output(path: Path) -> None:
         If the folder cannot be made or written to, or the path is itself a folder.
     """
     if path.is_dir():
-        raise UserError(f"{path}: is a folder; give the name of a file, such as {path / 'v2.so'}")
+        raise UserError(f"{path}: is a folder; give the name of a file, such as {path / example}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):

@@ -9,6 +9,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from mobilenet_tvm.compile.frontend.graph import reads, replace_nodes
+from mobilenet_tvm.compile.frontend.widen import has_float16
+from mobilenet_tvm.targets.errors import UserError
 
 Array = np.ndarray[Any, Any]
 
@@ -99,6 +101,37 @@ class FloatGraph:
             del node.input[2:]
             node.input.append(f"{node.output[0]}/bias")
         self.arrays[node.input[2]] = bias.astype(np.float32)
+
+    def shift(self, node: onnx.NodeProto, change: Array) -> None:
+        """Add a number per output to what a layer computes; a batch normalisation takes it in."""
+        norm = self.only_reader(node.output[0])
+        if (
+            norm is not None
+            and norm.op_type == "BatchNormalization"
+            and norm.input[3] in self.arrays
+        ):
+            mean = self.own(norm, 3)
+            self.arrays[mean] = (self.arrays[mean] - change).astype(np.float32)
+        elif node.op_type == "MatMul":
+            name, output = f"{node.output[0]}/shift", node.output[0]
+            self.arrays[name] = change.astype(np.float32)
+            node.output[0] = f"{output}/product"
+            add = helper.make_node("Add", [node.output[0], name], [output], name)
+            self.nodes.insert(self.nodes.index(node) + 1, add)
+        else:
+            if len(node.input) > 2 and node.input[2]:
+                self.own(node, 2)
+            # A Gemm multiplies its product by alpha and its bias by beta.
+            factor = attribute(node, "alpha", 1.0) / attribute(node, "beta", 1.0)
+            self.set_bias(node, self.bias(node) + factor * change)
+
+
+def require_float32(model: onnx.ModelProto, purpose: str) -> None:
+    """Raise a UserError if a model is quantised or has float16 values; `purpose` is a verb."""
+    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
+        raise UserError("the model is quantised already; compile it as it is, or give a float one")
+    if has_float16(model.graph):
+        raise UserError(f"the model has float16 values; export it in float32 to {purpose} it")
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:

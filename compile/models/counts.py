@@ -7,6 +7,9 @@ import onnx
 from mobilenet_tvm.compile.models.parameters import constants, layers
 from mobilenet_tvm.targets.errors import UserError
 
+#: Extents of a value.
+Shape = tuple[int, ...]
+
 
 def parameter_count(model: onnx.ModelProto) -> int:
     """Count the trainable parameters of all convolutions, batch norms and matrix products.
@@ -57,7 +60,7 @@ def macs(model: onnx.ModelProto) -> int:
     return sum(_macs(node, shapes) for node in model.graph.node)
 
 
-def static_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+def static_shapes(model: onnx.ModelProto) -> dict[str, Shape]:
     """Infer the shape of each value by its name; an extent that is not static is 0.
 
     Parameters
@@ -87,7 +90,7 @@ def static_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _macs(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
+def _macs(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
     """Count those of one node: its output elements times the terms of each one's sum."""
     if node.op_type not in ("Conv", "Gemm", "MatMul"):
         return 0
