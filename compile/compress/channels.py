@@ -15,28 +15,13 @@ import onnx
 
 from mobilenet_tvm.compile.compress.float_graph import FloatGraph, attribute
 from mobilenet_tvm.compile.frontend.graph import reads
-from mobilenet_tvm.compile.models.counts import static_shapes
+from mobilenet_tvm.compile.models.counts import Shape, static_shapes
 
 Array = np.ndarray[Any, Any]
-Shape = tuple[int, ...]
 
-_ACTIVATIONS = frozenset(
-    {
-        "Clip",
-        "Elu",
-        "Gelu",
-        "HardSigmoid",
-        "HardSwish",
-        "LeakyRelu",
-        "Mish",
-        "PRelu",
-        "Relu",
-        "Sigmoid",
-        "Softplus",
-        "Swish",
-        "Tanh",
-    }
-)
+_SATURATING = frozenset({"Clip", "HardSigmoid", "HardSwish", "Sigmoid", "Swish", "Tanh"})
+_RECTIFIERS = frozenset({"Elu", "Gelu", "LeakyRelu", "Mish", "PRelu", "Relu", "Softplus"})
+_ACTIVATIONS = _SATURATING | _RECTIFIERS
 _BINARY = frozenset({"Add", "Div", "Max", "Min", "Mul", "PRelu", "Sub"})
 _MEANS = frozenset({"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean"})
 _POOLS = _MEANS | {"MaxPool"}
@@ -68,7 +53,7 @@ class Channels:
     depthwise : list of onnx.NodeProto
         The depthwise layers in between.
     norms : list of onnx.NodeProto
-        The batch normalisations in between.
+        The batch normalisations in between, those of gates left out.
     reshapes : list of tuple
         The Reshapes in between, and the axis of the channels after each.
     parameters : list of Parameter
@@ -90,12 +75,16 @@ class Channels:
     activated: bool = False
     fixed: bool = False
 
+    @property
+    def name(self) -> str:
+        """The name of the layer that makes them."""
+        return str(self.makers[0].name or self.makers[0].output[0])
+
     def absorb(self, other: Channels) -> None:
-        """Take over what belongs to other channels, which are to be removed with these."""
-        for name in ("makers", "readers", "pooled_readers", "depthwise", "norms", "reshapes"):
+        """Take over what belongs to the channels of gates, which go along with these."""
+        for name in ("makers", "readers", "pooled_readers", "reshapes", "parameters"):
             getattr(self, name).extend(getattr(other, name))
-        self.parameters.extend(other.parameters)
-        self.fixed |= other.fixed
+        self.fixed |= other.fixed or bool(other.depthwise)
 
 
 def find_channels(graph: FloatGraph) -> list[Channels]:
@@ -172,9 +161,12 @@ class _Walk:
     def visit(self, node: onnx.NodeProto) -> None:
         """Take note of what a node does with channels."""
         values = [name for name in reads(node) if name not in self._graph.arrays]
-        if node.op_type in _MEANS or (values and self.pooled.issuperset(values)):
-            self.pooled.update(node.output)
-        place = self._follow(node, values)
+        place = None
+        if all(all(self._shapes.get(name, (0,))) for name in (*values, *node.output)):
+            if self._is_mean(node) or (values and self.pooled.issuperset(values)):
+                self.pooled.update(node.output)
+            if len(node.output) == 1:
+                place = self._follow(node, values)
         if place is None:
             for name in values:
                 if name in self._at:
@@ -189,7 +181,7 @@ class _Walk:
         """Return where a node's output has channels; None if those of its inputs must stay."""
         place = self._at.get(values[0]) if values else None
         if node.op_type in ("Conv", "Gemm", "MatMul"):
-            return self._layer(node, place)
+            return self._layer(node, place) if len(values) == 1 else None
         if place is None:
             return None
         if node.op_type in _BINARY:
@@ -265,10 +257,13 @@ class _Walk:
         if len(values) == 1:
             return place if self._constant(node, values[0], channels, axis) else None
         other, other_axis = self._at.get(values[1], (None, axis))
-        if other is channels:
+        ranks = {len(self._shapes[value]) for value in values}
+        if other is channels and len(ranks) == 1 and axis == other_axis:
             return place
         gated = node.op_type == "Mul" and len(self.pooled.intersection(values)) == 1
-        if other is None or not gated or (other.count, other_axis) != (channels.count, axis):
+        if other is None or other is channels or not gated or len(ranks) > 1:
+            return None
+        if (other.count, other_axis) != (channels.count, axis):
             return None
         if values[0] in self.pooled:
             channels, other = other, channels
@@ -288,6 +283,12 @@ class _Walk:
         if along >= 0 and constant.shape[along] > 1:
             channels.parameters.append(Parameter(node, number, along))
         return True
+
+    def _is_mean(self, node: onnx.NodeProto) -> bool:
+        """Return whether a node computes one number per picture of each channel."""
+        return node.op_type in _MEANS and (
+            sum(extent > 1 for extent in self._shapes[node.output[0]][1:]) <= 1
+        )
 
     def _mean(self, node: onnx.NodeProto, place: _Place) -> _Place | None:
         """Return where the mean over all axes but the first and that of the channels has them."""

@@ -49,7 +49,7 @@ def by_norm(graph: FloatGraph, channels: Channels) -> Array:
     """
     if not channels.norms:
         raise UserError(
-            f"the channels that '{channels.makers[0].name}' makes have no batch normalisation, "
+            f"the channels that '{channels.name}' makes have no batch normalisation, "
             "which exporters fold; choose another --by, or export the model for training"
         )
     return np.abs(graph.arrays[channels.norms[-1].input[1]].astype(np.float64))

@@ -288,7 +288,7 @@ def prune(
             case _:
                 score = random.random(block.count)
         kept = np.sort(np.argsort(-score, kind="stable")[:count])
-        pruned.append(PrunedBlock(block.makers[0].name, block.count, count))
+        pruned.append(PrunedBlock(block.name, block.count, count))
         if inputs and refit:
             reconstruct(graph, block, kept, moments)
         remove(graph, block, kept)

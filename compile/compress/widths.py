@@ -61,7 +61,7 @@ def kept_count(
         most = 1 - vector / channels.count
         raise UserError(
             f"sparsity {sparsity:g} leaves none of the {channels.count} channels that "
-            f"'{channels.makers[0].name}' makes, which {target.name} computes {vector} at a time; "
+            f"'{channels.name}' makes, which {target.name} computes {vector} at a time; "
             f"give {math.floor(100 * most) / 100:g} or less"
         )
     if wanted >= channels.count:

@@ -447,3 +447,20 @@ def test_constants_that_blocks_share_are_pruned_apart() -> None:
     layers = [node for node in small.graph.node if node.op_type == "Conv"]
     assert [shapes[node.input[1]][:2] for node in layers] == [(8, 3), (16, 8), (4, 16), (8, 4)]
     assert outputs(small, inputs(model)).shape == (4, 10)
+
+
+def test_pools_between_layers_do_not_end_the_search() -> None:
+    net = Net((1, 3, 16, 16))
+    x = net.node("AveragePool", net.conv("input", 3, 16), kernel_shape=[2, 2], strides=[2, 2])
+    x = net.node("Relu", net.conv(net.node("Relu", x), 16, 24))
+    model = net.model(net.head(net.conv(x, 24, 8), 8))
+    assert widths(model) == [16, 24]
+
+
+def test_means_that_do_not_line_up_with_channels_keep_them() -> None:
+    """A mean [N, C] meets the last axis of an image as wide as it has channels."""
+    net = Net((1, 3, 16, 16))
+    x = net.node("Relu", net.conv("input", 3, 16))
+    mean = net.node("Flatten", net.node("GlobalAveragePool", x))
+    model = net.model(net.head(net.conv(net.node("Mul", x, mean), 16, 8), 8))
+    assert widths(model) == []
