@@ -107,13 +107,10 @@ def prune(
     )
     warn_of_random(result.weights)
     if as_json:
-        print_json(asdict(result, dict_factory=_jsonable) | {"removed": result.removed})
+        facts = asdict(result)
+        print_json({"file": str(facts.pop("path")), **facts, "removed": result.removed})
     else:
         print_facts(_facts(result))
-
-
-def _jsonable(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {"file" if k == "path" else k: str(v) if k == "path" else v for k, v in items}
 
 
 def _facts(result: PruneResult) -> dict[str, str]:

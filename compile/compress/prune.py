@@ -199,11 +199,11 @@ def prune_model(
     if path.suffix != ".onnx":
         raise WrongUseError(f"{path}: the result is an ONNX file; give a name that ends in .onnx")
     pictures = [] if images is None else find_pictures(images, labels)
-    prepare_output(path, example="pruned.onnx")
     found = resolve(model, ModelOptions(**model_options))
     require_float32(found.model, "prune")
     full = fold_constants(found.model)
     counts = _plan(full, options.sparsity, machine)
+    prepare_output(path, example="pruned.onnx")
     before = layers(full, machine)
     chosen, others = spread(pictures, options.calibration)
     how, inputs = preprocessing or Preprocessing(), []

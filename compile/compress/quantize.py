@@ -284,8 +284,6 @@ def layer_errors(
 def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
     """Check that a network can be quantised, fold its constants and name its nodes."""
     require_float32(model, "quantise")
-    if len(model.graph.input) > 1:
-        raise UserError("the model has several inputs; give one that reads a picture only")
     if opset_of(model) < _OPSET:
         try:
             model = onnx.version_converter.convert_version(model, _OPSET)

@@ -386,6 +386,11 @@ def test_what_cannot_be_pruned_is_refused_in_a_line(
 ) -> None:
     onnx.save(colour_network(), tmp_path / "none.onnx")
     onnx.save(residuals(batch=2), tmp_path / "two.onnx")
+    pair = residuals()
+    pair.graph.input.append(onnx.helper.make_tensor_value_info("other", 1, [1, 10]))
+    pair.graph.node.add(op_type="Add", input=[pair.graph.output[0].name, "other"], output=["sum"])
+    pair.graph.output[0].name = "sum"
+    onnx.save(pair, tmp_path / "pair.onnx")
     images = write_pictures(tmp_path / "images")
     broken = write_pictures(tmp_path / "broken")
     (broken / "0_red" / "0.png").write_bytes(b"text")
@@ -421,6 +426,7 @@ def test_what_cannot_be_pruned_is_refused_in_a_line(
     assert "quantised already" in refused(model=EXPORTS / "qdq_v2_opset13.onnx")[1]
     assert "float16 values" in refused(model=EXPORTS / "float16_v2_opset13.onnx")[1]
     assert "not one picture" in refused("--images", images, model=tmp_path / "two.onnx")[1]
+    assert "several inputs" in refused("--images", images, model=tmp_path / "pair.onnx")[1]
     assert "ends in .onnx" in refused(to=tmp_path / "small.so")[1]
     (tmp_path / "folder.onnx").mkdir()
     assert "is a folder" in refused(to=tmp_path / "folder.onnx")[1]
