@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mobilenet_tvm.compile.artifact import Artifact, compile_model
     from mobilenet_tvm.compile.compress.evaluate import Evaluation, evaluate_model
     from mobilenet_tvm.compile.compress.pictures import Preprocessing
+    from mobilenet_tvm.compile.compress.prune import PruneOptions, PruneResult, prune_model
     from mobilenet_tvm.compile.compress.quantize import (
         QuantizeOptions,
         QuantizeResult,
@@ -47,6 +48,8 @@ __all__ = [
     "ModelOptions",
     "Preprocessing",
     "ProfileResult",
+    "PruneOptions",
+    "PruneResult",
     "QuantizeOptions",
     "QuantizeResult",
     "ReportResult",
@@ -61,6 +64,7 @@ __all__ = [
     "list_targets",
     "plan_tuning",
     "profile_artifact",
+    "prune_model",
     "quantize_model",
     "tune_models",
     "verify_artifact",
@@ -74,6 +78,7 @@ _MODULES = {
     "artifact": ("Artifact", "compile_model"),
     "compress.evaluate": ("Evaluation", "evaluate_model"),
     "compress.pictures": ("Preprocessing",),
+    "compress.prune": ("PruneOptions", "PruneResult", "prune_model"),
     "compress.quantize": ("QuantizeOptions", "QuantizeResult", "quantize_model"),
     "listing": ("list_models", "list_targets"),
     "models.source": ("ModelOptions",),

@@ -40,7 +40,7 @@ def prepare_output(path: Path, *inputs: object) -> None:
     if stat.S_ISDIR(mode):
         raise UserError(
             f"{path}: cannot be written; it is a folder; give the name of a file, such as "
-            f"{path / 'v2.so'}"
+            f"{path / ('v2' + (path.suffix or '.so'))}"
         )
     if not stat.S_ISREG(mode):
         kind = "a link" if stat.S_ISLNK(mode) else "a device or a pipe"

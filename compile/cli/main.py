@@ -22,6 +22,7 @@ from mobilenet_tvm.compile.cli.logs import logs
 from mobilenet_tvm.compile.cli.opencl import opencl
 from mobilenet_tvm.compile.cli.output import echo
 from mobilenet_tvm.compile.cli.profile import profile
+from mobilenet_tvm.compile.cli.prune import prune
 from mobilenet_tvm.compile.cli.quantize import quantize
 from mobilenet_tvm.compile.cli.report import report
 from mobilenet_tvm.compile.cli.signals import end_in_time
@@ -101,6 +102,7 @@ for command in (
     models,
     opencl,
     profile,
+    prune,
     quantize,
     report,
     serve,

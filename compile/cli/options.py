@@ -55,12 +55,13 @@ _SHAPE_OPTIONS = [
         "  [default: nodes whose shapes depend on the data, and what follows them]",
     ),
 ]
+weights_option = click.option(
+    "--weights",
+    metavar="FILE|pretrained",
+    help="Weights of a named model: ONNX, safetensors, PyTorch.  [default: random]",
+)
 _WEIGHT_OPTIONS = [
-    click.option(
-        "--weights",
-        metavar="FILE|pretrained",
-        help="Weights of a named model: ONNX, safetensors, PyTorch.  [default: random]",
-    ),
+    weights_option,
     click.option("--seed", type=int, help="Seed of a named model's random weights."),
 ]
 

@@ -66,16 +66,26 @@ _LABEL_OPTIONS = [
 ]
 
 
-def picture_options(command: F) -> F:
-    """Add the options that say which pictures are meant, and how to prepare them."""
-    images = click.option(
+def _images_option(required: bool) -> Callable[[F], F]:
+    return click.option(
         "--images",
-        required=True,
+        required=required,
         metavar="DIR",
         type=click.Path(path_type=Path),
         help="A folder with pictures, or with a folder of pictures per class.",
     )
-    return with_options([images, *_LABEL_OPTIONS, *_PREPROCESSING_OPTIONS], command)
+
+
+def picture_options(command: F) -> F:
+    """Add the options that say which pictures are meant, and how to prepare them."""
+    options = [_images_option(True), *_LABEL_OPTIONS, *_PREPROCESSING_OPTIONS]
+    return with_options(options, command)
+
+
+def optional_picture_options(command: F) -> F:
+    """Add the same options for a command that can do without pictures."""
+    options = [_images_option(False), *_LABEL_OPTIONS, *_PREPROCESSING_OPTIONS]
+    return with_options(options, command)
 
 
 def preprocessing_options(command: F) -> F:

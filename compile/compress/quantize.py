@@ -16,7 +16,7 @@ from mobilenet_tvm.compile.compress.calibrate import PERCENTILES, Calibration
 from mobilenet_tvm.compile.compress.correct_bias import correct_bias
 from mobilenet_tvm.compile.compress.equalize import equalize
 from mobilenet_tvm.compile.compress.evaluate import Evaluation, evaluate
-from mobilenet_tvm.compile.compress.float_graph import FloatGraph
+from mobilenet_tvm.compile.compress.float_graph import FloatGraph, require_float32
 from mobilenet_tvm.compile.compress.fold_norm import fold_norm
 from mobilenet_tvm.compile.compress.pictures import Preprocessing, find_pictures, spread
 from mobilenet_tvm.compile.compress.qdq import to_qdq, weights_of
@@ -26,7 +26,6 @@ from mobilenet_tvm.compile.compress.sensitivity import most_sensitive
 from mobilenet_tvm.compile.compress.statistics import channel_means, peaks, values_of
 from mobilenet_tvm.compile.frontend.check import first_line, opset_of
 from mobilenet_tvm.compile.frontend.fold import fold_constants
-from mobilenet_tvm.compile.frontend.widen import has_float16
 from mobilenet_tvm.compile.models.source import ModelOptions, resolve
 from mobilenet_tvm.compile.output_file import prepare_output
 from mobilenet_tvm.runtime.atomic import replacing
@@ -286,12 +285,7 @@ def layer_errors(
 
 def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
     """Check that a network can be quantised, fold its constants and name its nodes."""
-    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
-        raise UserError("the model is quantised already; compile it as it is, or give a float one")
-    if has_float16(model.graph):
-        raise UserError("the model has float16 values; export it in float32 to quantise it")
-    if len(model.graph.input) > 1:
-        raise UserError("the model has several inputs; give one that reads a picture only")
+    require_float32(model, "quantise")
     if opset_of(model) < _OPSET:
         try:
             model = onnx.version_converter.convert_version(model, _OPSET)

@@ -83,8 +83,10 @@ def runner_of(
     model: onnx.ModelProto, threads: int | None = None, origin: str = "the model"
 ) -> Runner:
     """Return a model in memory as ONNX Runtime runs it; see `open_runner`."""
+    tensor, *others = graph_inputs(model)
+    if others:
+        raise UserError(f"{origin} has several inputs; give one that reads a picture only")
     session = session_of(model, threads)
-    tensor = graph_inputs(model)[0]
     shape = tuple(dim.dim_value for dim in tensor.type.tensor_type.shape.dim)
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.type.tensor_type.elem_type).name
 

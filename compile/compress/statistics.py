@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,28 @@ import onnx
 from mobilenet_tvm.compile.compress.runners import session_of
 
 Array = np.ndarray[Any, Any]
+
+#: What is added to the variance of each channel, as a share of the mean variance, so that few
+#: images do not make channels look as if they followed from each other.
+_RIDGE = 1e-3
+
+#: Pixels of an image of which `channel_moments` takes note; neighbours tell little more.
+_PIXELS = 256
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean [C] of channels, and their covariance [C, C], on some images."""
+
+    mean: Array
+    covariance: Array
+
+    @property
+    def damped(self) -> Array:
+        """The covariance with a ridge, which can be inverted."""
+        ridge = _RIDGE * self.covariance.trace() / len(self.mean)
+        damped: Array = self.covariance + max(ridge, 1e-12) * np.eye(len(self.mean))
+        return damped
 
 
 def values_of(
@@ -53,6 +76,30 @@ def channel_means(
             axes = tuple(axis for axis in range(value.ndim) if axis != 1)
             sums[name] = sums.get(name, np.float64(0)) + value.mean(axes, dtype=np.float64)
     return {name: total / count for name, total in sums.items()}
+
+
+def channel_moments(
+    model: onnx.ModelProto, names: Iterable[str], images: Iterable[Array]
+) -> dict[str, Moments]:
+    """Return mean and covariance of the channels, of axis 1, of values with some names.
+
+    Of each image, at most `_PIXELS` pixels, evenly spread, are looked at.
+    """
+    sums: dict[str, tuple[Array, Array]] = {}
+    counts: dict[str, int] = {}
+    for values in values_of(model, names, images):
+        for name, value in values.items():
+            pixels = np.moveaxis(value, 1, -1).reshape(-1, value.shape[1])
+            places = np.linspace(0, len(pixels) - 1, min(len(pixels), _PIXELS)).astype(int)
+            sample = pixels[places].astype(np.float64)
+            first, second = sums.get(name, (np.float64(0), np.float64(0)))
+            sums[name] = first + sample.sum(0), second + sample.T @ sample
+            counts[name] = counts.get(name, 0) + len(sample)
+    moments = {}
+    for name, (first, second) in sums.items():
+        mean = first / counts[name]
+        moments[name] = Moments(mean, second / counts[name] - np.outer(mean, mean))
+    return moments
 
 
 def peaks(

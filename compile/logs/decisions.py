@@ -31,17 +31,18 @@ class Decisions:
 
     def __call__(self, workload: Workload, target: Target) -> Decision:
         """Return the decision for a layer."""
-        record = self._record(workload)
+        record = self.record(workload)
         if record is None:
             return registry.default(workload, target)
         return registry.decision(workload, record.decision, target)
 
     def source(self, workload: Workload) -> str:
         """Return where a layer's decision comes from: its record's source, or `default`."""
-        record = self._record(workload)
+        record = self.record(workload)
         return "default" if record is None else record.source
 
-    def _record(self, workload: Workload) -> Record | None:
+    def record(self, workload: Workload) -> Record | None:
+        """Return the record that a layer's decision comes from; None for the default."""
         text = str(workload)
         known = [bests[text] for bests in self._bests if text in bests]
         return max(known, key=lambda record: record.source == "measured", default=None)

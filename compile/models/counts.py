@@ -7,6 +7,9 @@ import onnx
 from mobilenet_tvm.compile.models.parameters import constants, layers
 from mobilenet_tvm.targets.errors import UserError
 
+#: Extents of a value.
+Shape = tuple[int, ...]
+
 
 def parameter_count(model: onnx.ModelProto) -> int:
     """Count the trainable parameters of all convolutions, batch norms and matrix products.
@@ -53,6 +56,28 @@ def macs(model: onnx.ModelProto) -> int:
     UserError
         If a shape that is needed cannot be inferred.
     """
+    shapes = static_shapes(model)
+    return sum(_macs(node, shapes) for node in model.graph.node)
+
+
+def static_shapes(model: onnx.ModelProto) -> dict[str, Shape]:
+    """Infer the shape of each value by its name; an extent that is not static is 0.
+
+    Parameters
+    ----------
+    model
+        Any ONNX model.
+
+    Returns
+    -------
+    dict
+        Of constants too. Values whose shape cannot be inferred are missing.
+
+    Raises
+    ------
+    UserError
+        If shapes contradict each other.
+    """
     try:
         graph = onnx.shape_inference.infer_shapes(model).graph
     except (onnx.shape_inference.InferenceError, ValueError) as error:
@@ -62,10 +87,10 @@ def macs(model: onnx.ModelProto) -> int:
     for value in (*graph.input, *graph.value_info, *graph.output):
         dimensions = value.type.tensor_type.shape.dim
         shapes[value.name] = tuple(dimension.dim_value for dimension in dimensions)
-    return sum(_macs(node, shapes) for node in graph.node)
+    return shapes
 
 
-def _macs(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
+def _macs(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
     """Count those of one node: its output elements times the terms of each one's sum."""
     if node.op_type not in ("Conv", "Gemm", "MatMul"):
         return 0

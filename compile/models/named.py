@@ -186,7 +186,7 @@ def build(spec: ModelSpec, weights: str | Path | None = None, seed: int = 0) -> 
         The model.
     weights
         A file for `load_weights`, `"pretrained"` for a public one, or None for
-        random weights.
+        random weights. A file may have fewer channels inside blocks, as `prune` leaves them.
     seed
         Seed of the random weights, 0 or more.
 
@@ -213,17 +213,18 @@ def build(spec: ModelSpec, weights: str | Path | None = None, seed: int = 0) -> 
             stored = load_pretrained(spec.name, spec.alpha, spec.classes)
         else:
             stored = load_weights(Path(weights))
-        parameters = assign(architecture, stored, spec.title)
+        architecture, parameters = assign(architecture, stored, spec.title)
         origin = stored.origin
-    model = _graph(spec, parameters)
+    model = _graph(spec, architecture, parameters)
     helper.set_model_props(model, {_ORIGIN_KEY: origin})
     return model
 
 
 def outline(spec: ModelSpec) -> onnx.ModelProto:
     """Return the graph of a named model with zeros as parameters, to count what it has."""
-    shapes = spec.architecture.parameter_shapes
-    return _graph(spec, {name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
+    architecture = spec.architecture
+    shapes = architecture.parameter_shapes.items()
+    return _graph(spec, architecture, {name: np.zeros(shape, np.float32) for name, shape in shapes})
 
 
 def weights_origin(model: onnx.ModelProto) -> str | None:
@@ -231,6 +232,8 @@ def weights_origin(model: onnx.ModelProto) -> str | None:
     return next((p.value for p in model.metadata_props if p.key == _ORIGIN_KEY), None)
 
 
-def _graph(spec: ModelSpec, parameters: dict[str, NDArray[np.float32]]) -> onnx.ModelProto:
+def _graph(
+    spec: ModelSpec, architecture: Architecture, parameters: dict[str, NDArray[np.float32]]
+) -> onnx.ModelProto:
     image = (spec.batch, 3, spec.resolution, spec.resolution)
-    return to_onnx(spec.architecture, spec.title, image, parameters)
+    return to_onnx(architecture, spec.title, image, parameters)

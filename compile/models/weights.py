@@ -10,6 +10,7 @@ from mobilenet_tvm.compile.models.layers import NORM_PARTS, ConvolutionSpec
 from mobilenet_tvm.compile.models.networks import Architecture, Classifier
 from mobilenet_tvm.compile.models.timm_names import TIMM_EPSILON, timm_names
 from mobilenet_tvm.compile.models.weight_files import StoredLayer, StoredWeights
+from mobilenet_tvm.compile.models.widths import fit_widths
 from mobilenet_tvm.targets.errors import UserError
 
 _Array = NDArray[np.float32]
@@ -17,13 +18,15 @@ _Array = NDArray[np.float32]
 _FIX = "give the --model, --alpha and --classes that the file was made with"
 
 
-def assign(architecture: Architecture, stored: StoredWeights, title: str) -> dict[str, _Array]:
+def assign(
+    architecture: Architecture, stored: StoredWeights, title: str
+) -> tuple[Architecture, dict[str, _Array]]:
     """Assign a value from a file to each parameter of a network.
 
     Layers are found by the network's names, or by timm's, or, where the file
     keeps the network's order, one after the other. Where batch norms are folded
     into the file's convolutions, the network's batch norms only add the
-    convolution's bias.
+    convolution's bias. The file may have fewer channels inside blocks; see `fit_widths`.
 
     Parameters
     ----------
@@ -36,7 +39,9 @@ def assign(architecture: Architecture, stored: StoredWeights, title: str) -> dic
 
     Returns
     -------
-    dict
+    architecture
+        The network with the file's widths.
+    parameters
         float32 arrays by parameter name.
 
     Raises
@@ -46,7 +51,15 @@ def assign(architecture: Architecture, stored: StoredWeights, title: str) -> dic
         parameter that does not fit.
     """
     fitting = _Fitting(stored.file, title)
-    queue = deque(_in_order(architecture, stored, title))
+    found = _in_order(architecture, stored, title)
+    weights = (layer.tensors for layer in found if "running_mean" not in layer.tensors)
+    shapes = {
+        layer.name: tensors["weight"].shape
+        for layer, tensors in zip(architecture.layers, weights, strict=False)
+        if "weight" in tensors
+    }
+    architecture = fit_widths(architecture, shapes)
+    queue = deque(found)
     parameters: dict[str, _Array] = {}
     convolutions: list[tuple[StoredLayer, ConvolutionSpec]] = []
     for layer in architecture.layers:
@@ -72,7 +85,7 @@ def assign(architecture: Architecture, stored: StoredWeights, title: str) -> dic
         raise UserError(f"{stored.file} has a layer that {title} lacks, {queue[0].name!r}: {_FIX}")
     for source, convolution in convolutions:
         fitting.check_geometry(source, convolution)
-    return parameters
+    return architecture, parameters
 
 
 def _in_order(architecture: Architecture, stored: StoredWeights, title: str) -> list[StoredLayer]:

@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from safetensors.numpy import save_file
 
+from mobilenet_tvm.compile.compress.channels import find_channels, remove
+from mobilenet_tvm.compile.compress.float_graph import FloatGraph
 from mobilenet_tvm.compile.models import pretrained, weight_files
-from mobilenet_tvm.compile.models.named import NAMES, ModelSpec, build, weights_origin
+from mobilenet_tvm.compile.models.named import NAMES, ModelSpec, build, macs, weights_origin
 from mobilenet_tvm.compile.models.networks import Classifier
 from mobilenet_tvm.compile.models.pretrained import PRETRAINED, PretrainedFile
 from mobilenet_tvm.compile.models.timm_names import timm_names
@@ -565,6 +567,62 @@ def test_other_networks_file_is_refused(
         save_file(parameters(random_model(theirs)), path)
     message = refusal(ours, path)
     assert all(clue in message for clue in [*clues, path.name])
+
+
+def pruned(spec: ModelSpec) -> onnx.ModelProto:
+    """Return a random model with odd numbers of channels inside its blocks."""
+    graph = FloatGraph(random_model(spec))
+    for number, channels in enumerate(find_channels(graph)):
+        remove(graph, channels, np.arange(number % 2, channels.count, 2 + number % 2))
+    return graph.model()
+
+
+@pytest.mark.parametrize("form", ["onnx", "safetensors"])
+@pytest.mark.parametrize("name", MOBILENETS)
+def test_file_of_a_pruned_network_tells_the_widths(name: str, form: str, tmp_path: Path) -> None:
+    model = pruned(small(name))
+    path = tmp_path / f"m.{form}"
+    if form == "onnx":
+        onnx.save(model, path)
+    else:
+        save_file(parameters(model), path)
+    again = build(small(name), path)
+    assert parameters(again).keys() == parameters(model).keys()
+    assert_same_function(again, model)
+    assert macs(again) == macs(model) < macs(random_model(small(name)))
+
+
+def test_file_of_a_pruned_network_with_timms_names_tells_the_widths(tmp_path: Path) -> None:
+    architecture = small("v3-small").architecture
+    assert isinstance(architecture, Classifier)
+    names = timm_names(architecture)
+    model = pruned(small("v3-small"))
+    renamed = {}
+    for name, array in parameters(model).items():
+        layer, _, part = name.rpartition(".")
+        renamed[f"{names[layer]}.{part}"] = array
+    save_file(renamed, tmp_path / "m.safetensors")
+    again = build(small("v3-small"), tmp_path / "m.safetensors")
+    assert {k: v.shape for k, v in parameters(again).items()} == {
+        k: v.shape for k, v in parameters(model).items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("layer", "clue"),
+    [
+        ("features.3.conv.1.0", "features.3.conv.1.0.weight"),
+        ("features.3.conv.2", "features.3.conv.2.weight"),
+    ],
+    ids=["depthwise layer alone", "bottleneck"],
+)
+def test_file_with_other_widths_than_pruning_leaves_is_refused(
+    layer: str, clue: str, tmp_path: Path
+) -> None:
+    named = parameters(random_model(small()))
+    named[f"{layer}.weight"] = np.ascontiguousarray(named[f"{layer}.weight"][:-1])
+    save_file(named, tmp_path / "m.safetensors")
+    assert clue in refusal(small(), tmp_path / "m.safetensors")
 
 
 def test_file_that_ends_early_is_refused(tmp_path: Path) -> None:
