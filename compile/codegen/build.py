@@ -53,6 +53,24 @@ def prepare_output(path: Path) -> None:
         ) from None
 
 
+def prepare_folder(folder: Path) -> None:
+    """Check that files can be written into a folder, which is made where it is missing.
+
+    Raises
+    ------
+    UserError
+        If it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be used as a folder ({error.strerror}); choose another with --output"
+        ) from None
+
+
 @contextmanager
 def source_passes(target: Target) -> Iterator[None]:
     """Have TVM pass a GPU's source to this project inside the context, to shorten or compile it."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-import tvm
-
+from mobilenet_tvm.compile.codegen.llvm_ir import write_object
 from mobilenet_tvm.runtime.metadata import SECTION, Metadata
 
 # `llvm.used` marks the section as retained, so that linkers do not discard it as unused.
@@ -36,9 +34,4 @@ def write_metadata_object(metadata: Metadata, triple: str, path: str | Path) -> 
         text="".join(f"\\{byte:02X}" for byte in text),
         section=SECTION,
     )
-    descriptor = os.memfd_create("metadata.ll")
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(ir)
-        file.flush()
-        load = tvm.get_global_func("ffi.Module.load_from_file.ll")
-        load(f"/proc/self/fd/{descriptor}", "ll").write_to_file(str(path), "o")
+    write_object(ir, path)
