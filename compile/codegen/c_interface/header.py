@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,7 +25,8 @@ _HEADER = """\
 /* {title}
  *
  * Written by mobilenet-tvm {version}, for C99 and later and for C++. Link with the library and with
- * -pthread -lm.
+ * -pthread -lm. It runs on {triple}, on CPUs with
+ * {features}.
  *
  * A context runs one call at a time. Threads that run the model at the same time have a context
  * each; they share the weights, which are in the library and read-only. Between `create` and
@@ -64,7 +66,7 @@ typedef enum {p}_status {{
   {P}_SMALL_WORKSPACE = 4, /* fewer bytes than {p}_workspace_size returns */
   {P}_OUT_OF_MEMORY = 5,   /* the system has no memory left */
   {P}_NO_THREAD = 6,       /* the system starts no more threads */
-  {P}_BAD_CPU = 7,         /* the CPU lacks {features} */
+  {P}_BAD_CPU = 7,         /* the CPU lacks a feature that the code uses */
   {P}_BUSY = 8,            /* another thread is running or destroying the context */
   {P}_NO_CONTEXT = 9,      /* the context was destroyed */
   {P}_INTERNAL = 10        /* a layer failed; please report it */
@@ -138,7 +140,8 @@ def header(names: Names, metadata: Metadata) -> str:
             for kind, infos in (("input", metadata.inputs), ("output", metadata.outputs))
             for index, info in enumerate(infos)
         ),
-        features=", ".join(metadata.required_features),
+        triple=metadata.target["triple"],
+        features="\n * ".join(textwrap.wrap(", ".join(metadata.required_features), 96)),
         arguments=", ".join(
             [*arguments("input", metadata.inputs), *arguments("output", metadata.outputs)]
         ),

@@ -23,6 +23,8 @@ from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.target import Target
 
 _RUNTIME = Path(__file__).with_name("runtime.c")
+#: The static library's only member.
+_MEMBER = "linked.o"
 
 
 def write_c_library(
@@ -68,8 +70,8 @@ def write_c_library(
             link_shared(library, [*objects, section], soname=names.library, exports=_api(names))
             seal(library, SECTION)
             if static:
-                link_relocatable(scratch / f"{names.prefix}.o", objects)
-                run_zig(["ar", "rcsD", names.archive, f"{names.prefix}.o"], scratch)
+                link_relocatable(scratch / _MEMBER, objects)
+                run_zig(["ar", "rcsD", names.archive, _MEMBER], scratch)
                 written.append(names.archive)
             for name in written:
                 (scratch / name).replace(folder / name)
