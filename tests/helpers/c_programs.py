@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy.typing as npt
 from set_up import cache_folder
 
 from mobilenet_tvm.compile.codegen.linker import zig
@@ -15,11 +16,6 @@ from mobilenet_tvm.compile.codegen.linker import zig
 FOLDER = Path(__file__).with_name("c")
 
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-pedantic"]
-
-
-def reason() -> str | None:
-    """Return why the system's compiler cannot build programs; None if it can."""
-    return None if shutil.which("gcc") and shutil.which("g++") else "no gcc and g++ here"
 
 
 def model_macros(prefix: str) -> list[str]:
@@ -36,19 +32,47 @@ def zig_cc(triple: str) -> list[str]:
     return [str(zig()), "cc", "-target", triple, "-static"]
 
 
+def execute(command: Sequence[str | Path], timeout: float = 300) -> str:
+    """Return what a command prints; it has to succeed within a time in seconds."""
+    # Zig compiles the C library once for each target.
+    environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": str(cache_folder() / "zig")}
+    result = subprocess.run(
+        list(map(str, command)),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert result.returncode == 0, (result.returncode, result.stderr)
+    return result.stdout
+
+
 def build(command: Sequence[str | Path], output: Path) -> Path:
-    """Run a compiler, of which neither warnings nor errors are expected.
+    """Run a compiler without its warnings or errors, and return the program that it makes."""
+    execute([*command, "-o", output])
+    return output
+
+
+def run_model(
+    program: Path, threads: int, array: npt.NDArray[Any], folder: Path, *emulator: str | Path
+) -> bytes:
+    """Return the output of a program that was built from run_model.c.
 
     Parameters
     ----------
-    command
-        The compiler, its options, sources and libraries.
-    output
-        The program.
+    program
+        It runs the model on several contexts, and compares what they compute.
+    threads
+        How many threads each context has.
+    array
+        The input.
+    folder
+        For the program's files.
+    emulator
+        The words of the command before the program.
     """
-    # Zig compiles the C library once for each target.
-    environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": str(cache_folder() / "zig")}
-    words = [*map(str, command), "-o", str(output)]
-    result = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    return output
+    given, found = folder / "input.bin", folder / "output.bin"
+    array.tofile(given)
+    execute([*emulator, program, str(threads), given, found])
+    return found.read_bytes()

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import odd_models as odd
 import pytest
-from c_programs import FOLDER, WARNINGS, build, model_macros
+from c_programs import FOLDER, WARNINGS, build, execute, model_macros, run_model
+from onnx import helper
+from onnx_graphs import graph
 
 from mobilenet_tvm.compile import compile_model
 from mobilenet_tvm.compile.analysis.profile import profile_artifact
@@ -55,18 +57,6 @@ def program(tiny: Compiled, gcc: None) -> Path:  # noqa: ARG001
     return build(["gcc", *options, *sources, *system], tiny.folder / "run_model")
 
 
-def run(program: Path, threads: int, array: np.ndarray, folder: Path, *before: str) -> bytes:
-    """Return the output of a program that was built from run_model.c."""
-    given, found = folder / "input.bin", folder / "output.bin"
-    array.tofile(given)
-    command = [*before, program, threads, given, found]
-    result = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, timeout=300, check=False
-    )
-    assert result.returncode == 0, (result.returncode, result.stderr)
-    return found.read_bytes()
-
-
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_a_program_gets_the_same_outputs(
     tiny: Compiled, program: Path, threads: int, tmp_path: Path
@@ -74,7 +64,7 @@ def test_a_program_gets_the_same_outputs(
     model = load(tiny.python, threads=1)
     for seed in range(3):
         (array,) = random_inputs(model, seed).values()
-        assert run(program, threads, array, tmp_path) == model(array).tobytes()
+        assert run_model(program, threads, array, tmp_path) == model(array).tobytes()
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -91,8 +81,7 @@ def test_python_loads_it_with_the_same_outputs(tiny: Compiled, threads: int) -> 
 @pytest.mark.usefixtures("gcc")
 def test_it_needs_the_c_library_alone(tiny: Compiled) -> None:
     def lines(*command: str) -> list[str]:
-        words = [*command, str(tiny.library)]
-        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+        return execute([*command, tiny.library]).splitlines()
 
     assert {line.split()[-1] for line in lines("nm", "-Du")} <= OF_LIBC
     assert [line.split()[-1] for line in lines("nm", "-D", "--defined-only")] == [
@@ -117,9 +106,40 @@ def test_the_header_is_clean(tiny: Compiled, compiler: str) -> None:
 def test_bad_calls_get_status_codes(tiny: Compiled, tmp_path: Path) -> None:
     options = ["-std=gnu11", *WARNINGS, *model_macros("model"), f"-I{tiny.folder}", "-pthread"]
     sources = [FOLDER / "bad_calls.c", tiny.folder / "libmodel.a"]
-    program = build(["gcc", *options, *sources, "-lm"], tmp_path / "bad_calls")
-    result = subprocess.run([program], capture_output=True, text=True, timeout=60, check=False)
-    assert result.returncode == 0, result.stderr
+    execute([build(["gcc", *options, *sources, "-lm"], tmp_path / "bad_calls")])
+
+
+def test_outputs_that_no_kernel_writes(tmp_path: Path) -> None:
+    names = ("relu", "flat", "same", "constant", "twice", "positive", "again")
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["conv"]),
+        helper.make_node("Relu", ["conv"], ["relu"]),
+        helper.make_node("Reshape", ["relu", "shape"], ["flat"]),
+        helper.make_node("Identity", ["x"], ["same"]),
+        helper.make_node("Identity", ["k"], ["constant"]),
+        helper.make_node("Add", ["relu", "relu"], ["twice"]),
+        helper.make_node("Greater", ["relu", "zero"], ["positive"]),
+        helper.make_node("Identity", ["relu"], ["again"]),
+    ]
+    rng = np.random.default_rng(0)
+    network = graph(
+        nodes,
+        (1, 4, 5, 7),
+        names,
+        w=rng.standard_normal((8, 4, 1, 1)).astype(np.float32),
+        shape=np.array([1, -1]),
+        k=np.arange(5),
+        zero=np.float32(0).reshape(()),
+    )
+    array = rng.standard_normal((1, 4, 5, 7)).astype(np.float32)
+    expected = load(compile_model(network, "x86", tmp_path / "python.so").path)(array)
+    library = compile_model(network, "x86", tmp_path / "c", interface="c").path
+    found = load(library)(array)
+    assert list(found) == list(expected) == list(names)
+    for name in names:
+        assert found[name].dtype == expected[name].dtype
+        assert found[name].tobytes() == expected[name].tobytes()
+    assert "int64_t *output_3" in (tmp_path / "c/model.h").read_text()
 
 
 def test_what_c_does_not_have_is_refused(tiny: Compiled, tmp_path: Path) -> None:
@@ -133,4 +153,4 @@ def test_what_c_does_not_have_is_refused(tiny: Compiled, tmp_path: Path) -> None
         compile_model("v1", "x86", tmp_path, interface="rust")
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be used as a folder"):
-        compile_model("v1", "x86", tmp_path / "file", interface="c")
+        compile_model(odd.tiny_v2(), "x86", tmp_path / "file", interface="c")
