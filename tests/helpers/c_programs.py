@@ -11,8 +11,6 @@ from typing import Any
 import numpy.typing as npt
 from set_up import cache_folder
 
-from mobilenet_tvm.compile.codegen.linker import zig
-
 FOLDER = Path(__file__).with_name("c")
 
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-pedantic"]
@@ -27,12 +25,7 @@ def model_macros(prefix: str) -> list[str]:
     ]
 
 
-def zig_cc(triple: str) -> list[str]:
-    """Return the command of a cross compiler, which links statically."""
-    return [str(zig()), "cc", "-target", triple, "-static"]
-
-
-def execute(command: Sequence[str | Path], timeout: float = 300) -> str:
+def execute(command: Sequence[str | Path], timeout: float = 900) -> str:
     """Return what a command prints; it has to succeed within a time in seconds."""
     # Zig compiles the C library once for each target.
     environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": str(cache_folder() / "zig")}

@@ -25,7 +25,7 @@ _PROVIDED = {"TVMBackendParallelLaunch", "TVMBackendAllocWorkspace", "TVMBackend
 _OF_TVM = re.compile(r"@(?:__)?(TVM\w+)")
 _FUNCTION = re.compile(r"^define .*?^\}", re.MULTILINE | re.DOTALL)
 #: A call of TVMBackendAllocWorkspace: the only function that takes such numbers.
-_ALLOCATION = re.compile(r"call ptr %\w+\(i32 [^,]+, i32 [^,]+, i64 ([^,]+),")
+_ALLOCATION = re.compile(r"call ptr %[\w.]+\(i32 [^,]+, i32 [^,]+, i64 ([^,]+),")
 
 
 def write_kernels(
