@@ -14,6 +14,7 @@ from board import Board
 from board_models import run_on_board
 from c_programs import FOLDER, WARNINGS, build, execute, model_macros, run_model
 from networks import EXPORTS, ROOT
+from quantized_models import residual
 
 from mobilenet_tvm.compile import compile_model
 from mobilenet_tvm.compile.codegen.c_interface import library
@@ -30,23 +31,19 @@ ARM64_MUSL = [str(zig()), "cc", "-target", "aarch64-linux-musl", "-static", "-O1
 
 
 @pytest.mark.parametrize(
-    ("network", "target", "cpu"),
-    [("float32", "arm64", "cortex-a72"), ("int8", "cortex-a76", "cortex-a76")],
+    ("network", "target"),
+    [(odd.tiny_v2(widths=(8, 12), resolution=33), "cortex-a72"), (residual(), "cortex-a76")],
+    ids=["float32", "int8"],
 )
 def test_arm64_programs_get_the_same_outputs(
-    network: str, target: str, cpu: str, board: Board, tmp_path: Path
+    network: onnx.ModelProto, target: str, board: Board, tmp_path: Path
 ) -> None:
-    model = (
-        odd.tiny_v2(widths=(8, 12), resolution=33)
-        if network == "float32"
-        else onnx.load(EXPORTS / "qdq_v3_small_opset17.onnx")
-    )
-    python = compile_model(model, target, tmp_path / "python.so")
-    in_c = compile_model(model, target, tmp_path / "c", interface="c", static=True).path
+    python = compile_model(network, target, tmp_path / "python.so")
+    in_c = compile_model(network, target, tmp_path / "c", interface="c", static=True).path
     (info,) = python.metadata.inputs
     images = np.random.default_rng(0).standard_normal((2, *info.shape)).astype(info.dtype)
     expected, in_python = (
-        run_on_board(board, artifact, images, tmp_path / f"board{number}", cpu)
+        run_on_board(board, artifact, images, tmp_path / f"board{number}", target)
         for number, artifact in enumerate((python.path, in_c))
     )
     np.testing.assert_array_equal(in_python, expected)
@@ -54,13 +51,26 @@ def test_arm64_programs_get_the_same_outputs(
     sources = [f"-I{in_c.parent}", FOLDER / "run_model.c", in_c.with_suffix(".a")]
     program = build([*ARM64_MUSL, *options, *sources, "-lm"], tmp_path / "run_model")
     for threads, image, output in zip((1, 2), images, expected, strict=True):
-        found = run_model(program, threads, image, tmp_path, board.qemu, "-cpu", cpu)
+        found = run_model(program, threads, image, tmp_path, board.qemu, "-cpu", target)
         assert found == output.tobytes()
+    if target == "cortex-a76":
+        older = [
+            board.qemu,
+            "-cpu",
+            "cortex-a53",
+            program,
+            "1",
+            tmp_path / "input.bin",
+            tmp_path / "none",
+        ]
+        result = subprocess.run(list(map(str, older)), capture_output=True, text=True, check=False)
+        assert (result.returncode, result.stderr) == (
+            1,
+            "the CPU lacks a feature that the model's code uses\n",
+        )
 
 
-@pytest.mark.parametrize(
-    "export", ["qdq_v3_small_opset17", "tflite_v1_int8_opset16", "float16_v3_small_opset17"]
-)
+@pytest.mark.parametrize("export", ["tflite_v1_int8_opset16", "float16_v3_small_opset17"])
 def test_networks_of_other_types_are_equal(export: str, tmp_path: Path) -> None:
     path = EXPORTS / f"{export}.onnx"
     model = load(compile_model(path, "x86", tmp_path / "python.so").path)
