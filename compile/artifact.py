@@ -24,6 +24,7 @@ from mobilenet_tvm.compile.models.source import ModelOptions, Source, resolve
 from mobilenet_tvm.compile.passes.heads import DTYPES
 from mobilenet_tvm.compile.passes.network_calls import NetworkCall
 from mobilenet_tvm.compile.pipeline import Lowered, lower
+from mobilenet_tvm.runtime.c_library import PREFIX
 from mobilenet_tvm.runtime.metadata import Metadata, TensorInfo
 from mobilenet_tvm.targets.errors import WrongUseError
 from mobilenet_tvm.targets.presets import get_target
@@ -133,7 +134,7 @@ def compile_model(
     metadata = _describe(source, machine, dtype, lowered, decisions)
     if for_c:
         prefix = Names.of(metadata.model).prefix
-        metadata = replace(metadata, extra={**metadata.extra, "c_prefix": prefix})
+        metadata = replace(metadata, extra={**metadata.extra, PREFIX: prefix})
         path = write_c_library(lowered.mod, machine, metadata, path, static)
     else:
         write_artifact(lowered.mod, machine, metadata, path)

@@ -15,8 +15,8 @@ from mobilenet_tvm.targets.errors import UserError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# TVM's kAllocAlignment, which generated code assumes of every tensor.
-_ALIGNMENT = 64
+#: TVM's kAllocAlignment: bytes to which generated code takes every tensor to be aligned.
+ALIGNMENT = 64
 
 
 class BaseModel(ABC):
@@ -122,7 +122,7 @@ def _prepare(value: ArrayLike, info: TensorInfo, dtype: np.dtype[Any]) -> Array:
         array.dtype.isnative
         and array.flags.c_contiguous
         and array.flags.writeable
-        and array.__array_interface__["data"][0] % _ALIGNMENT == 0
+        and array.__array_interface__["data"][0] % ALIGNMENT == 0
     ):
         return array
     aligned = empty_aligned(info)
@@ -134,8 +134,8 @@ def empty_aligned(info: TensorInfo) -> Array:
     """Return an uninitialised array for an input, which a model takes without a copy."""
     dtype = np.dtype(info.dtype)
     size = math.prod(info.shape) * dtype.itemsize
-    memory = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -memory.__array_interface__["data"][0] % _ALIGNMENT
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.__array_interface__["data"][0] % ALIGNMENT
     return memory[start : start + size].view(dtype).reshape(info.shape)
 
 

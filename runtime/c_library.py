@@ -19,8 +19,8 @@ from mobilenet_tvm.targets.host import core_count
 #: The key of an artifact's metadata with what its functions' names begin with, if it is for C.
 PREFIX = "c_prefix"
 
-#: As in the library's header.
-_MAX_THREADS = 64
+#: The largest number of threads of a context, which the library's header has too.
+MAX_THREADS = 64
 
 
 class CModel(BaseModel):
@@ -45,7 +45,7 @@ class CModel(BaseModel):
     """
 
     def __init__(self, path: Path, metadata: Metadata, threads: int) -> None:
-        super().__init__(metadata, min(threads, core_count(), _MAX_THREADS))
+        super().__init__(metadata, min(threads, core_count(), MAX_THREADS))
         self.device = Device()
         self._process = os.getpid()
         self._library = _Library(path, metadata)
@@ -77,7 +77,10 @@ class _Library:
     """The functions of a library."""
 
     def __init__(self, path: Path, metadata: Metadata) -> None:
-        library = ctypes.CDLL(new_spelling(path))
+        try:
+            library = ctypes.CDLL(new_spelling(path))
+        except OSError as error:
+            raise UserError(f"{path}: cannot be loaded ({error})") from None
         self._handle = library._handle
         tensors = len(metadata.inputs) + len(metadata.outputs)
 

@@ -14,9 +14,10 @@ from onnx import helper
 from onnx_graphs import graph
 
 from mobilenet_tvm.compile import compile_model
+from mobilenet_tvm.compile.analysis.bench import bench_artifact
 from mobilenet_tvm.compile.analysis.profile import profile_artifact
 from mobilenet_tvm.runtime import CModel, load
-from mobilenet_tvm.runtime.bench import measure_latency, random_inputs
+from mobilenet_tvm.runtime.bench import random_inputs
 from mobilenet_tvm.targets.errors import UserError, WrongUseError
 
 #: What the C library and the system's loader have; anything else would be a library's.
@@ -75,7 +76,11 @@ def test_python_loads_it_with_the_same_outputs(tiny: Compiled, threads: int) -> 
     for seed in range(3):
         (array,) = random_inputs(model, seed).values()
         assert in_c(array).tobytes() == model(array).tobytes()
-    assert measure_latency(in_c, rounds=3).rounds == 3
+
+
+def test_bench_takes_it(tiny: Compiled) -> None:
+    result = bench_artifact(tiny.library, threads=1, rounds=3)
+    assert (result.threads, result.latency.rounds) == (1, 3)
 
 
 @pytest.mark.usefixtures("gcc")
@@ -114,7 +119,7 @@ def test_outputs_that_no_kernel_writes(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["conv"]),
         helper.make_node("Relu", ["conv"], ["relu"]),
-        helper.make_node("Reshape", ["relu", "shape"], ["flat"]),
+        helper.make_node("Reshape", ["relu", "s"], ["flat"]),
         helper.make_node("Identity", ["x"], ["same"]),
         helper.make_node("Identity", ["k"], ["constant"]),
         helper.make_node("Add", ["relu", "relu"], ["twice"]),
@@ -127,7 +132,7 @@ def test_outputs_that_no_kernel_writes(tmp_path: Path) -> None:
         (1, 4, 5, 7),
         names,
         w=rng.standard_normal((8, 4, 1, 1)).astype(np.float32),
-        shape=np.array([1, -1]),
+        s=np.array([1, -1]),
         k=np.arange(5),
         zero=np.float32(0).reshape(()),
     )

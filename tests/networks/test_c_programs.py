@@ -166,6 +166,22 @@ def test_the_example_on_arm64_and_musl(
 
 
 @pytest.mark.usefixtures("gcc")
+def test_a_program_with_two_models(mobilenet: Path, tmp_path: Path) -> None:
+    other = compile_model(odd.tiny_v2(), "x86", tmp_path, interface="c", static=True).path
+    folders = [f"-I{mobilenet}", f"-I{tmp_path}"]
+    archives = [mobilenet / "libmobilenet_v2.a", other.with_suffix(".a")]
+    options = ["-std=gnu11", *WARNINGS, "-pthread"]
+    command = ["gcc", *options, *folders, FOLDER / "two_models.c", *archives, "-lm"]
+    program = build(command, tmp_path / "two_models")
+    values = [float(np.float32(line)) for line in execute([program]).split()]
+    expected = []
+    for path in (mobilenet / "libmobilenet_v2.so", other):
+        model = load(path)
+        expected += model(np.full(model.inputs[0].shape, 0.5, np.float32)).ravel().tolist()
+    assert values == expected
+
+
+@pytest.mark.usefixtures("gcc")
 def test_cmake_builds_the_example(mobilenet: Path, picture: Path, tmp_path: Path) -> None:
     if shutil.which("cmake") is None:
         pytest.skip("no cmake here")

@@ -10,11 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from mobilenet_tvm.compile.codegen.c_interface.names import Names
-from mobilenet_tvm.compile.codegen.c_interface.plan import ALIGNMENT
+from mobilenet_tvm.runtime.base_model import ALIGNMENT
+from mobilenet_tvm.runtime.c_library import MAX_THREADS
 from mobilenet_tvm.runtime.metadata import Metadata, TensorInfo
-
-#: More are refused.
-MAX_THREADS = 64
 
 #: Types whose names in C are not NumPy's with `_t`.
 _TYPES = {"float32": "float", "float64": "double", "float16": "uint16_t", "bool": "uint8_t"}

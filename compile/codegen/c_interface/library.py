@@ -10,12 +10,13 @@ import tvm
 from mobilenet_tvm.compile.codegen.c_interface.header import header
 from mobilenet_tvm.compile.codegen.c_interface.kernels import write_kernels
 from mobilenet_tvm.compile.codegen.c_interface.names import Names
-from mobilenet_tvm.compile.codegen.c_interface.plan import ALIGNMENT, plan
+from mobilenet_tvm.compile.codegen.c_interface.plan import plan
 from mobilenet_tvm.compile.codegen.c_interface.source import source, weights_source
 from mobilenet_tvm.compile.codegen.c_interface.toolchain import compile_c, run_zig
 from mobilenet_tvm.compile.codegen.linker import link_relocatable, link_shared
 from mobilenet_tvm.compile.codegen.metadata_object import write_metadata_object
 from mobilenet_tvm.compile.codegen.object_files import ObjectFiles
+from mobilenet_tvm.runtime.base_model import ALIGNMENT
 from mobilenet_tvm.runtime.checksum import seal
 from mobilenet_tvm.runtime.metadata import SECTION, Metadata
 from mobilenet_tvm.runtime.scratch import scratch_folder

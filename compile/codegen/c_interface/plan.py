@@ -12,10 +12,8 @@ from tvm import relax
 from tvm.ir import GenericConst
 
 from mobilenet_tvm.compile.passes.values import bindings_of, op_name
+from mobilenet_tvm.runtime.base_model import ALIGNMENT
 from mobilenet_tvm.targets.errors import UserError
-
-#: Bytes to which generated code takes every tensor to be aligned: TVM's kAllocAlignment.
-ALIGNMENT = 64
 
 #: What the virtual machine does around calls, and C does not: shapes are static.
 _NOTHING = {
