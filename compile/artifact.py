@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,26 @@ from onnx import numpy_helper
 from tvm import relax, tirx
 
 from mobilenet_tvm.compile.codegen.build import write_artifact
+from mobilenet_tvm.compile.codegen.c_interface.library import write_c_library
+from mobilenet_tvm.compile.codegen.c_interface.names import Names
 from mobilenet_tvm.compile.frontend.read import graph_inputs
 from mobilenet_tvm.compile.logs.decisions import Decisions, find_logs
 from mobilenet_tvm.compile.logs.log import TuningLog
 from mobilenet_tvm.compile.models.source import ModelOptions, Source, resolve
-from mobilenet_tvm.compile.output_file import prepare_output
+from mobilenet_tvm.compile.output_file import prepare_folder, prepare_output
 from mobilenet_tvm.compile.passes.heads import DTYPES
 from mobilenet_tvm.compile.passes.network_calls import NetworkCall
 from mobilenet_tvm.compile.pipeline import Lowered, lower
+from mobilenet_tvm.runtime.c_library import PREFIX
 from mobilenet_tvm.runtime.metadata import Metadata, TensorInfo
 from mobilenet_tvm.targets.errors import WrongUseError
 from mobilenet_tvm.targets.presets import get_target
 from mobilenet_tvm.targets.target import Target
 
 _LOGGER = logging.getLogger(__name__)
+
+#: What may call a compiled model.
+INTERFACES = ("python", "c")
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,8 @@ def compile_model(
     dump: str | Path | None = None,
     tuning_log: str | Path | None = None,
     dtype: str = "float32",
+    interface: str = "python",
+    static: bool = False,
     **options: Any,
 ) -> Artifact:
     """Compile a MobileNet into one shared library.
@@ -77,6 +85,7 @@ def compile_model(
         A name that `mobilenet-tvm targets` lists. Default: this machine.
     output : str or Path, optional
         The file to write. Default `build/<model>-<target>.so`, with `-float16` after the target.
+        For C, the folder of its files. Default `build/<model>-<target>`.
     dump : str or Path, optional
         A folder to write the network to as it is after each phase.
     tuning_log : str or Path, optional
@@ -85,6 +94,10 @@ def compile_model(
     dtype : str
         Type of the values that layers compute: `float32`, or `float16` on a GPU. Inputs and outputs
         keep the model's types.
+    interface : str
+        `python`, or `c`: a library for C, which needs no TVM, and its header. `load` takes both.
+    static : bool
+        Whether to write a static library beside the shared one; for C.
     **options
         Fields of `ModelOptions`: alpha, resolution, classes, weights, seed, batch, input_shapes,
         until.
@@ -102,6 +115,7 @@ def compile_model(
     start = time.perf_counter()
     machine = get_target(target) if isinstance(target, str) else target
     check_dtype(dtype, machine)
+    for_c = check_interface(interface, static, machine)
     try:
         choices = ModelOptions(**options)
     except TypeError:
@@ -114,11 +128,20 @@ def compile_model(
     source = resolve(model, choices)
     _announce_not_finite(source.model)
     suffix = "" if dtype == "float32" else f"-{dtype}"
-    path = Path(output) if output else Path("build") / f"{source.name}-{machine.name}{suffix}.so"
-    prepare_output(path, model, choices.weights, tuning_log)
+    stem = f"{source.name}-{machine.name}{suffix}"
+    path = Path(output) if output else Path("build") / (stem if for_c else f"{stem}.so")
+    if for_c:
+        prepare_folder(path)
+    else:
+        prepare_output(path, model, choices.weights, tuning_log)
     lowered = lower(source.model, machine, decisions, None if dump is None else Path(dump), dtype)
     metadata = _describe(source, machine, dtype, lowered, decisions)
-    write_artifact(lowered.mod, machine, metadata, path)
+    if for_c:
+        prefix = Names.of(metadata.model).prefix
+        metadata = replace(metadata, extra={**metadata.extra, PREFIX: prefix})
+        path = write_c_library(lowered.mod, machine, metadata, path, static)
+    else:
+        write_artifact(lowered.mod, machine, metadata, path)
     return Artifact(path, metadata, time.perf_counter() - start, tuple(logs))
 
 
@@ -152,6 +175,27 @@ def check_dtype(dtype: str, target: Target) -> None:
             f"{dtype} is for GPUs, and {target.name} is a CPU; leave --dtype out, or compile for "
             "a GPU such as --target mali"
         )
+
+
+def check_interface(interface: str, static: bool, target: Target) -> bool:
+    """Make sure that there are libraries with an interface for a target; return whether it is C's.
+
+    Raises
+    ------
+    WrongUseError
+        If there are none.
+    """
+    if interface not in INTERFACES:
+        raise WrongUseError(f"unknown interface '{interface}'; known: {', '.join(INTERFACES)}")
+    for_c = interface == "c"
+    if static and not for_c:
+        raise WrongUseError("a static library is for C; add --interface c")
+    if for_c and target.gpu is not None:
+        raise WrongUseError(
+            f"a library for C computes on a CPU, and {target.name} is a GPU; choose a CPU target "
+            "such as arm64"
+        )
+    return for_c
 
 
 def _describe(

@@ -50,6 +50,24 @@ def prepare_output(path: Path, *inputs: object) -> None:
             raise WrongUseError(f"{path}: is read too; choose another with --output")
 
 
+def prepare_folder(folder: Path) -> None:
+    """Check that files can be written into a folder, which is made where it is missing.
+
+    Raises
+    ------
+    UserError
+        If it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be used as a folder ({error.strerror}); choose another with --output"
+        ) from None
+
+
 def _mode(path: Path) -> int:
     """Return a path's mode, without following links: an ordinary file's if it does not exist."""
     try:

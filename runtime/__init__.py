@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mobilenet_tvm.runtime.c_library import CModel
 from mobilenet_tvm.runtime.metadata import Metadata, TensorInfo, read_metadata
 from mobilenet_tvm.runtime.model import Model, load
 
 if TYPE_CHECKING:
     from mobilenet_tvm.runtime.remote.session import connect
 
-__all__ = ["Metadata", "Model", "TensorInfo", "connect", "load", "read_metadata"]
+__all__ = ["CModel", "Metadata", "Model", "TensorInfo", "connect", "load", "read_metadata"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mobilenet_tvm.runtime.model import Array, BaseModel, Model, empty_aligned
+from mobilenet_tvm.runtime.base_model import Array, BaseModel, empty_aligned
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Latency:
 
 
 def measure_latency(
-    model: Model,
+    model: BaseModel,
     inputs: Mapping[str, ArrayLike] | None = None,
     rounds: int = 100,
     warmup: int = 10,
@@ -65,7 +65,7 @@ def measure_latency(
 
     Parameters
     ----------
-    model : Model
+    model : BaseModel
         The model.
     inputs : mapping of str to array_like, optional
         By name. Default: random numbers.

@@ -35,7 +35,9 @@ _LOGGER = logging.getLogger(__name__)
 _LOADER = {
     "runtime": (
         "__init__",
+        "base_model",
         "bench",
+        "c_library",
         "detection",
         "device",
         "checksum",

@@ -127,9 +127,6 @@ def load_artifact(path: Path, own_copy: bool = False) -> Any:
     """
     import tvm_ffi
 
-    # For a known path, dlopen returns the library that it loaded from there, even if the file has
-    # been replaced since. A different spelling for every load makes it open the file.
-    spelling = f"{next(_loads):b}".replace("0", "/").replace("1", "/.")
     path = path.resolve()
     descriptor = _copied(path) if own_copy else None
     if descriptor is not None:
@@ -137,13 +134,24 @@ def load_artifact(path: Path, own_copy: bool = False) -> Any:
     # Called directly, because tvm_ffi.load_module goes by the file's suffix and never unloads it.
     load = tvm_ffi.get_global_func("ffi.Module.load_from_file.so")
     try:
-        module = load(f"{path.parent}{spelling}/{path.name}", "so")
+        module = load(new_spelling(path), "so")
     finally:
         if descriptor is not None:
             os.close(descriptor)
     # Loading copied the weights twice; without this the heap keeps that memory, in fragments.
     ctypes.CDLL(None).malloc_trim(0)
     return module
+
+
+def new_spelling(path: Path) -> str:
+    """Return a path in a spelling that no call has returned.
+
+    For a known path, dlopen returns the library that it loaded from there, even if the file has
+    been replaced since. A different spelling for every load makes it open the file.
+    """
+    spelling = f"{next(_loads):b}".replace("0", "/").replace("1", "/.")
+    path = path.absolute()
+    return f"{path.parent}{spelling}/{path.name}"
 
 
 def _copied(path: Path) -> int:

@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 
+from mobilenet_tvm.runtime.base_model import empty_aligned
 from mobilenet_tvm.runtime.device import CPU, Device, copy, open_device
 from mobilenet_tvm.runtime.library import load_artifact
 from mobilenet_tvm.runtime.metadata import TensorInfo
-from mobilenet_tvm.runtime.model import empty_aligned
 from mobilenet_tvm.runtime.threads import Threads
 
 Array = np.ndarray[Any, np.dtype[np.float32]]

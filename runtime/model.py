@@ -2,123 +2,28 @@
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
+from mobilenet_tvm.runtime.base_model import Array, BaseModel, empty_aligned
+from mobilenet_tvm.runtime.c_library import PREFIX, CModel
 from mobilenet_tvm.runtime.checksum import check_whole
 from mobilenet_tvm.runtime.device import CUDA, Device, check_process, copy, open_device
 from mobilenet_tvm.runtime.elf import read_elf
 from mobilenet_tvm.runtime.library import check_version, load_artifact
-from mobilenet_tvm.runtime.metadata import SECTION, Metadata, TensorInfo, metadata_of
+from mobilenet_tvm.runtime.metadata import SECTION, Metadata, metadata_of
 from mobilenet_tvm.runtime.threads import Threads
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.host import architecture, cpu_features, default_threads
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 #: The function of an artifact for CUDA that runs `main` as a CUDA graph, for inputs that stay at
 #: the same addresses. The first call runs the kernels once to load them, then records the graph;
 #: later calls launch it. TVM records on a stream of its own, and launches on the default one.
 GRAPH = "main_graph"
-
-# TVM's kAllocAlignment, which generated code assumes of every tensor.
-_ALIGNMENT = 64
-
-
-class BaseModel(ABC):
-    """A compiled model, wherever it runs.
-
-    Attributes
-    ----------
-    metadata : Metadata
-        The artifact's.
-    inputs, outputs : tuple of TensorInfo
-        Names, shapes and dtypes.
-    threads : int
-        How many threads work on one call; 1 on a GPU.
-    """
-
-    def __init__(self, metadata: Metadata, threads: int) -> None:
-        self.metadata = metadata
-        self.inputs = metadata.inputs
-        self.outputs = metadata.outputs
-        self.threads = threads
-        self._dtypes = [np.dtype(info.dtype) for info in self.inputs]
-
-    def __repr__(self) -> str:
-        """Return model, target, inputs, outputs, and threads or device, in one line."""
-        inputs, outputs = (", ".join(map(str, infos)) for infos in (self.inputs, self.outputs))
-        return (
-            f"<{type(self).__name__} {self.metadata.model} for {self.metadata.target['name']}: "
-            f"{inputs} -> {outputs}, {self._place()}>"
-        )
-
-    def __call__(self, /, *arrays: ArrayLike, **named: ArrayLike) -> Any:
-        """Run the model.
-
-        Parameters
-        ----------
-        *arrays : array_like
-            Inputs in the order of `inputs`, with the shapes and dtypes given there. An array
-            that is contiguous, writeable and aligned to 64 bytes is not copied.
-        **named : array_like
-            Inputs by name, after those given by position.
-
-        Returns
-        -------
-        ndarray or dict of str to ndarray
-            The output, or several outputs by name, in the order of `outputs`. Each array has
-            memory of its own, which is read-only with NumPy before 2.2.
-
-        Raises
-        ------
-        UserError
-            If an input is missing, unknown, or of another shape or dtype.
-        """
-        given: Sequence[ArrayLike] = arrays
-        if named or len(arrays) != len(self.inputs):
-            given = self._order(arrays, named)
-        results = self._compute(
-            [
-                _prepare(array, info, dtype)
-                for array, info, dtype in zip(given, self.inputs, self._dtypes, strict=True)
-            ]
-        )
-        if len(self.outputs) == 1:
-            return results[0]
-        return {info.name: array for info, array in zip(self.outputs, results, strict=True)}
-
-    @abstractmethod
-    def _compute(self, inputs: Sequence[Array]) -> Sequence[Array]:
-        """Return the outputs for inputs that are aligned and contiguous."""
-
-    @abstractmethod
-    def _place(self) -> str:
-        """Return the threads or device that compute the model, for `repr`."""
-
-    def _order(self, arrays: tuple[ArrayLike, ...], named: dict[str, ArrayLike]) -> list[ArrayLike]:
-        """Put inputs given by position and by name into the model's order."""
-        names = [info.name for info in self.inputs]
-        if len(arrays) > len(names):
-            raise UserError(f"{len(arrays)} inputs given, but the model takes {_list(self.inputs)}")
-        given = dict(zip(names, arrays, strict=False))
-        for name in named:
-            if name not in names:
-                raise UserError(f"no input named '{name}'; the model takes {_list(self.inputs)}")
-            if name in given:
-                raise UserError(f"input '{name}' given both by position and by name; give it once")
-        given |= named
-        missing = [info for info in self.inputs if info.name not in given]
-        if missing:
-            raise UserError(f"missing input: {_list(missing)}")
-        return [given[name] for name in names]
 
 
 class Model(BaseModel):
@@ -204,7 +109,7 @@ def load(
     threads: int | None = None,
     device: int | str | None = None,
     check: bool = True,
-) -> Model:
+) -> Model | CModel:
     """Load an artifact.
 
     Parameters
@@ -224,8 +129,8 @@ def load(
 
     Returns
     -------
-    Model
-        Call it with NumPy arrays.
+    Model or CModel
+        Call it with NumPy arrays. CModel is for a library that was compiled for C.
 
     Raises
     ------
@@ -252,12 +157,16 @@ def load(
             f"{path}: needs {', '.join(missing)}, which this CPU lacks; "
             f"compile with --target {x86 if architecture() == 'x86_64' else 'arm64'}"
         )
+    for_c = PREFIX in metadata.extra
     try:
-        check_version(metadata.versions.get("apache-tvm", ""))
+        if not for_c:
+            check_version(metadata.versions.get("apache-tvm", ""))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     if check:
         check_whole(library, SECTION)
+    if for_c:
+        return CModel(path, metadata, threads or default_threads())
     opened = _open(path, metadata, device)
     try:
         executable = load_artifact(path, own_copy=not opened.is_cpu)
@@ -303,38 +212,3 @@ def _open(path: Path, metadata: Metadata, wanted: int | str | None) -> Device:
         if kind == Device.kind:
             raise
         raise UserError(f"{path}: {error}") from None
-
-
-def _prepare(value: ArrayLike, info: TensorInfo, dtype: np.dtype[Any]) -> Array:
-    """Return an input aligned and contiguous: the same array where it already is."""
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise UserError(f"the model takes {info}, but was given no array ({error})") from None
-    # The other byte order counts as the same type; the copy below converts it.
-    if array.shape != info.shape or array.dtype.newbyteorder("=") != dtype:
-        given = f"{array.dtype}[{','.join(map(str, array.shape))}]"
-        raise UserError(f"the model takes {info}, but was given {given}; convert the array")
-    if (
-        array.dtype.isnative
-        and array.flags.c_contiguous
-        and array.flags.writeable
-        and array.__array_interface__["data"][0] % _ALIGNMENT == 0
-    ):
-        return array
-    aligned = empty_aligned(info)
-    np.copyto(aligned, array)
-    return aligned
-
-
-def empty_aligned(info: TensorInfo) -> Array:
-    """Return an uninitialised array for an input, which a model takes without a copy."""
-    dtype = np.dtype(info.dtype)
-    size = math.prod(info.shape) * dtype.itemsize
-    memory = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -memory.__array_interface__["data"][0] % _ALIGNMENT
-    return memory[start : start + size].view(dtype).reshape(info.shape)
-
-
-def _list(tensors: Sequence[TensorInfo]) -> str:
-    return ", ".join(map(str, tensors)) or "no input"

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from mobilenet_tvm.runtime.bench import random_inputs
+from mobilenet_tvm.runtime.c_library import CModel
 from mobilenet_tvm.runtime.model import Model
+from mobilenet_tvm.targets.errors import UserError
 
 #: Prefix of functions that manage memory and shapes, and compute nothing.
 _BUILTIN = "vm.builtin."
@@ -42,12 +44,12 @@ class CallTime:
         return float(np.median(self.seconds))
 
 
-def profile(model: Model, rounds: int = 30, warmup: int = 5) -> list[CallTime]:
+def profile(model: Model | CModel, rounds: int = 30, warmup: int = 5) -> list[CallTime]:
     """Run a model and time each call of a function in it.
 
     Parameters
     ----------
-    model : Model
+    model : Model or CModel
         The model.
     rounds : int
         Number of timed runs.
@@ -60,7 +62,16 @@ def profile(model: Model, rounds: int = 30, warmup: int = 5) -> list[CallTime]:
         In the order of the calls. Each time includes about a microsecond of the timer itself. Times
         on a GPU are those of the kernels, without launching them; the kernels of a CUDA graph are
         launched one by one here.
+
+    Raises
+    ------
+    UserError
+        If the model was compiled for C: nothing reports its calls.
     """
+    if isinstance(model, CModel):
+        raise UserError(
+            "a library for C does not report its calls; compile the model without --interface c"
+        )
     started: list[Callable[[], float]] = []
     times: list[tuple[str, float]] = []
 

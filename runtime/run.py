@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mobilenet_tvm.runtime import Model, load
+from mobilenet_tvm.runtime import load
+from mobilenet_tvm.runtime.base_model import Array, BaseModel
 from mobilenet_tvm.runtime.bench import measure_latency, random_inputs
-from mobilenet_tvm.runtime.model import Array
 from mobilenet_tvm.runtime.printable import printable
 from mobilenet_tvm.targets.errors import UserError
 
@@ -57,7 +57,7 @@ def _artifact() -> Path:
     return artifacts[0]
 
 
-def _read(model: Model, files: list[Path]) -> dict[str, Array]:
+def _read(model: BaseModel, files: list[Path]) -> dict[str, Array]:
     if len(files) != len(model.inputs):
         raise UserError(f"{len(files)} files given, the model has {len(model.inputs)} inputs")
     inputs = {}

@@ -7,6 +7,7 @@ import functools
 import os
 import re
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from mobilenet_tvm.targets.cgroup import cpu_quota
@@ -110,6 +111,27 @@ def cpu_features() -> frozenset[str]:
         getauxval.argtypes, getauxval.restype = [ctypes.c_ulong], ctypes.c_ulong
         return _names(getauxval(_AT_HWCAP), _HWCAP) | _names(getauxval(_AT_HWCAP2), _HWCAP2)
     return frozenset()
+
+
+def hardware_capabilities(features: Collection[str]) -> dict[int, int]:
+    """Return where an aarch64 process finds features in its auxiliary vector.
+
+    Parameters
+    ----------
+    features : collection of str
+        As `cpu_features` spells them.
+
+    Returns
+    -------
+    dict of int to int
+        The bits of the features, by the type of the entry that holds them.
+    """
+    entries: dict[int, int] = {}
+    for entry, names in ((_AT_HWCAP, _HWCAP), (_AT_HWCAP2, _HWCAP2)):
+        bits = sum(1 << bit for bit, name in enumerate(names.split()) if name in features)
+        if bits:
+            entries[entry] = bits
+    return entries
 
 
 @functools.cache

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mobilenet_tvm.runtime import Model, connect, load
+from mobilenet_tvm.runtime import CModel, Model, connect, load
 from mobilenet_tvm.runtime.address import Address
 from mobilenet_tvm.runtime.remote.model import RemoteModel
 
@@ -14,7 +14,7 @@ from mobilenet_tvm.runtime.remote.model import RemoteModel
 @contextmanager
 def open_artifact(
     path: str | Path, device: str = "local", threads: int | None = None
-) -> Iterator[Model | RemoteModel]:
+) -> Iterator[Model | CModel | RemoteModel]:
     """Load an artifact; a board is held for as long as the context lasts.
 
     Parameters
@@ -28,7 +28,7 @@ def open_artifact(
 
     Yields
     ------
-    Model or RemoteModel
+    Model, CModel or RemoteModel
         The loaded model.
 
     Raises

@@ -119,8 +119,8 @@ def profile_artifact(
         target = target_of(model.metadata.target)
         dtype = model.metadata.extra.get("dtype", "float32")
         session = model.session if isinstance(model, RemoteModel) else None
-        peak = measure_peak(target, model.threads, session, dtype)
         times = model.profile(rounds) if isinstance(model, RemoteModel) else profile(model, rounds)
+        peak = measure_peak(target, model.threads, session, dtype)
     calls = call_profiles(times, model.metadata, peak)
     return ProfileResult(target, model.threads, peak, calls, session.board if session else None)
 

@@ -13,9 +13,9 @@ import onnx
 from mobilenet_tvm.compile.analysis.open_artifact import open_artifact
 from mobilenet_tvm.compile.analysis.reference import reference_sessions
 from mobilenet_tvm.compile.models.source import ModelOptions, resolve_again
+from mobilenet_tvm.runtime.base_model import BaseModel
 from mobilenet_tvm.runtime.bench import random_inputs
 from mobilenet_tvm.runtime.metadata import Metadata
-from mobilenet_tvm.runtime.model import BaseModel
 from mobilenet_tvm.targets.errors import UserError
 
 Array = np.ndarray[Any, Any]

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="The file to write.  [default: build/<model>-<target>.so, or -<target>-float16.so]",
+    help="The file to write; with --interface c, the folder.  [default: build/<model>-<target>.so, "
+    "or -<target>-float16.so; with --interface c, build/<model>-<target>]",
 )
 @click.option(
     "--dump",
@@ -40,6 +41,14 @@ if TYPE_CHECKING:
     help="The tuning log to take decisions from.  [default: your own, then the shipped one]",
 )
 @dtype_option
+@click.option(
+    "--interface",
+    type=click.Choice(["python", "c"]),
+    default="python",
+    show_default=True,
+    help="c: a library and a header for C, without TVM; Python's load takes it too.",
+)
+@click.option("--static", is_flag=True, help="With --interface c, write a static library too.")
 @click.option(
     "--quantize",
     "images",
@@ -58,6 +67,8 @@ def compile_command(
     dump: Path | None,
     tuning_log: str | None,
     dtype: str,
+    interface: str,
+    static: bool,
     images: Path | None,
     preprocessing: str,
     mean: tuple[float, ...] | None,
@@ -72,7 +83,9 @@ def compile_command(
     if images is not None:
         how = preprocessing_of(preprocessing, mean, deviation)
         model, options = _quantized(model, images, output, how, options), {}
-    artifact = compile_model(model, target, output, dump, tuning_log, dtype, **options)
+    artifact = compile_model(
+        model, target, output, dump, tuning_log, dtype, interface, static, **options
+    )
     warn_of_random(artifact.metadata.weights)
     warn_of_skipped(artifact.logs)
     if as_json:

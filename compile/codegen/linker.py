@@ -1,10 +1,11 @@
-"""Links object files of any supported architecture into a shared library, with lld."""
+"""Links object files of any supported architecture with lld."""
 
 from __future__ import annotations
 
 import importlib.util
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,14 +23,33 @@ def linker_command() -> list[str]:
     system = shutil.which("ld.lld")
     if system:
         return [system]
+    try:
+        return [str(zig()), "ld.lld"]
+    except UserError:
+        raise UserError("no linker; run: pip install ziglang, or install ld.lld") from None
+
+
+def zig() -> Path:
+    """Return the program of the package ziglang: compiler, linker and archiver.
+
+    Raises
+    ------
+    UserError
+        If it is not installed.
+    """
     package = importlib.util.find_spec("ziglang")
     if package and package.origin:
         # Not through Python, whose start-up takes four times as long as linking.
-        return [str(Path(package.origin).with_name("zig")), "ld.lld"]
-    raise UserError("no linker; run: pip install ziglang, or install ld.lld")
+        return Path(package.origin).with_name("zig")
+    raise UserError("no compiler for C; run: pip install ziglang")
 
 
-def link_shared(output: str | Path, objects: Sequence[str | Path]) -> None:
+def link_shared(
+    output: str | Path,
+    objects: Sequence[str | Path],
+    soname: str = "",
+    exports: Sequence[str] = (),
+) -> None:
     """Link objects into a stripped shared library that depends on no other library.
 
     Symbols of libm and TVM's runtime stay undefined and unversioned: they resolve in the process
@@ -41,6 +61,11 @@ def link_shared(output: str | Path, objects: Sequence[str | Path]) -> None:
         The library to write.
     objects : sequence of str or Path
         ELF relocatable files of one architecture.
+    soname : str
+        The name by which programs that are linked with it find it. Default: the path given to
+        their linker.
+    exports : sequence of str
+        The symbols that others see. Default: all.
 
     Raises
     ------
@@ -48,6 +73,36 @@ def link_shared(output: str | Path, objects: Sequence[str | Path]) -> None:
         If the linker fails, with the first line of its output.
     """
     flags = ["-shared", "--strip-all", "--hash-style=gnu", "-z", "noexecstack", "-z", "relro"]
+    if soname:
+        flags += ["-soname", soname]
+    if not exports:
+        _link(flags, output, objects)
+        return
+    with tempfile.NamedTemporaryFile("w", suffix=".map") as script:
+        script.write(f"{{ global: {'; '.join(exports)}; local: *; }};")
+        script.flush()
+        _link([*flags, f"--version-script={script.name}"], output, objects)
+
+
+def link_relocatable(output: str | Path, objects: Sequence[str | Path]) -> None:
+    """Link objects into one, without debugging information.
+
+    Parameters
+    ----------
+    output : str or Path
+        The object file to write.
+    objects : sequence of str or Path
+        ELF relocatable files of one architecture.
+
+    Raises
+    ------
+    UserError
+        If the linker fails, with the first line of its output.
+    """
+    _link(["-r", "--strip-debug"], output, objects)
+
+
+def _link(flags: Sequence[str], output: str | Path, objects: Sequence[str | Path]) -> None:
     # A relative path may begin with a dash, and would be an option.
     paths = [str(Path(path).absolute()) for path in (output, *objects)]
     command = [*linker_command(), *flags, "-o", *paths]

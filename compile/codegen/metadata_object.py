@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import tvm
-
+from mobilenet_tvm.compile.codegen.llvm_ir import write_object
 from mobilenet_tvm.runtime.metadata import SECTION, Metadata
 
 # `llvm.used` marks the section as retained, so that linkers do not discard it as unused.
@@ -35,8 +34,4 @@ def write_metadata_object(metadata: Metadata, triple: str, path: str | Path) -> 
         text="".join(f"\\{byte:02X}" for byte in text),
         section=SECTION,
     )
-    source = Path(path).with_suffix(".ll")
-    source.write_text(ir, encoding="ascii")
-    tvm.get_global_func("ffi.Module.load_from_file.ll")(str(source), "ll").write_to_file(
-        str(path), "o"
-    )
+    write_object(ir, path)

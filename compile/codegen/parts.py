@@ -42,7 +42,7 @@ def compile_parts(
     """
     kernels = {g: f for g, f in mod.functions.items() if isinstance(f, tirx.PrimFunc)}
     graph = {g: f for g, f in mod.functions.items() if g not in kernels}
-    first, *others = _divided(kernels)
+    first, *others = divided(kernels)
 
     def compile_graph() -> relax.VMExecutable:
         with lowering(tvm.IRModule({**graph, **first}, attrs=mod.attrs), target) as part:
@@ -50,9 +50,7 @@ def compile_parts(
 
     def compile_part(number: int) -> Path:
         path = files.make(f"part{number}.o")
-        with lowering(tvm.IRModule(others[number]), target) as part:
-            built = tvm.compile(part, target=tvm_target(target))
-        built.mod.write_to_file(str(path), "o")
+        compile_kernels(others[number], target).write_to_file(str(path), "o")
         return path
 
     with ThreadPoolExecutor(core_count()) as pool:
@@ -61,7 +59,13 @@ def compile_parts(
     return executable.result(), paths
 
 
-def _divided(kernels: dict[Any, tirx.PrimFunc]) -> list[dict[Any, tirx.PrimFunc]]:
+def compile_kernels(kernels: dict[Any, tirx.PrimFunc], target: Target) -> tvm.runtime.Module:
+    """Compile the functions of one part into a module of LLVM's."""
+    with lowering(tvm.IRModule(kernels), target) as part:
+        return tvm.compile(part, target=tvm_target(target)).mod
+
+
+def divided(kernels: dict[Any, tirx.PrimFunc]) -> list[dict[Any, tirx.PrimFunc]]:
     """Divide functions into parts, in which all have blocks or none has."""
     parts = []
     for blocks in (True, False):

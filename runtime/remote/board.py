@@ -19,12 +19,14 @@ import numpy as np
 import tvm_ffi
 
 from mobilenet_tvm.runtime.atomic import replacing
+from mobilenet_tvm.runtime.base_model import Array, BaseModel
 from mobilenet_tvm.runtime.bench import measure_latency
+from mobilenet_tvm.runtime.c_library import CModel
 from mobilenet_tvm.runtime.device import open_device
 from mobilenet_tvm.runtime.folders import cache_folder
 from mobilenet_tvm.runtime.library import load_artifact
 from mobilenet_tvm.runtime.measure import shortest_run
-from mobilenet_tvm.runtime.model import Array, Model, load
+from mobilenet_tvm.runtime.model import Model, load
 from mobilenet_tvm.runtime.profile import profile
 from mobilenet_tvm.runtime.remote import measuring
 from mobilenet_tvm.runtime.remote.info import BoardInfo
@@ -62,7 +64,7 @@ def _functions(info: BoardInfo, folder: Path) -> dict[str, Callable[..., Any]]:
         return uploaded if uploaded.exists() else folder / Path(name).name
 
     @lru_cache(1)
-    def model(name: str, threads: int) -> Model:
+    def model(name: str, threads: int) -> Model | CModel:
         return load(path_of(name), threads or None)
 
     return {
@@ -149,7 +151,7 @@ def store_upload(name: str, contents: bytes) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
 
 
-def _callable(model: Model) -> Any:
+def _callable(model: BaseModel) -> Any:
     """Return a function that maps the bytes of a model's inputs to those of its outputs."""
 
     def call(*inputs: bytes) -> bytes:

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from mobilenet_tvm.runtime.base_model import Array, BaseModel
 from mobilenet_tvm.runtime.bench import Latency, random_inputs
 from mobilenet_tvm.runtime.device import CPU
 from mobilenet_tvm.runtime.elf import read_elf
 from mobilenet_tvm.runtime.metadata import metadata_of
-from mobilenet_tvm.runtime.model import Array, BaseModel
 from mobilenet_tvm.runtime.profile import CallTime
 from mobilenet_tvm.runtime.remote.answers import (
     invalid,

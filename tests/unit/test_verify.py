@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from mobilenet_tvm.compile.analysis.verify import TOLERANCES, Comparison, VerifyResult, compare
+from mobilenet_tvm.runtime.base_model import BaseModel
 from mobilenet_tvm.runtime.metadata import Metadata, TensorInfo
-from mobilenet_tvm.runtime.model import BaseModel
 
 Array = np.ndarray[Any, Any]
 SHAPE = (2, 100)

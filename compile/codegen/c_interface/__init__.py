@@ -1,0 +1,1 @@
+"""A library with an interface in C: no Python and no TVM at run time."""

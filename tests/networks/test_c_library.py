@@ -1,0 +1,161 @@
+"""Libraries for C: equal to the others to the bit, clean to include, and safe against bad calls."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import odd_models as odd
+import pytest
+from c_programs import FOLDER, WARNINGS, build, execute, model_macros, run_model
+from onnx import helper
+from onnx_graphs import graph
+
+from mobilenet_tvm.compile import compile_model
+from mobilenet_tvm.compile.analysis.bench import bench_artifact
+from mobilenet_tvm.compile.analysis.profile import profile_artifact
+from mobilenet_tvm.runtime import CModel, load
+from mobilenet_tvm.runtime.bench import random_inputs
+from mobilenet_tvm.targets.errors import UserError, WrongUseError
+
+#: What the C library and the system's loader have; anything else would be a library's.
+OF_LIBC = {
+    *("__tls_get_addr", "free", "memcpy", "memset", "posix_memalign", "sched_yield"),
+    *("pthread_attr_destroy", "pthread_attr_init", "pthread_attr_setstacksize"),
+    *("pthread_create", "pthread_join", "sem_destroy", "sem_init", "sem_post", "sem_wait"),
+}
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A network in both forms."""
+
+    python: Path
+    library: Path
+
+    @property
+    def folder(self) -> Path:
+        """Where the library and its header are."""
+        return self.library.parent
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    folder = tmp_path_factory.mktemp("tiny")
+    network = odd.tiny_v2(widths=(8,), resolution=33)
+    python = compile_model(network, "x86", folder / "python.so").path
+    library = compile_model(network, "x86", folder / "c", interface="c", static=True).path
+    return Compiled(python, library)
+
+
+@pytest.fixture(scope="module")
+def program(tiny: Compiled, gcc: None) -> Path:  # noqa: ARG001
+    sources = [FOLDER / "run_model.c", f"-I{tiny.folder}", f"-L{tiny.folder}", "-lmodel"]
+    options = [*WARNINGS, "-std=c99", "-D_POSIX_C_SOURCE=200112L", *model_macros("model")]
+    system = [f"-Wl,-rpath,{tiny.folder}", "-pthread", "-lm"]
+    return build(["gcc", *options, *sources, *system], tiny.folder / "run_model")
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_a_program_gets_the_same_outputs(
+    tiny: Compiled, program: Path, threads: int, tmp_path: Path
+) -> None:
+    model = load(tiny.python, threads=1)
+    for seed in range(3):
+        (array,) = random_inputs(model, seed).values()
+        assert run_model(program, threads, array, tmp_path) == model(array).tobytes()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_python_loads_it_with_the_same_outputs(tiny: Compiled, threads: int) -> None:
+    model, in_c = load(tiny.python, threads=threads), load(tiny.library, threads=threads)
+    assert isinstance(in_c, CModel)
+    assert in_c.metadata.inputs == model.metadata.inputs
+    for seed in range(3):
+        (array,) = random_inputs(model, seed).values()
+        assert in_c(array).tobytes() == model(array).tobytes()
+
+
+def test_bench_takes_it(tiny: Compiled) -> None:
+    result = bench_artifact(tiny.library, threads=1, rounds=3)
+    assert (result.threads, result.latency.rounds) == (1, 3)
+
+
+@pytest.mark.usefixtures("gcc")
+def test_it_needs_the_c_library_alone(tiny: Compiled) -> None:
+    def lines(*command: str) -> list[str]:
+        return execute([*command, tiny.library]).splitlines()
+
+    assert {line.split()[-1] for line in lines("nm", "-Du")} <= OF_LIBC
+    assert [line.split()[-1] for line in lines("nm", "-D", "--defined-only")] == [
+        f"model_{name}" for name in ("create", "destroy", "run", "status_text", "workspace_size")
+    ]
+    assert not any("NEEDED" in line for line in lines("readelf", "-d"))
+
+
+@pytest.mark.usefixtures("gcc")
+@pytest.mark.parametrize(
+    "compiler", ["gcc -std=c99", "gcc -std=c11", "g++ -std=c++98", "g++ -std=c++17"]
+)
+def test_the_header_is_clean(tiny: Compiled, compiler: str) -> None:
+    language = "c++" if "g++" in compiler else "c"
+    command = [*compiler.split(), *WARNINGS, "-fsyntax-only", "-x", language, "-"]
+    text = f'#include "{tiny.folder}/model.h"\n#include "{tiny.folder}/model.h"\nint unused;\n'
+    result = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.usefixtures("gcc")
+def test_bad_calls_get_status_codes(tiny: Compiled, tmp_path: Path) -> None:
+    options = ["-std=gnu11", *WARNINGS, *model_macros("model"), f"-I{tiny.folder}", "-pthread"]
+    sources = [FOLDER / "bad_calls.c", tiny.folder / "libmodel.a"]
+    execute([build(["gcc", *options, *sources, "-lm"], tmp_path / "bad_calls")])
+
+
+def test_outputs_that_no_kernel_writes(tmp_path: Path) -> None:
+    names = ("relu", "flat", "same", "constant", "twice", "positive", "again")
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["conv"]),
+        helper.make_node("Relu", ["conv"], ["relu"]),
+        helper.make_node("Reshape", ["relu", "s"], ["flat"]),
+        helper.make_node("Identity", ["x"], ["same"]),
+        helper.make_node("Identity", ["k"], ["constant"]),
+        helper.make_node("Add", ["relu", "relu"], ["twice"]),
+        helper.make_node("Greater", ["relu", "zero"], ["positive"]),
+        helper.make_node("Identity", ["relu"], ["again"]),
+    ]
+    rng = np.random.default_rng(0)
+    network = graph(
+        nodes,
+        (1, 4, 5, 7),
+        names,
+        w=rng.standard_normal((8, 4, 1, 1)).astype(np.float32),
+        s=np.array([1, -1]),
+        k=np.arange(5),
+        zero=np.float32(0).reshape(()),
+    )
+    array = rng.standard_normal((1, 4, 5, 7)).astype(np.float32)
+    expected = load(compile_model(network, "x86", tmp_path / "python.so").path)(array)
+    library = compile_model(network, "x86", tmp_path / "c", interface="c").path
+    found = load(library)(array)
+    assert list(found) == list(expected) == list(names)
+    for name in names:
+        assert found[name].dtype == expected[name].dtype
+        assert found[name].tobytes() == expected[name].tobytes()
+    assert "int64_t *output_3" in (tmp_path / "c/model.h").read_text()
+
+
+def test_what_c_does_not_have_is_refused(tiny: Compiled, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="compile the model without --interface c"):
+        profile_artifact(tiny.library)
+    with pytest.raises(WrongUseError, match="mali is a GPU"):
+        compile_model("v1", "mali", tmp_path, interface="c")
+    with pytest.raises(WrongUseError, match="add --interface c"):
+        compile_model("v1", "x86", tmp_path, static=True)
+    with pytest.raises(WrongUseError, match="unknown interface 'rust'; known: python, c"):
+        compile_model("v1", "x86", tmp_path, interface="rust")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be used as a folder"):
+        compile_model(odd.tiny_v2(), "x86", tmp_path / "file", interface="c")
