@@ -132,10 +132,13 @@ class BandedBlock(CpuSchedule[Block, Decision]):
     def pack(self, weights: Sequence[Array], decision: Decision) -> list[Array]:
         """Return the weights of all three layers, packed for their own schedules."""
         first, *halves = weights
-        # The matrix of an expansion is a window with one tap.
-        window = first if first.ndim == 4 else first[np.newaxis, np.newaxis]
+        if first.ndim == 4:
+            packed = stem.SCHEDULE.pack([first], decision.first)
+        else:  # The matrix of an expansion is a window with one tap.
+            window = first[np.newaxis, np.newaxis]
+            packed = [stem.in_panels(window, decision.first_c)]
         return [
-            *stem.SCHEDULE.pack([window], decision.first),
+            *packed,
             *depthwise_pointwise.SCHEDULE.pack(halves, decision.halves),
         ]
 

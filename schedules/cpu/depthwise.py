@@ -10,7 +10,7 @@ from typing import Any
 from tvm import s_tir, te, tirx
 
 from mobilenet_tvm.schedules.base import Decision as BaseDecision
-from mobilenet_tvm.schedules.cpu.base import CpuSchedule
+from mobilenet_tvm.schedules.cpu.base import CpuSchedule, vector_lanes
 from mobilenet_tvm.schedules.cpu.registers import (
     fits_stack,
     keep_in_registers,
@@ -126,7 +126,7 @@ class DepthwiseConvolution(CpuSchedule[Depthwise, Decision]):
         if not decision.channels_outside:
             outer = height / decision.tile_y
         return tile_features(outputs, vectors, rows * columns / taps, 1.0, target) | {
-            "share_of_lanes": lanes / target.lanes_of(workload.types.sums),
+            "share_of_lanes": lanes / vector_lanes(workload.types, target),
             "loads_per_output": _loads(workload, decision.tile_y, decision.tile_x),
             "unrolled": outputs * vectors * taps,
             "lines": element * decision.tile_c / CACHE_LINE,
@@ -179,7 +179,7 @@ def sums(
 
 def lanes_of(workload: Depthwise, target: Target) -> int:
     """Return the vector length: a divisor of the channels."""
-    return math.gcd(workload.channels, target.lanes_of(workload.types.sums))
+    return math.gcd(workload.channels, vector_lanes(workload.types, target))
 
 
 def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int) -> None:

@@ -12,7 +12,7 @@ from tvm import s_tir, te, tirx
 
 from mobilenet_tvm.schedules.base import Array
 from mobilenet_tvm.schedules.base import Decision as BaseDecision
-from mobilenet_tvm.schedules.cpu.base import CpuSchedule
+from mobilenet_tvm.schedules.cpu.base import CpuSchedule, product_type, vector_lanes
 from mobilenet_tvm.schedules.cpu.registers import (
     fits_stack,
     keep_in_registers,
@@ -81,9 +81,8 @@ class Stem(CpuSchedule[Convolution, Decision]):
     def pack(self, weights: Sequence[Array], decision: Decision) -> list[Array]:
         """Return weights as [outputs / tile_c, kernel height, kernel width, inputs, tile_c]."""
         (weight,) = weights
-        *window, outputs = weight.shape
-        panels = weight.reshape(*window, outputs // decision.tile_c, decision.tile_c)
-        return [np.ascontiguousarray(panels.transpose(3, 0, 1, 2, 4))]
+        # A network of float16 reads a picture of float32.
+        return [in_panels(weight.astype(np.float32), decision.tile_c)]
 
     def build(self, workload: Convolution, decision: Decision, target: Target) -> tirx.PrimFunc:
         """Return a function of an image, in NHWC or NCHW, and an output in NHWC."""
@@ -101,7 +100,7 @@ class Stem(CpuSchedule[Convolution, Decision]):
         vectors = decision.tile_c / lanes
         taps = workload.window.taps * workload.inputs
         return tile_features(decision.tile_x, vectors, decision.tile_x, vectors, target) | {
-            "share_of_lanes": lanes / target.lanes_of(workload.types.sums),
+            "share_of_lanes": lanes / vector_lanes(workload.types, target),
             "unrolled": decision.tile_x * vectors * taps / workload.window.kernel[0],
             "panels": workload.outputs / decision.tile_c,
             "taps": taps,
@@ -113,6 +112,19 @@ class Stem(CpuSchedule[Convolution, Decision]):
         work = tile_x * vectors
         busy = target.fma_latency * target.fma_per_cycle
         return max(1.0, busy / work) + (tile_x + vectors) / work
+
+
+def in_panels(weight: Array, tile_c: int) -> Array:
+    """Pack weights [kernel height, kernel width, inputs, outputs] by panels of outputs.
+
+    Returns
+    -------
+    ndarray
+        [outputs / tile_c, kernel height, kernel width, inputs, tile_c].
+    """
+    *window, outputs = weight.shape
+    panels = weight.reshape(*window, outputs // tile_c, tile_c)
+    return np.ascontiguousarray(panels.transpose(3, 0, 1, 2, 4))
 
 
 def sums(workload: Convolution, decision: Decision) -> tuple[te.Tensor, te.Tensor, te.Tensor]:
@@ -135,7 +147,7 @@ def sums(workload: Convolution, decision: Decision) -> tuple[te.Tensor, te.Tenso
     )
     data = te.placeholder(shape, types.data, name="data")
     panels = (workload.outputs // tile_c, *window.kernel, workload.inputs, tile_c)
-    weight = te.placeholder(panels, types.weights, name="weight")
+    weight = te.placeholder(panels, product_type(types), name="weight")
     source = padded(data, window.padding, nchw)
     ry = te.reduce_axis((0, window.kernel[0]), name="ry")
     rx = te.reduce_axis((0, window.kernel[1]), name="rx")
@@ -184,7 +196,7 @@ def hold_sums(sch: s_tir.Schedule, lanes: int) -> None:
 
 def lanes_of(workload: Convolution, target: Target) -> int:
     """Return the vector length: a divisor of the outputs."""
-    return math.gcd(workload.outputs, target.lanes_of(workload.types.sums))
+    return math.gcd(workload.outputs, vector_lanes(workload.types, target))
 
 
 def _tiles(workload: Convolution, target: Target) -> list[tuple[int, int]]:

@@ -43,6 +43,10 @@ class Convolution(Workload):
         types = Types.of(dtype)
         return replace(types, data="float32") if dtype == "float16" else types
 
+    def in_type(self, dtype: str) -> Convolution:
+        """Return the same layer in a network of another type."""
+        return replace(self, types=self.usual(dtype) if self.is_stem else Types.of(dtype))
+
     @property
     def dilated(self) -> bool:
         """Whether positions of the window have steps between them."""
