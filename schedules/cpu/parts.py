@@ -12,6 +12,7 @@ from tvm.s_tir.schedule import LoopRV, SBlockRV
 from mobilenet_tvm.schedules.cpu.base import product_type
 from mobilenet_tvm.schedules.cpu.registers import sum_in_registers
 from mobilenet_tvm.schedules.loops import divisor_at_most
+from mobilenet_tvm.schedules.stages import Epilogue
 from mobilenet_tvm.schedules.workloads import Types
 
 #: The most products that are accumulated in float16 before they are added to a float32 sum. The
@@ -46,18 +47,24 @@ def products_of_part(inputs: int, types: Types) -> int:
 
 
 def sums_of_products(
-    shape: Sequence[int], inputs: int, types: Types, product: Callable[..., Any]
+    shape: Sequence[int],
+    inputs: int,
+    types: Types,
+    epilogue: Epilogue,
+    product: Callable[..., Any],
 ) -> te.Tensor:
     """Return a stage that sums up products, named `pointwise` or, of parts of them, `sums`.
 
     Parameters
     ----------
     shape : sequence of int
-        Shape of the result.
+        Shape of the result, channels last.
     inputs : int
         Products of a sum.
     types : Types
         The layer's. The result is of the type of the sums, if there is more than one part.
+    epilogue : Epilogue
+        The steps on the sums.
     product : callable
         Maps the indices of a sum and the index of an input to a product.
     """
@@ -65,7 +72,9 @@ def sums_of_products(
     k = te.reduce_axis((0, count), name="k")
     if count == inputs:
         return te.compute(
-            shape, lambda *place: te.sum(product(*place, k), axis=k), name="pointwise"
+            shape,
+            lambda *place: epilogue.sum(product(*place, k), k, place[-1], shape[-1]),
+            name="pointwise",
         )
     part = te.reduce_axis((0, inputs // count), name="part")
     parts = te.compute(
@@ -73,11 +82,11 @@ def sums_of_products(
         lambda part, *place: te.sum(product(*place, part * count + k), axis=k),
         name="pointwise",
     )
-    return te.compute(
-        shape,
-        lambda *place: te.sum(parts(part, *place).astype(types.sums), axis=part),
-        name="sums",
-    )
+
+    def total(*place: Any) -> Any:
+        return epilogue.sum(parts(part, *place).astype(types.sums), part, place[-1], shape[-1])
+
+    return te.compute(shape, total, name="sums")
 
 
 def add_parts(sch: s_tir.Schedule, product: SBlockRV, loop: LoopRV, lanes: int) -> LoopRV | None:

@@ -26,16 +26,15 @@ from mobilenet_tvm.schedules.cpu.registers import (
     sum_in_registers,
     tile_features,
     together,
+    unrolled_inputs,
 )
 from mobilenet_tvm.schedules.loops import divisor_at_most
-from mobilenet_tvm.schedules.stages import epilogue_stage
+from mobilenet_tvm.schedules.stages import Epilogue
 from mobilenet_tvm.schedules.workloads import Pointwise, size_of
 from mobilenet_tvm.targets.target import Target
 
 #: Vectors of half a register are used only if they are at least this long.
 MIN_VECTOR_BITS = 128
-#: Bytes of a pixel's data that an iteration takes by default, and the fewest values of one.
-UNROLLED_BYTES, MIN_UNROLLED = 16, 4
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,9 @@ class MatrixProduct(CpuSchedule[Pointwise, Decision]):
         """
         lanes, tile_m, tile_n = best_tile(workload, target)
         tiles = -(-workload.pixels // tile_m)
-        unroll = unrolled_inputs(workload) if workload.pixels % tile_m == 0 else 1
+        part = products_of_part(workload.inputs, workload.types)
+        whole = workload.pixels % tile_m == 0
+        unroll = unrolled_inputs(part, workload.types, target) if whole else 1
         # A block of data stays in the second-level cache, with a panel and the output, while all
         # weights are read, once per block, from a more distant cache or memory.
         panel_bytes = size_of(workload.types.weights) * workload.inputs * tile_n
@@ -89,9 +90,10 @@ class MatrixProduct(CpuSchedule[Pointwise, Decision]):
     def space(self, workload: Pointwise, target: Target) -> dict[str, list[Any]]:
         """Return the candidate values of each part of a decision."""
         part = products_of_part(workload.inputs, workload.types)
+        most = 2 * together(workload.types, target)
         return {
             "tile": sorted(_tiles(workload, target)),
-            "unroll_k": [d for d in (1, 2, 4, 8) if part % d == 0],
+            "unroll_k": [d for d in sorted({1, 2, 4, 8, most}) if part % d == 0],
             # The last one puts all pixels in one block.
             "block_m": [1, 4, 16, 64, workload.pixels],
         }
@@ -128,14 +130,16 @@ class MatrixProduct(CpuSchedule[Pointwise, Decision]):
         types, panels = workload.types, -(-outputs // tile_n)
         data = te.placeholder((pixels, inputs), types.data, name="data")
         weight = te.placeholder((panels, inputs, tile_n), types.weights, name="weight")
+        epilogue = Epilogue(workload, (pixels, outputs))
         product = sums_of_products(
             (pixels, panels * tile_n),
             inputs,
             types,
+            epilogue,
             lambda m, n, k: data[m, k] * weight[n // tile_n, k, n % tile_n],
         )
-        operands, result = epilogue_stage(workload, (pixels, outputs), lambda m, n: product[m, n])
-        sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
+        result = epilogue.stage(lambda m, n: product[m, n])
+        sch = s_tir.Schedule(te.create_prim_func([data, weight, *epilogue.operands, result]))
         tiles = -(-pixels // tile_m)
         group = math.gcd(decision.unroll_k, together(types, target))
         parallel = workload.flops >= PARALLEL_FLOPS
@@ -218,13 +222,6 @@ def _schedule(
     vector, lane = sch.split(n_tile, [None, decision.lanes])
     keep_in_registers(sch, [m_tile, vector], lane)
     return outer, part or k_outer
-
-
-def unrolled_inputs(workload: Pointwise) -> int:
-    """Return how many inputs an iteration of the innermost loop takes by default."""
-    part = products_of_part(workload.inputs, workload.types)
-    most = UNROLLED_BYTES // size_of(workload.types.data)
-    return next((count for count in (most, MIN_UNROLLED) if part % count == 0), 1)
 
 
 def best_tile(

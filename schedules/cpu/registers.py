@@ -18,8 +18,8 @@ from mobilenet_tvm.targets.target import Target
 MAX_TILE_BYTES = 1023
 #: Bytes that an in-order core loads per cycle.
 IN_ORDER_LOAD_BYTES = 8
-#: Bytes of data of which a multiply-add of 64-bit ARM takes a value.
-TOGETHER_BYTES = 8
+#: The fewest inputs of a matrix product that are worth unrolling.
+MIN_UNROLLED = 4
 
 
 def fits_stack(values: int, dtype: str) -> bool:
@@ -101,8 +101,21 @@ def sum_in_registers(
 
 
 def together(types: Types, target: Target) -> int:
-    """Return how many of a layer's values are loaded at once for multiply-adds that take one."""
-    return TOGETHER_BYTES // size_of(types.data) if target.architecture == "aarch64" else 1
+    """Return how many of a layer's values are loaded at once for multiply-adds that take one.
+
+    An in-order core would wait for the second half of a whole register.
+    """
+    if target.architecture != "aarch64":
+        return 1
+    loaded = IN_ORDER_LOAD_BYTES if target.in_order else target.vector_bits // 8
+    return loaded // size_of(types.data)
+
+
+def unrolled_inputs(inputs: int, types: Types, target: Target) -> int:
+    """Return how many inputs of a matrix product an iteration of its innermost loop takes."""
+    group = together(types, target)
+    counts = (count for count in (2 * group, group, MIN_UNROLLED) if count >= MIN_UNROLLED)
+    return next((count for count in counts if inputs % count == 0), 1)
 
 
 def load_together(sch: s_tir.Schedule, block: SBlockRV, loop: LoopRV, count: int) -> list[LoopRV]:
@@ -115,7 +128,7 @@ def load_together(sch: s_tir.Schedule, block: SBlockRV, loop: LoopRV, count: int
     sch : Schedule
         Changed in place.
     block : SBlockRV
-        A block that reads its first operand along the operand's last axis.
+        A block that reads its first operand of several axes along the last one.
     loop : LoopRV
         The block's loop over that axis, or over a part of it.
     count : int
@@ -131,7 +144,8 @@ def load_together(sch: s_tir.Schedule, block: SBlockRV, loop: LoopRV, count: int
     group, element = sch.split(loop, [None, count])
     # TVM allocates small arrays of scope 'global' on the stack, where LLVM promotes them to
     # registers; those of scope 'local' come from the heap.
-    copy = sch.cache_read(block, 0, "global")
+    reads = [len(region.region) for region in sch.get(block).reads]
+    copy = sch.cache_read(block, next(i for i, axes in enumerate(reads) if axes > 1), "global")
     sch.compute_at(copy, group, preserve_unit_loops=True)
     *rows, vector = sch.get_loops(copy)[-len(sch.get(copy).iter_vars) :]
     keep_in_registers(sch, rows, vector)
