@@ -177,19 +177,30 @@ def layers(execution: Execution, core: str, library: str, metadata: Metadata) ->
 
 
 def count_ours(
-    emulator: Emulator, core: str, network: str | Path, image: Array, by_layer: bool
+    emulator: Emulator,
+    core: str,
+    network: str | Path,
+    image: Array,
+    by_layer: bool,
+    dtype: str = "float32",
 ) -> tuple[Execution, list[Any]]:
     """Compile a network for a core and run it there; return its layers too, if asked."""
     with tempfile.TemporaryDirectory() as scratch:
         library = Path(scratch) / "network.so"
-        artifact = compile_model(network, core, library)
+        artifact = compile_model(network, core, library, dtype=dtype)
         bundle(library, library.with_name("bundle"))
         found = execute(emulator, core, OURS, library.with_name("bundle"), image, by_call=by_layer)
         return found, layers(found, core, library.name, artifact.metadata)
 
 
 def count_network(
-    emulator: Emulator, core: str, model: str, case: Case | None, peers: bool, by_layer: bool
+    emulator: Emulator,
+    core: str,
+    model: str,
+    case: Case | None,
+    peers: bool,
+    by_layer: bool,
+    dtype: str = "float32",
 ) -> tuple[list[Row], list[str]]:
     """Return a row for each runtime, and what to know besides.
 
@@ -205,9 +216,12 @@ def count_network(
         Whether to count the others too.
     by_layer : bool
         Whether to count each layer of ours too.
+    dtype : str
+        Type of the values that layers of ours compute.
     """
     image = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
-    found, calls = count_ours(emulator, core, case.path if case else model, image, by_layer)
+    network = case.path if case else model
+    found, calls = count_ours(emulator, core, network, image, by_layer, dtype)
     rows = [Row(core, model, OURS, found.numbers(core), calls)]
     notes: list[str] = []
     if case is None or not peers:
@@ -280,7 +294,7 @@ class Names(click.ParamType):
 
 def files(folder: Path, model: str, dtype: str) -> Case | None:
     """Return a network's files; None where the default folder is not there."""
-    if folder == PEERS and not folder.is_dir() and dtype == "float32":
+    if folder == PEERS and not folder.is_dir() and dtype != "int8":
         return None
     stem = f"mobilenet_{model.replace('-', '_')}"
     case = Case(folder, stem, dtype == "int8", threads=1, target="", amx=False, work=Path())
@@ -292,7 +306,7 @@ def files(folder: Path, model: str, dtype: str) -> Case | None:
 @click.command()
 @click.option("--models", type=Names(MODELS), default=",".join(MODELS), show_default=True)
 @click.option("--cores", type=Names(tuple(MACHINES)), default=",".join(MACHINES), show_default=True)
-@click.option("--dtype", type=click.Choice(["float32", "int8"]), default="float32")
+@click.option("--dtype", type=click.Choice(["float32", "float16", "int8"]), default="float32")
 @click.option("--peers/--no-peers", default=True, help="Whether to count LiteRT and ONNX Runtime.")
 @click.option("--layers", "by_layer", is_flag=True, help="Count each layer of ours too.")
 @click.option("--folder", type=click.Path(path_type=Path), default=PEERS, show_default=True)
@@ -311,13 +325,18 @@ def main(
     rows: list[Row] = []
     notes: list[str] = []
     cases = {model: files(folder, model, dtype) for model in models}
+    half = dtype == "float16"
+    # The peers compute their float32 networks in float32.
+    peers = peers and not half
     try:
         if emulator.reason(peers):
             emulator.set_up(_say, peers)
         for core in cores:
             for model, case in cases.items():
                 _say(f"{core} {model}")
-                found, said = count_network(emulator, core, model, case, peers, by_layer)
+                found, said = count_network(
+                    emulator, core, model, case, peers, by_layer, dtype if half else "float32"
+                )
                 rows += found
                 notes += said
     except (SetUpError, EmulatorError, UserError, OSError) as error:

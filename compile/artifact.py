@@ -28,7 +28,7 @@ from mobilenet_tvm.compile.pipeline import Lowered, lower
 from mobilenet_tvm.runtime.c_library import PREFIX
 from mobilenet_tvm.runtime.metadata import Metadata, TensorInfo
 from mobilenet_tvm.targets.errors import WrongUseError
-from mobilenet_tvm.targets.presets import get_target
+from mobilenet_tvm.targets.presets import PRESETS, get_target
 from mobilenet_tvm.targets.target import Target
 
 _LOGGER = logging.getLogger(__name__)
@@ -92,8 +92,8 @@ def compile_model(
         The tuning log to take decisions from, or `none`. Default: the user's own log, then the
         shipped one.
     dtype : str
-        Type of the values that layers compute: `float32`, or `float16` on a GPU. Inputs and outputs
-        keep the model's types.
+        Type of the values that layers compute: `float32`, or `float16` on a GPU or on a CPU that
+        multiplies it. Inputs and outputs keep the model's types.
     interface : str
         `python`, or `c`: a library for C, which needs no TVM, and its header. `load` takes both.
     static : bool
@@ -170,10 +170,11 @@ def check_dtype(dtype: str, target: Target) -> None:
     """
     if dtype not in DTYPES:
         raise WrongUseError(f"unknown dtype '{dtype}'; known: {', '.join(DTYPES)}")
-    if dtype != "float32" and target.gpu is None:
+    if dtype != "float32" and target.gpu is None and not target.float16:
+        others = ", ".join(name for name, known in PRESETS.items() if known.float16)
         raise WrongUseError(
-            f"{dtype} is for GPUs, and {target.name} is a CPU; leave --dtype out, or compile for "
-            "a GPU such as --target mali"
+            f"{target.name} does not multiply {dtype}; leave --dtype out, or compile for a GPU or "
+            f"a CPU that does: {others}"
         )
 
 

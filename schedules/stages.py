@@ -11,6 +11,89 @@ from tvm.te.tensor import TensorSlice
 from mobilenet_tvm.schedules.workloads import OPERANDS, Operand, Step, Workload
 
 
+class Epilogue:
+    """The steps on a layer's sums, and the tensors that they read.
+
+    Parameters
+    ----------
+    workload : Workload
+        The layer. The tensors have the type of its weights.
+    shape : sequence of int
+        Shape of the output, channels last.
+    """
+
+    def __init__(self, workload: Workload, shape: Sequence[int]) -> None:
+        self._types, self._shape = workload.types, tuple(shape)
+        self._steps = []
+        for index, step in enumerate(workload.epilogue):
+            tensors = [
+                te.placeholder(
+                    operand.shape(shape),
+                    operand.dtype(self._types),
+                    name=operand_name(step, operand, index),
+                )
+                for operand in OPERANDS[step.op]
+            ]
+            self._steps.append((step, tensors))
+        #: The tensors that the steps read.
+        self.operands = [tensor for _, tensors in self._steps for tensor in tensors]
+        self._begun = 0
+
+    def sum(self, product: Any, axis: Any, channel: Any, channels: int) -> Any:
+        """Return a layer's sum of products, which begins with the bias if that is the first step.
+
+        That saves an addition per output.
+
+        Parameters
+        ----------
+        product : Expr
+            A product.
+        axis : list of IterVar
+            What it is summed over.
+        channel : Expr
+            The sum's channel.
+        channels : int
+            How many there are; if more than the output has, the sum begins with zero.
+        """
+        first = self._steps[0] if self._steps else None
+        if first is None or first[0].op != "add_channel" or channels != self._shape[-1]:
+            return te.sum(product, axis=axis)
+        self._begun = 1
+        bias = first[1][0][channel]
+        return te.comm_reducer(lambda x, y: x + y, bias.astype)(product, axis=axis)
+
+    def stage(self, element: Callable[..., Any], name: str = "epilogue") -> te.Tensor:
+        """Return the stage that applies all steps that sums did not begin with.
+
+        Parameters
+        ----------
+        element : callable
+            Maps the indices of an output element to its sum. The steps compute in the sum's type.
+        name : str
+            Name of the stage's block.
+        """
+        types = self._types
+
+        def stored(*indices: Any) -> Any:
+            value = element(*indices)
+            for step, tensors in self._steps[self._begun :]:
+                type_ = str(value.dtype if isinstance(value, TensorSlice) else value.ty)
+                elements = []
+                for operand, tensor in zip(OPERANDS[step.op], tensors, strict=True):
+                    if operand.extent == "tensor":
+                        elements.append(tensor[indices])
+                    elif operand.extent == "channel":
+                        elements.append(tensor[indices[-1]])
+                    else:
+                        elements.append(tensor)
+                if not types.integer:
+                    elements = [element.astype(type_) for element in elements]
+                value = step.apply(value, elements, type_)
+            return value.astype(types.result)
+
+        return te.compute(self._shape, stored, name=name)
+
+
 def epilogue_stage(
     workload: Workload,
     shape: Sequence[int],
@@ -19,47 +102,10 @@ def epilogue_stage(
 ) -> tuple[list[te.Tensor], te.Tensor]:
     """Return the tensors that an epilogue reads, and the stage that applies all its steps.
 
-    Parameters
-    ----------
-    workload : Workload
-        The layer. The tensors have the type of its weights.
-    shape : sequence of int
-        Shape of the output, channels last.
-    element : callable
-        Maps the indices of an output element to its sum. The steps compute in the sum's type.
-    name : str
-        Name of the stage's block.
+    Parameters are those of `Epilogue` and its `stage`.
     """
-    types = workload.types
-    steps = []
-    for index, step in enumerate(workload.epilogue):
-        tensors = [
-            te.placeholder(
-                operand.shape(shape), operand.dtype(types), name=operand_name(step, operand, index)
-            )
-            for operand in OPERANDS[step.op]
-        ]
-        steps.append((step, tensors))
-
-    def stored(*indices: Any) -> Any:
-        value = element(*indices)
-        for step, tensors in steps:
-            type_ = str(value.dtype if isinstance(value, TensorSlice) else value.ty)
-            elements = []
-            for operand, tensor in zip(OPERANDS[step.op], tensors, strict=True):
-                if operand.extent == "tensor":
-                    elements.append(tensor[indices])
-                elif operand.extent == "channel":
-                    elements.append(tensor[indices[-1]])
-                else:
-                    elements.append(tensor)
-            if not types.integer:
-                elements = [element.astype(type_) for element in elements]
-            value = step.apply(value, elements, type_)
-        return value.astype(types.result)
-
-    operands = [tensor for _, tensors in steps for tensor in tensors]
-    return operands, te.compute(tuple(shape), stored, name=name)
+    epilogue = Epilogue(workload, shape)
+    return epilogue.operands, epilogue.stage(element, name)
 
 
 def operand_name(step: Step, operand: Operand, index: int) -> str:

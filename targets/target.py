@@ -96,6 +96,11 @@ class Target:
         return "llvm" if self.gpu is None else self.gpu.kind
 
     @property
+    def float16(self) -> bool:
+        """Whether a CPU multiplies vectors of float16."""
+        return "asimdhp" in self.required_features
+
+    @property
     def bytes_type(self) -> str:
         """The type in which quantised networks keep their values: what multiplications take."""
         return "int8" if self.architecture == "aarch64" else "uint8"

@@ -75,7 +75,7 @@ def _is_dense(call: relax.Call) -> bool:
 def _dense(call: relax.Call) -> Workload:
     pixels, inputs = shape_of(call.args[0])
     outputs = shape_of(call.args[1])[1]
-    return Pointwise(pixels, inputs, outputs, types=_types(call, Pointwise))
+    return Pointwise(pixels, inputs, outputs, types=_types(call, Pointwise.usual))
 
 
 def _is_convolution(call: relax.Call) -> bool:
@@ -95,7 +95,7 @@ def _is_pointwise(call: relax.Call) -> bool:
 def _pointwise(call: relax.Call) -> Workload:
     batch, height, width, inputs = shape_of(call.args[0])
     outputs = shape_of(call.args[1])[3]
-    return Pointwise(batch * height * width, inputs, outputs, types=_types(call, Pointwise))
+    return Pointwise(batch * height * width, inputs, outputs, types=_types(call, Pointwise.usual))
 
 
 def _is_depthwise(call: relax.Call) -> bool:
@@ -107,14 +107,14 @@ def _is_depthwise(call: relax.Call) -> bool:
 
 def _depthwise(call: relax.Call) -> Workload:
     batch, height, width, channels = shape_of(call.args[0])
-    types = _types(call, Depthwise)
+    types = _types(call, Depthwise.usual)
     return Depthwise(batch, height, width, channels, _window(call), types=types)
 
 
 def _convolution(call: relax.Call) -> Workload:
     batch, height, width, inputs = shape_of(call.args[0])
     outputs = shape_of(call.args[1])[3]
-    types = _types(call, Convolution)
+    types = _types(call, Convolution.usual)
     sizes = batch, height, width, inputs, outputs
     found = Convolution(*sizes, _window(call), types=types, groups=int(call.attrs.groups))
     return found if types.integer else found.in_type(types.weights)
@@ -129,10 +129,10 @@ def _window(call: relax.Call) -> Window:
     return Window((height, width), (down, across), padding, (below, beside))
 
 
-def _types(call: relax.Call, kind: type[Workload]) -> Types:
+def _types(call: relax.Call, usual: Callable[[str], Types]) -> Types:
     """Return the types of a product: integers are summed in 32 bits."""
     data, weights, sums = (str(value.ty.dtype) for value in (*call.args[:2], call))
-    return Types(data, weights, sums, sums) if sums == "int32" else kind.usual(data)
+    return Types(data, weights, sums, sums) if sums == "int32" else usual(data)
 
 
 def _weight(call: relax.Call) -> Array:

@@ -1,9 +1,9 @@
-"""Base class of the schedules for CPUs."""
+"""Base class of the schedules for CPUs, and the types in which these compute."""
 
 from __future__ import annotations
 
 from mobilenet_tvm.schedules.base import D, Schedule, W
-from mobilenet_tvm.schedules.workloads import FLOAT32, Workload
+from mobilenet_tvm.schedules.workloads import FLOAT32, Types, Workload
 from mobilenet_tvm.targets.target import Target
 
 #: Starting the threads takes about as long as this many operations on one of them.
@@ -11,9 +11,24 @@ PARALLEL_FLOPS = 200_000
 
 
 class CpuSchedule(Schedule[W, D]):
-    """A CPU schedule for float32 layers without gates."""
+    """A CPU schedule for float layers without gates."""
 
     def takes(self, workload: Workload, target: Target) -> bool:
         """Return whether this schedule computes a layer."""
-        plain = workload.types == FLOAT32 and not workload.gates
+        plain = computes_floats(workload, target) and not workload.gates
         return plain and super().takes(workload, target)
+
+
+def computes_floats(workload: Workload, target: Target) -> bool:
+    """Return whether a layer is one of float32, or of float16 on a CPU that multiplies it."""
+    return workload.types == FLOAT32 or (workload.dtype == "float16" and target.float16)
+
+
+def product_type(types: Types) -> str:
+    """Return the type in which a layer's data and weights are multiplied."""
+    return types.data if types.data == types.weights else types.sums
+
+
+def vector_lanes(types: Types, target: Target) -> int:
+    """Return how many of a layer's products a vector register holds."""
+    return target.lanes_of(product_type(types))

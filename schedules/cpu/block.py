@@ -14,9 +14,9 @@ from mobilenet_tvm.schedules.base import Array, default_decision
 from mobilenet_tvm.schedules.base import Decision as BaseDecision
 from mobilenet_tvm.schedules.cpu import depthwise_pointwise, pointwise, stem
 from mobilenet_tvm.schedules.cpu.base import CpuSchedule
-from mobilenet_tvm.schedules.cpu.registers import keep_in_registers
+from mobilenet_tvm.schedules.cpu.registers import fits_registers, keep_in_registers
 from mobilenet_tvm.schedules.loops import divisors
-from mobilenet_tvm.schedules.stages import epilogue_stage
+from mobilenet_tvm.schedules.stages import Epilogue
 from mobilenet_tvm.schedules.workloads import Block, Convolution, Pointwise, size_of
 from mobilenet_tvm.targets.target import Target
 
@@ -98,7 +98,7 @@ class BandedBlock(CpuSchedule[Block, Decision]):
         halves = depthwise_pointwise.SCHEDULE.space(workload.halves, target)
         return {
             "rows": _bands(workload.halves.depthwise.output[0]),
-            "first": stem.SCHEDULE.space(workload.first, target)["tile"],
+            "first": _first_tiles(workload.first, target),
             **halves,
         }
 
@@ -125,29 +125,33 @@ class BandedBlock(CpuSchedule[Block, Decision]):
         """Return whether `build` accepts a decision."""
         return (
             decision.rows in self.space(workload, target)["rows"]
-            and stem.SCHEDULE.valid(workload.first, decision.first, target)
+            and (decision.first_x, decision.first_c) in _first_tiles(workload.first, target)
             and depthwise_pointwise.SCHEDULE.valid(workload.halves, decision.halves, target)
         )
 
     def pack(self, weights: Sequence[Array], decision: Decision) -> list[Array]:
         """Return the weights of all three layers, packed for their own schedules."""
         first, *halves = weights
-        # The matrix of an expansion is a window with one tap.
-        window = first if first.ndim == 4 else first[np.newaxis, np.newaxis]
+        if first.ndim == 4:
+            packed = stem.SCHEDULE.pack([first], decision.first)
+        else:  # The matrix of an expansion is a window with one tap.
+            window = first[np.newaxis, np.newaxis]
+            packed = [stem.in_panels(window, decision.first_c)]
         return [
-            *stem.SCHEDULE.pack([window], decision.first),
+            *packed,
             *depthwise_pointwise.SCHEDULE.pack(halves, decision.halves),
         ]
 
     def build(self, workload: Block, decision: Decision, target: Target) -> tirx.PrimFunc:
         """Return a function of data, in the first layer's layout, and an output in NHWC."""
         first = workload.first
-        data, weight, total = stem.sums(first, decision.first)
-        operands, expanded = epilogue_stage(first, total.shape, lambda *i: total[i], "expanded")
+        epilogue = Epilogue(first, first.output_shape)
+        data, weight, total = stem.sums(first, epilogue, decision.first)
+        expanded = epilogue.stage(lambda *i: total[i], "expanded")
         _, parameters, result = depthwise_pointwise.stages(
             workload.halves, decision.halves, expanded
         )
-        arguments = [data, weight, *operands, *parameters, result]
+        arguments = [data, weight, *epilogue.operands, *parameters, result]
         sch = s_tir.Schedule(te.create_prim_func(arguments))
         band = depthwise_pointwise.schedule_halves(
             sch, decision.halves, workload.halves, target, decision.rows
@@ -164,7 +168,7 @@ class BandedBlock(CpuSchedule[Block, Decision]):
         sch.compute_at(total, c_tiles, preserve_unit_loops=True)
         for pad in sch.get_producers(total):
             sch.compute_at(pad, y)
-        stem.hold_sums(sch, lanes)
+        stem.hold_sums(sch, first, target)
         keep_in_registers(sch, [x_tile, c_vector], c_lane)
         return sch.mod["main"]
 
@@ -226,17 +230,26 @@ def _recomputed(workload: Block, rows: int) -> float:
 
 
 def _first_tile(workload: Convolution, target: Target) -> stem.Decision:
-    if workload.window.kernel != (1, 1):
+    if not stem.is_expansion(workload):
         return stem.SCHEDULE.default(workload, target)
     height, width = workload.output
     product = Pointwise(height * width, workload.inputs, workload.outputs, types=workload.types)
     lanes = stem.lanes_of(workload, target)
-    tiles = stem.SCHEDULE.space(workload, target)["tile"]
 
     def cost(tile: tuple[int, int]) -> tuple[float, int]:
         return pointwise.tile_cycles(product, target, lanes, *tile), -tile[0]
 
-    return stem.Decision(*min(tiles, key=cost))
+    return stem.Decision(*min(_first_tiles(workload, target), key=cost))
+
+
+def _first_tiles(workload: Convolution, target: Target) -> list[tuple[int, int]]:
+    """Return the register tiles of the convolution; of an expansion, those that a product has."""
+    lanes = stem.lanes_of(workload, target)
+    return [
+        (tile_x, tile_c)
+        for tile_x, tile_c in stem.SCHEDULE.space(workload, target)["tile"]
+        if not stem.is_expansion(workload) or fits_registers(target, tile_x, tile_c // lanes)
+    ]
 
 
 def _expansion_cycles(workload: Block, tile: tuple[int, int], target: Target) -> float:

@@ -9,7 +9,8 @@ the outputs of several groups, and a vector of inputs is shuffled into one per v
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,12 @@ from tvm.script.ir_builder import tirx as T  # noqa: N812
 
 from mobilenet_tvm.schedules.base import Array
 from mobilenet_tvm.schedules.base import Decision as BaseDecision
-from mobilenet_tvm.schedules.cpu.base import PARALLEL_FLOPS
+from mobilenet_tvm.schedules.cpu.base import (
+    PARALLEL_FLOPS,
+    computes_floats,
+    product_type,
+    vector_lanes,
+)
 from mobilenet_tvm.schedules.cpu.dot.base import Vectors
 from mobilenet_tvm.schedules.cpu.emit import (
     EmittedSchedule,
@@ -30,14 +36,16 @@ from mobilenet_tvm.schedules.cpu.emit import (
     store,
 )
 from mobilenet_tvm.schedules.cpu.finish import Finish
+from mobilenet_tvm.schedules.cpu.parts import MOST_PRODUCTS, products_of_part
 from mobilenet_tvm.schedules.cpu.registers import (
     cycles_per_input,
     fits_registers,
     tile_features,
 )
 from mobilenet_tvm.schedules.loops import divisors
-from mobilenet_tvm.schedules.workloads import FLOAT32, Convolution, Workload, size_of
+from mobilenet_tvm.schedules.workloads import Convolution, Workload, size_of
 from mobilenet_tvm.schedules.workloads.dtypes import vector_type
+from mobilenet_tvm.schedules.workloads.epilogue import spread
 from mobilenet_tvm.targets.target import Target
 
 #: Share of the time to read weights from the second-level cache that multiply-adds do not hide.
@@ -90,16 +98,15 @@ class DirectConvolution(EmittedSchedule[Convolution, Decision]):
     dilates = True
 
     def takes(self, workload: Workload, target: Target) -> bool:
-        """Return whether this schedule computes a layer: float32, in NHWC."""
+        """Return whether this schedule computes a layer: of floats, in NHWC."""
         plain = isinstance(workload, Convolution) and not workload.reads_nchw
-        return plain and workload.types == FLOAT32 and super().takes(workload, target)
+        return plain and computes_floats(workload, target) and super().takes(workload, target)
 
     def space(self, workload: Convolution, target: Target) -> dict[str, list[Any]]:
         """Return the candidate values of each part of a decision."""
-        run = _run(workload)
         return {
             "tile": _tiles(workload, target),
-            "unroll": [step for step in (4, 2, 1) if run % step == 0][:1],
+            "unroll": _unrolled(workload)[:1],
             "band": divisors(workload.output[0], workload.output[0]),
         }
 
@@ -108,8 +115,7 @@ class DirectConvolution(EmittedSchedule[Convolution, Decision]):
         tile = (decision.lanes, decision.tile_y, decision.tile_x, decision.tile_c)
         return (
             tile in _tiles(workload, target)
-            and decision.unroll in (1, 2, 4)
-            and _run(workload) % decision.unroll == 0
+            and decision.unroll in _unrolled(workload)
             and 1 <= decision.band <= workload.output[0] // decision.tile_y
         )
 
@@ -143,13 +149,13 @@ class DirectConvolution(EmittedSchedule[Convolution, Decision]):
     ) -> dict[str, float]:
         """Describe a decision: the register tile, and the bands' share of the caches."""
         pixels, vectors = decision.tile_y * decision.tile_x, decision.tile_c / decision.lanes
-        depth = workload.window.taps * _inputs(workload)
+        panel = size_of(workload.types.weights) * _depth(workload) * decision.tile_c
         return tile_features(pixels, vectors, pixels, vectors, target) | {
-            "share_of_lanes": decision.lanes / target.lanes_of(workload.types.sums),
+            "share_of_lanes": decision.lanes / vector_lanes(workload.types, target),
             "wasted": _computed(workload, decision) / workload.flops - 1,
             "band_share_of_l2": _band_bytes(workload, decision) / target.l2_bytes,
-            "panel_share_of_l1": 4 * depth * decision.tile_c / target.l1d_bytes,
-            "panel_share_of_l2": 4 * depth * decision.tile_c / target.l2_bytes,
+            "panel_share_of_l1": panel / target.l1d_bytes,
+            "panel_share_of_l2": panel / target.l2_bytes,
             "bands": -(-workload.output[0] // (decision.band * decision.tile_y)),
             "taps": workload.window.taps,
             "cycles_per_flop": self.cycles(workload, decision, target) / workload.flops,
@@ -162,10 +168,10 @@ class DirectConvolution(EmittedSchedule[Convolution, Decision]):
         per_input = cycles_per_input(target, lanes, pixels, vectors, types)
         if _groups(workload, decision) > 1 and workload.outputs > workload.groups:
             per_input = max(per_input, SHUFFLE_CYCLES * pixels * vectors)
-        depth = workload.window.taps * _inputs(workload)
-        if 4 * depth * decision.tile_c > target.l1d_bytes:
+        depth, element = _depth(workload), size_of(types.weights)
+        if element * depth * decision.tile_c > target.l1d_bytes:
             # A panel's weights come from the second-level cache for each tile.
-            stream = 4 * decision.tile_c / target.l2_bytes_per_cycle
+            stream = element * decision.tile_c / target.l2_bytes_per_cycle
             per_input = max(per_input, stream) + NOT_HIDDEN * stream
         tiles = _computed(workload, decision) / (2 * depth * pixels * decision.tile_c)
         finish = FINISH_CYCLES * pixels * vectors + TILE_CYCLES
@@ -173,7 +179,7 @@ class DirectConvolution(EmittedSchedule[Convolution, Decision]):
         copied = 0.0
         if _copies(workload, decision):
             copied = _parts(workload, decision) * bands * _band_bytes(workload, decision)
-        weights = 4 * depth * workload.outputs
+        weights = element * depth * workload.outputs
         far = bands * weights / FAR_BYTES if weights > target.l2_bytes / 2 else 0.0
         if _band_bytes(workload, decision) > target.l2_bytes / 2:
             panels = -(-workload.outputs // decision.tile_c)
@@ -205,12 +211,11 @@ class _Emitter:
         del top, bottom
         self._columns = workload.width + left + right
         self._row = self._columns * workload.inputs
-        depth = self._window.taps * _inputs(workload)
-        self._data = parameter(
-            "data", workload.batch * workload.height * workload.width * workload.inputs, "float32"
-        )
-        size = self._panels * depth * decision.tile_c
-        self._weight = parameter("weight", size, "float32")
+        self._types = workload.types
+        pixels = workload.batch * workload.height * workload.width
+        self._data = parameter("data", pixels * workload.inputs, self._types.data)
+        size = self._panels * _depth(workload) * decision.tile_c
+        self._weight = parameter("weight", size, self._types.weights)
         self._finish = Finish(
             workload,
             target,
@@ -257,7 +262,8 @@ class _Emitter:
             return self._data, T.bind((image * workload.height + top) * self._row)
         most = self._window.inputs(decision.band * decision.tile_y, 1)[0]
         # The last tile may read vectors that begin in the last pixel.
-        copy = T.alloc_buffer((most * self._row + self._groups - 1,), "float32", align=64)
+        elements = most * self._row + self._groups - 1
+        copy = T.alloc_buffer((elements,), self._types.data, align=64)
         rows = (count * decision.tile_y - 1) * down + self._window.inputs(1, 1)[0]
         with T.serial(0, rows) as row:
             self._copy_row(copy, T.bind(row * self._row), image, T.bind(top + row))
@@ -287,7 +293,7 @@ class _Emitter:
 
     def _in_vectors(self, count: int, emit: Callable[[Any, int], None]) -> None:
         """Emit code for vectors of elements, and one by one for those that are left."""
-        lanes = self._target.lanes_of("float32")
+        lanes = self._target.lanes_of(self._types.data)
         whole = count // lanes
         if whole:
             with T.serial(0, whole) as vector:
@@ -299,7 +305,7 @@ class _Emitter:
     def _tile(self, source: Any, at: Any, panel: Any, pixel: Any) -> None:
         """Emit a register tile."""
         workload, decision, lanes = self._workload, self._decision, self._decision.lanes
-        vectors, inputs = decision.tile_c // lanes, _inputs(workload)
+        inputs = _inputs(workload)
         down, across = self._window.stride
         pixels = list(itertools.product(range(decision.tile_y), range(decision.tile_x)))
         steps = [(y * down) * self._row + (x * across) * workload.inputs for y, x in pixels]
@@ -307,20 +313,34 @@ class _Emitter:
         packed = T.bind(channel * (self._window.taps * inputs))
         if workload.groups > 1:
             at = T.bind(at + channel // (workload.outputs // workload.groups) * inputs)
-        sums = [Vectors(vectors, vector_type("float32", lanes)) for _ in pixels]
+        sums = self._sums(len(pixels), self._types.sums)
         for row in sums:
-            for vector in range(vectors):
+            for vector in range(len(row)):
                 row[vector] = self._finish.start(lanes, channel + vector * lanes)
+        products = sums
+        if product_type(self._types) != self._types.sums:
+            products = self._sums(len(pixels), product_type(self._types))
         run, (height, _) = _run(workload), self._window.kernel
-        runs = self._window.taps * inputs // (height * run)
-        with T.serial(0, height) as ky, T.serial(0, runs) as kx:
+        runs = _depth(workload) // (height * run)
+        inner = products_of_part(run, self._types)
+        # Products of all rows, of a row, of a run, and of a part of it.
+        sizes = (height * runs * run, runs * run, run, inner)
+        longest = next((n for n, size in enumerate(sizes) if size <= MOST_PRODUCTS), len(sizes))
+
+        def part(level: int) -> AbstractContextManager[None]:
+            apart = products is not sums and level == longest
+            return self._part(sums, products) if apart else nullcontext()
+
+        with part(0), T.serial(0, height) as ky, part(1), T.serial(0, runs) as kx, part(2):
             ahead = ky * (self._window.dilation[0] * self._row)
             here = T.bind(at + (ahead + kx * (self._window.dilation[1] * workload.inputs)))
             weights = T.bind(packed + (ky * runs + kx) * (run * decision.tile_c))
-            with T.serial(0, run // decision.unroll) as step:
+            count = inner // decision.unroll
+            with T.serial(0, run // inner) as piece, part(3), T.serial(0, count) as index:
+                step = piece * count + index
                 k = T.bind(here + step * decision.unroll)
                 w = T.bind(weights + step * (decision.unroll * decision.tile_c))
-                self._multiply(source, [k + offset for offset in steps], w, sums)
+                self._multiply(source, [k + offset for offset in steps], w, products)
         outputs = workload.outputs
 
         def finish(count: int) -> None:
@@ -334,25 +354,46 @@ class _Emitter:
                         return load_some(buffer, there, lanes, size)
 
                     value = self._finish.apply(lanes, row[vector], channel + vector * lanes, tensor)
+                    value = value.astype(vector_type(self._types.result, lanes))
                     store(self._finish.result, there, T.bind(value), lanes, size)
 
         whole = panel < self._panels - 1
         either(whole, decision.tile_c, outputs % decision.tile_c, outputs, finish)
 
+    def _sums(self, pixels: int, dtype: str) -> list[Vectors]:
+        """Return vectors of sums for each pixel of a tile."""
+        lanes = self._decision.lanes
+        vectors = self._decision.tile_c // lanes
+        return [Vectors(vectors, vector_type(dtype, lanes)) for _ in range(pixels)]
+
+    @contextmanager
+    def _part(self, sums: list[Vectors], products: list[Vectors]) -> Iterator[None]:
+        """Emit sums of products that begin with what is emitted inside, and are then added up."""
+        kind = product_type(self._types)
+        zero = spread(tirx.const(0, kind), vector_type(kind, self._decision.lanes))
+        for row in products:
+            for vector in range(len(row)):
+                row[vector] = zero
+        yield
+        for total, row in zip(sums, products, strict=True):
+            for vector in range(len(row)):
+                total[vector] = total[vector] + row[vector].astype(str(total[vector].ty))
+
     def _multiply(self, source: Any, pixels: list[Any], weights: Any, sums: list[Vectors]) -> None:
         """Emit the multiply-adds of some inputs of all pixels."""
-        decision, lanes = self._decision, self._decision.lanes
+        workload, decision, lanes = self._workload, self._decision, self._decision.lanes
         if self._groups > 1:
             self._multiply_groups(source, pixels, weights, sums)
             return
-        quads = self._target.architecture == "aarch64" and decision.unroll == _QUAD
+        unroll = decision.unroll
+        together = self._target.architecture == "aarch64" and unroll == _most_unrolled(workload)
         # ARM multiplies by a lane of a vector, x86 by a value in memory.
-        held = [T.bind(load(source, pixel, _QUAD)) for pixel in pixels] if quads else []
+        held = [T.bind(load(source, pixel, unroll)) for pixel in pixels] if together else []
         for k in range(decision.unroll):
             places = range(k * decision.tile_c, (k + 1) * decision.tile_c, lanes)
             row = [T.bind(load(self._weight, weights + place, lanes)) for place in places]
             for number, (pixel, total) in enumerate(zip(pixels, sums, strict=True)):
-                value = tirx.Shuffle([held[number]], [k]) if quads else source[pixel + k]
+                value = tirx.Shuffle([held[number]], [k]) if together else source[pixel + k]
                 wide = tirx.Broadcast(value, lanes) if lanes > 1 else value
                 for vector, weight in enumerate(row):
                     total[vector] = total[vector] + wide * weight
@@ -375,14 +416,22 @@ class _Emitter:
                 total[vector] = total[vector] + wide * weight
 
 
-#: Values in a vector of 128 bits.
-_QUAD = 4
-
-
 def store_zeros(buffer: Any, place: Any, count: int) -> None:
     """Emit the store of some zeros."""
     zero = tirx.const(0, str(buffer.ty.dtype))
     store(buffer, place, tirx.Broadcast(zero, count) if count > 1 else zero, count, count)
+
+
+def _most_unrolled(workload: Convolution) -> int:
+    """Return how many values are in a vector of 128 bits."""
+    return 16 // size_of(workload.types.data)
+
+
+def _unrolled(workload: Convolution) -> list[int]:
+    """Return how many inputs an iteration may take, the most first."""
+    inner = products_of_part(_run(workload), workload.types)
+    most = _most_unrolled(workload)
+    return [count for count in divisors(most, most)[::-1] if inner % count == 0]
 
 
 def _inputs(workload: Convolution) -> int:
@@ -402,6 +451,11 @@ def _copies(workload: Convolution, decision: Decision) -> bool:
     return any(workload.window.padding) or workload.groups % _groups(workload, decision) > 0
 
 
+def _depth(workload: Convolution) -> int:
+    """Return the products of an output."""
+    return workload.window.taps * _inputs(workload)
+
+
 def _run(workload: Convolution) -> int:
     """Return how many inputs of a row of the window follow each other in memory."""
     window, inputs = workload.window, _inputs(workload)
@@ -414,15 +468,14 @@ def _computed(workload: Convolution, decision: Decision) -> float:
     height, width = workload.output
     columns = -(-width // decision.tile_x) * decision.tile_x
     outputs = -(-workload.outputs // decision.tile_c) * decision.tile_c
-    depth = workload.window.taps * _inputs(workload)
-    return 2.0 * workload.batch * height * columns * outputs * depth
+    return 2.0 * workload.batch * height * columns * outputs * _depth(workload)
 
 
 def _band_bytes(workload: Convolution, decision: Decision) -> int:
     """Return the bytes of the inputs of a band."""
     rows = workload.window.inputs(decision.band * decision.tile_y, 1)[0]
     _, left, _, right = workload.window.padding
-    return size_of("float32") * rows * (workload.width + left + right) * workload.inputs
+    return size_of(workload.types.data) * rows * (workload.width + left + right) * workload.inputs
 
 
 def _parts(workload: Convolution, decision: Decision) -> int:
@@ -437,7 +490,7 @@ def _parts(workload: Convolution, decision: Decision) -> int:
 
 def _tiles(workload: Convolution, target: Target) -> list[tuple[int, int, int, int]]:
     """Return the (lanes, tile_y, tile_x, tile_c) whose sums and operands fit the registers."""
-    whole = target.lanes_of("float32")
+    whole = vector_lanes(workload.types, target)
     (height, width), outputs = workload.output, workload.outputs // workload.groups
     lengths = [whole]
     while (

@@ -10,7 +10,7 @@ from typing import Any
 from tvm import s_tir, te, tirx
 
 from mobilenet_tvm.schedules.base import Decision as BaseDecision
-from mobilenet_tvm.schedules.cpu.base import CpuSchedule
+from mobilenet_tvm.schedules.cpu.base import CpuSchedule, vector_lanes
 from mobilenet_tvm.schedules.cpu.registers import (
     fits_stack,
     keep_in_registers,
@@ -18,7 +18,7 @@ from mobilenet_tvm.schedules.cpu.registers import (
     tile_features,
 )
 from mobilenet_tvm.schedules.loops import divisors
-from mobilenet_tvm.schedules.stages import epilogue_stage, padded
+from mobilenet_tvm.schedules.stages import Epilogue, padded
 from mobilenet_tvm.schedules.workloads import Depthwise, size_of
 from mobilenet_tvm.targets.target import Target
 
@@ -108,9 +108,10 @@ class DepthwiseConvolution(CpuSchedule[Depthwise, Decision]):
 
     def build(self, workload: Depthwise, decision: Decision, target: Target) -> tirx.PrimFunc:
         """Return a function of data [batch, height, width, channels] and an output in NHWC."""
-        data, weight, total = sums(workload)
-        operands, result = epilogue_stage(workload, total.shape, lambda *i: total[i])
-        sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
+        epilogue = Epilogue(workload, workload.output_shape)
+        data, weight, total = sums(workload, epilogue)
+        result = epilogue.stage(lambda *i: total[i])
+        sch = s_tir.Schedule(te.create_prim_func([data, weight, *epilogue.operands, result]))
         _schedule(sch, decision, lanes_of(workload, target))
         return sch.mod["main"]
 
@@ -126,7 +127,7 @@ class DepthwiseConvolution(CpuSchedule[Depthwise, Decision]):
         if not decision.channels_outside:
             outer = height / decision.tile_y
         return tile_features(outputs, vectors, rows * columns / taps, 1.0, target) | {
-            "share_of_lanes": lanes / target.lanes_of(workload.types.sums),
+            "share_of_lanes": lanes / vector_lanes(workload.types, target),
             "loads_per_output": _loads(workload, decision.tile_y, decision.tile_x),
             "unrolled": outputs * vectors * taps,
             "lines": element * decision.tile_c / CACHE_LINE,
@@ -145,21 +146,22 @@ class DepthwiseConvolution(CpuSchedule[Depthwise, Decision]):
 
 
 def sums(
-    workload: Depthwise, taps: str = "weight", data: te.Tensor | None = None
+    workload: Depthwise, epilogue: Epilogue, taps: str = "weight", data: te.Tensor | None = None
 ) -> tuple[te.Tensor, te.Tensor, te.Tensor]:
-    """Return the data, the weights and the result of a depthwise convolution.
+    """Return the data, the weights and the sums of a depthwise convolution.
 
     Parameters
     ----------
     workload : Depthwise
         The layer.
+    epilogue : Epilogue
+        The steps on the sums.
     taps : str
         Name of the weights.
     data : te.Tensor, optional
         The input, if another stage computes it.
     """
     channels, window = workload.channels, workload.window
-    rows, columns = workload.output
     if data is None:
         shape = (workload.batch, workload.height, workload.width, channels)
         data = te.placeholder(shape, workload.types.data, name="data")
@@ -171,15 +173,15 @@ def sums(
 
     def product(n: Any, y: Any, x: Any, c: Any) -> Any:
         row, column = y * stride_y + ry * step_y, x * stride_x + rx * step_x
-        return te.sum(source[n, row, column, c] * weight[ry, rx, c], axis=[ry, rx])
+        return epilogue.sum(source[n, row, column, c] * weight[ry, rx, c], [ry, rx], c, channels)
 
-    total = te.compute((workload.batch, rows, columns, channels), product, name="depthwise")
+    total = te.compute(workload.output_shape, product, name="depthwise")
     return data, weight, total
 
 
 def lanes_of(workload: Depthwise, target: Target) -> int:
     """Return the vector length: a divisor of the channels."""
-    return math.gcd(workload.channels, target.lanes_of(workload.types.sums))
+    return math.gcd(workload.channels, vector_lanes(workload.types, target))
 
 
 def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +16,16 @@ from mobilenet_tvm.schedules.base import Array
 from mobilenet_tvm.schedules.base import Decision as BaseDecision
 from mobilenet_tvm.schedules.cpu import depthwise, pointwise
 from mobilenet_tvm.schedules.cpu.base import CpuSchedule
+from mobilenet_tvm.schedules.cpu.parts import add_parts, products_of_part, sums_of_products
 from mobilenet_tvm.schedules.cpu.registers import (
     keep_in_registers,
-    load_in_pairs,
+    load_together,
     sum_in_registers,
+    together,
+    unrolled_inputs,
 )
 from mobilenet_tvm.schedules.loops import divisor_at_most, divisors
-from mobilenet_tvm.schedules.stages import epilogue_stage
+from mobilenet_tvm.schedules.stages import Epilogue
 from mobilenet_tvm.schedules.workloads import DepthwisePointwise, size_of
 from mobilenet_tvm.targets.target import Target
 
@@ -142,20 +146,22 @@ def stages(
     first = workload.depthwise
     tile_n = decision.tile_n
     panels = -(-workload.outputs // tile_n)
-    data, taps, filtered = depthwise.sums(first, "taps", data)
-    inner, middle = epilogue_stage(first, filtered.shape, lambda *i: filtered[i], "between")
-    pixels = tuple(filtered.shape[:3])
+    inner = Epilogue(first, first.output_shape)
+    data, taps, filtered = depthwise.sums(first, inner, "taps", data)
+    middle = inner.stage(lambda *i: filtered[i], "between")
+    pixels = first.output_shape[:3]
+    outer = Epilogue(workload, (*pixels, workload.outputs))
     packed = (panels, first.channels, tile_n)
     weight = te.placeholder(packed, workload.types.weights, name="weight")
-    k = te.reduce_axis((0, first.channels), name="k")
-    product = te.compute(
+    product = sums_of_products(
         (*pixels, panels * tile_n),
-        lambda n, y, x, c: te.sum(middle[n, y, x, k] * weight[c // tile_n, k, c % tile_n], axis=k),
-        name="pointwise",
+        first.channels,
+        workload.types,
+        outer,
+        lambda n, y, x, c, k: middle[n, y, x, k] * weight[c // tile_n, k, c % tile_n],
     )
-    shape = (*pixels, workload.outputs)
-    outer, result = epilogue_stage(workload, shape, lambda *i: product[i])
-    return data, [taps, *inner, weight, *outer], result
+    result = outer.stage(lambda *i: product[i])
+    return data, [taps, *inner.operands, weight, *outer.operands], result
 
 
 def schedule_halves(
@@ -168,7 +174,7 @@ def schedule_halves(
     """Schedule both halves; return the parallel loop, over bands of `rows` output rows."""
     channels = workload.depthwise.channels
     lanes = depthwise.lanes_of(workload.depthwise, target)
-    pairs = target.architecture == "aarch64" and channels % 4 == 0
+    group = together(workload.types, target)
     product, result = sch.get_sblock("pointwise"), sch.get_sblock("epilogue")
     filtered, middle = sch.get_sblock("depthwise"), sch.get_sblock("between")
     n, y, x, c = sch.get_loops(result)
@@ -181,13 +187,15 @@ def schedule_halves(
     band = sch.fuse(n, bands)
     sch.parallel(band)
 
-    sch.compute_at(product, c_panels, preserve_unit_loops=True)
+    add_parts(sch, product, c_panels, decision.lanes)
     *_, row, column, k = sch.get_loops(product)
     sch.reorder(k, row, column)
     unrolled = []
-    if pairs:
-        k, k_inner = sch.split(k, [None, 4])
-        unrolled = load_in_pairs(sch, product, k_inner)
+    part = products_of_part(channels, workload.types)
+    step = unrolled_inputs(part, workload.types, target)
+    if group > 1 and step > 1:
+        k, k_inner = sch.split(k, [None, step])
+        unrolled = load_together(sch, product, k_inner, math.gcd(step, group))
     sum_in_registers(sch, product, k, unrolled, [row, column], decision.lanes)
     keep_in_registers(sch, [x_tile, c_vector], c_lane)
 

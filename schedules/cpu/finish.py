@@ -81,9 +81,11 @@ class Finish:
 
     def start(self, lanes: int, channel: Any, copies: int = 1) -> Any:
         """Return a vector of sums before any product: the bias; arguments as of `apply`."""
+        sums = vector_type(self._types.sums, lanes)
         if self._bias is not None:
-            return repeated(load(self._bias, channel, lanes // copies), copies, lanes)
-        return spread(tirx.const(0, self._types.sums), vector_type(self._types.sums, lanes))
+            bias = repeated(load(self._bias, channel, lanes // copies), copies, lanes)
+            return bias.astype(sums)
+        return spread(tirx.const(0, self._types.sums), sums)
 
     def apply(
         self,
@@ -119,6 +121,8 @@ class Finish:
                     elements.append(repeated(values, copies, lanes))
                 else:
                     elements.append(buffer)
+            if not self._types.integer:
+                elements = [element.astype(str(value.ty)) for element in elements]
             if self._rounds and number == len(self._steps) - 1:
                 return step.scaled(value, elements, str(value.ty))
             value = step.apply(value, elements, str(value.ty))

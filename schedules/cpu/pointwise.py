@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,19 +14,22 @@ from tvm.s_tir.schedule import LoopRV
 
 from mobilenet_tvm.schedules.base import Array
 from mobilenet_tvm.schedules.base import Decision as BaseDecision
-from mobilenet_tvm.schedules.cpu.base import PARALLEL_FLOPS, CpuSchedule
+from mobilenet_tvm.schedules.cpu.base import PARALLEL_FLOPS, CpuSchedule, vector_lanes
+from mobilenet_tvm.schedules.cpu.parts import add_parts, products_of_part, sums_of_products
 from mobilenet_tvm.schedules.cpu.prefetch import prefetch_next_panel
 from mobilenet_tvm.schedules.cpu.registers import (
     cycles_per_input,
     fits_registers,
     fits_stack,
     keep_in_registers,
-    load_in_pairs,
+    load_together,
     sum_in_registers,
     tile_features,
+    together,
+    unrolled_inputs,
 )
 from mobilenet_tvm.schedules.loops import divisor_at_most
-from mobilenet_tvm.schedules.stages import epilogue_stage
+from mobilenet_tvm.schedules.stages import Epilogue
 from mobilenet_tvm.schedules.workloads import Pointwise, size_of
 from mobilenet_tvm.targets.target import Target
 
@@ -72,7 +76,9 @@ class MatrixProduct(CpuSchedule[Pointwise, Decision]):
         """
         lanes, tile_m, tile_n = best_tile(workload, target)
         tiles = -(-workload.pixels // tile_m)
-        unroll = 4 if workload.inputs % 4 == 0 and workload.pixels % tile_m == 0 else 1
+        part = products_of_part(workload.inputs, workload.types)
+        whole = workload.pixels % tile_m == 0
+        unroll = unrolled_inputs(part, workload.types, target) if whole else 1
         # A block of data stays in the second-level cache, with a panel and the output, while all
         # weights are read, once per block, from a more distant cache or memory.
         panel_bytes = size_of(workload.types.weights) * workload.inputs * tile_n
@@ -83,9 +89,11 @@ class MatrixProduct(CpuSchedule[Pointwise, Decision]):
 
     def space(self, workload: Pointwise, target: Target) -> dict[str, list[Any]]:
         """Return the candidate values of each part of a decision."""
+        part = products_of_part(workload.inputs, workload.types)
+        most = 2 * together(workload.types, target)
         return {
             "tile": sorted(_tiles(workload, target)),
-            "unroll_k": [d for d in (1, 2, 4, 8) if workload.inputs % d == 0],
+            "unroll_k": [d for d in sorted({1, 2, 4, 8, most}) if part % d == 0],
             # The last one puts all pixels in one block.
             "block_m": [1, 4, 16, 64, workload.pixels],
         }
@@ -122,18 +130,20 @@ class MatrixProduct(CpuSchedule[Pointwise, Decision]):
         types, panels = workload.types, -(-outputs // tile_n)
         data = te.placeholder((pixels, inputs), types.data, name="data")
         weight = te.placeholder((panels, inputs, tile_n), types.weights, name="weight")
-        k = te.reduce_axis((0, inputs), name="k")
-        product = te.compute(
+        epilogue = Epilogue(workload, (pixels, outputs))
+        product = sums_of_products(
             (pixels, panels * tile_n),
-            lambda m, n: te.sum(data[m, k] * weight[n // tile_n, k, n % tile_n], axis=k),
-            name="pointwise",
+            inputs,
+            types,
+            epilogue,
+            lambda m, n, k: data[m, k] * weight[n // tile_n, k, n % tile_n],
         )
-        operands, result = epilogue_stage(workload, (pixels, outputs), lambda m, n: product[m, n])
-        sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
+        result = epilogue.stage(lambda m, n: product[m, n])
+        sch = s_tir.Schedule(te.create_prim_func([data, weight, *epilogue.operands, result]))
         tiles = -(-pixels // tile_m)
-        pairs = target.architecture == "aarch64" and decision.unroll_k % 2 == 0
+        group = math.gcd(decision.unroll_k, together(types, target))
         parallel = workload.flops >= PARALLEL_FLOPS
-        outer, inputs_loop = _schedule(sch, decision, tiles, parallel, pairs)
+        outer, inputs_loop = _schedule(sch, decision, tiles, parallel, group)
         # Consecutive tiles that use the same panel, which is fetched once.
         uses = min(decision.block_m, tiles)
         cached = size_of(types.weights) * inputs * outputs <= target.l1d_bytes
@@ -185,7 +195,7 @@ def in_panels(weight: Array, tile_n: int) -> Array:
 
 
 def _schedule(
-    sch: s_tir.Schedule, decision: Decision, tiles: int, parallel: bool, pairs: bool
+    sch: s_tir.Schedule, decision: Decision, tiles: int, parallel: bool, group: int
 ) -> tuple[LoopRV, LoopRV]:
     """Schedule the function; return the loop over all tiles and the outer loop over inputs."""
     product, result = sch.get_sblock("pointwise"), sch.get_sblock("epilogue")
@@ -202,16 +212,16 @@ def _schedule(
     # A single loop over all tiles, so that the threads' shares differ by at most one tile.
     if parallel:
         sch.parallel(outer)
-    sch.compute_at(product, outer, preserve_unit_loops=True)
+    part = add_parts(sch, product, outer, decision.lanes)
 
     *_, row, column, k = sch.get_loops(product)
     k_outer, k_inner = sch.split(k, [None, decision.unroll_k])
     sch.reorder(k_outer, k_inner, row, column)
-    unrolled = load_in_pairs(sch, product, k_inner) if pairs else [k_inner]
+    unrolled = load_together(sch, product, k_inner, group)
     sum_in_registers(sch, product, k_outer, unrolled, [row, column], decision.lanes)
     vector, lane = sch.split(n_tile, [None, decision.lanes])
     keep_in_registers(sch, [m_tile, vector], lane)
-    return outer, k_outer
+    return outer, part or k_outer
 
 
 def best_tile(
@@ -238,9 +248,8 @@ def best_tile(
 
 def _tiles(workload: Pointwise, target: Target) -> list[tuple[int, int, int]]:
     """Return the (lanes, tile_m, tile_n) whose accumulators and operands fit the registers."""
-    sums = workload.types.sums
     # Half a vector divides some channel counts that a full one does not.
-    whole = target.lanes_of(sums)
+    whole = vector_lanes(workload.types, target)
     lengths = [whole]
     if workload.outputs % whole and target.vector_bits > MIN_VECTOR_BITS:
         lengths.append(whole // 2)
@@ -252,7 +261,7 @@ def _tiles(workload: Pointwise, target: Target) -> list[tuple[int, int, int]]:
         for lanes, vectors, tile_m in tiles
         if -(-workload.outputs // lanes) % vectors == 0
         and fits_registers(target, tile_m, vectors)
-        and fits_stack(tile_m * vectors * lanes, sums)
+        and fits_stack(tile_m * vectors * lanes, workload.types.sums)
     ]
 
 
@@ -278,7 +287,7 @@ def product_features(
     panel = size_of(workload.types.weights) * workload.inputs * tile_n
     rows = size_of(workload.types.data) * workload.inputs * tile_m
     return tile_features(tile_m, vectors, tile_m, vectors, target) | {
-        "share_of_lanes": lanes / target.lanes_of(workload.types.sums),
+        "share_of_lanes": lanes / vector_lanes(workload.types, target),
         "wasted": computed / (workload.pixels * workload.outputs) - 1,
         "ragged": workload.pixels % tile_m / tile_m,
         "panel_share_of_l1": panel / target.l1d_bytes,

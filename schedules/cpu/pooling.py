@@ -60,7 +60,9 @@ class Pooling(CpuSchedule[GlobalPool, Decision]):
         data = te.placeholder(image, types.data, name="data")
         pixel = te.reduce_axis((0, workload.pixels), name="pixel")
         shape = (workload.batch, workload.channels)
-        total = te.compute(shape, lambda n, c: te.sum(data[n, pixel, c], axis=pixel), name="sum")
+        total = te.compute(
+            shape, lambda n, c: te.sum(data[n, pixel, c].astype(types.sums), axis=pixel), name="sum"
+        )
         scale = tirx.const(1.0 / workload.pixels, types.sums)
         operands, result = epilogue_stage(workload, shape, lambda *i: total[i] * scale)
         sch = s_tir.Schedule(te.create_prim_func([data, *operands, result]))
@@ -105,7 +107,7 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int, parallel: boo
 
 
 def _lanes(workload: GlobalPool, target: Target) -> int:
-    return math.gcd(workload.channels, target.lanes_of(workload.types.sums))
+    return math.gcd(workload.channels, target.lanes_of(workload.types.data))
 
 
 SCHEDULE = Pooling()

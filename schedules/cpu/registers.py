@@ -8,6 +8,7 @@ from typing import Any
 from tvm import s_tir
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
+from mobilenet_tvm.schedules.cpu.base import vector_lanes
 from mobilenet_tvm.schedules.workloads import Types, size_of
 from mobilenet_tvm.targets.target import Target
 
@@ -17,6 +18,8 @@ from mobilenet_tvm.targets.target import Target
 MAX_TILE_BYTES = 1023
 #: Bytes that an in-order core loads per cycle.
 IN_ORDER_LOAD_BYTES = 8
+#: The fewest inputs of a matrix product that are worth unrolling.
+MIN_UNROLLED = 4
 
 
 def fits_stack(values: int, dtype: str) -> bool:
@@ -49,7 +52,7 @@ def cycles_per_input(target: Target, lanes: int, rows: int, vectors: int, types:
         The layer's.
     """
     # Units of half the width issue twice as often, up to two per cycle.
-    rate = min(2, target.fma_per_cycle * target.lanes_of(types.sums) // lanes)
+    rate = min(2, target.fma_per_cycle * vector_lanes(types, target) // lanes)
     multiply = max(rows * vectors / rate, target.fma_latency)
     if not target.in_order:
         return max(multiply, (rows + vectors) / 2)
@@ -97,33 +100,56 @@ def sum_in_registers(
     keep_in_registers(sch, cleared, lane)
 
 
-def load_in_pairs(sch: s_tir.Schedule, block: SBlockRV, loop: LoopRV) -> list[LoopRV]:
-    """Split a loop into pairs, and load both elements of a pair at once.
+def together(types: Types, target: Target) -> int:
+    """Return how many of a layer's values are loaded at once for multiply-adds that take one.
 
-    For 64-bit ARM, whose multiply-add can take a lane of a vector: this halves the loads.
+    An in-order core would wait for the second half of a whole register.
+    """
+    if target.architecture != "aarch64":
+        return 1
+    loaded = IN_ORDER_LOAD_BYTES if target.in_order else target.vector_bits // 8
+    return loaded // size_of(types.data)
+
+
+def unrolled_inputs(inputs: int, types: Types, target: Target) -> int:
+    """Return how many inputs of a matrix product an iteration of its innermost loop takes."""
+    group = together(types, target)
+    counts = (count for count in (2 * group, group, MIN_UNROLLED) if count >= MIN_UNROLLED)
+    return next((count for count in counts if inputs % count == 0), 1)
+
+
+def load_together(sch: s_tir.Schedule, block: SBlockRV, loop: LoopRV, count: int) -> list[LoopRV]:
+    """Split a loop into groups, and load the elements of a group at once.
+
+    For 64-bit ARM, whose multiply-add can take a lane of a vector: this takes fewer loads.
 
     Parameters
     ----------
     sch : Schedule
         Changed in place.
     block : SBlockRV
-        A block that reads its first operand along the operand's last axis.
+        A block that reads its first operand of several axes along the last one.
     loop : LoopRV
-        The block's loop over that axis, or over an even part of it.
+        The block's loop over that axis, or over a part of it.
+    count : int
+        Elements of a group; 1 leaves the loop as it is.
 
     Returns
     -------
     list of LoopRV
-        The loops over the pairs and over the two elements.
+        The loops over the groups and over their elements.
     """
-    pair, element = sch.split(loop, [None, 2])
+    if count == 1:
+        return [loop]
+    group, element = sch.split(loop, [None, count])
     # TVM allocates small arrays of scope 'global' on the stack, where LLVM promotes them to
     # registers; those of scope 'local' come from the heap.
-    copy = sch.cache_read(block, 0, "global")
-    sch.compute_at(copy, pair, preserve_unit_loops=True)
+    reads = [len(region.region) for region in sch.get(block).reads]
+    copy = sch.cache_read(block, next(i for i, axes in enumerate(reads) if axes > 1), "global")
+    sch.compute_at(copy, group, preserve_unit_loops=True)
     *rows, vector = sch.get_loops(copy)[-len(sch.get(copy).iter_vars) :]
     keep_in_registers(sch, rows, vector)
-    return [pair, element]
+    return [group, element]
 
 
 def tile_features(

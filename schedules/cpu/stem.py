@@ -12,15 +12,18 @@ from tvm import s_tir, te, tirx
 
 from mobilenet_tvm.schedules.base import Array
 from mobilenet_tvm.schedules.base import Decision as BaseDecision
-from mobilenet_tvm.schedules.cpu.base import CpuSchedule
+from mobilenet_tvm.schedules.cpu.base import CpuSchedule, product_type, vector_lanes
 from mobilenet_tvm.schedules.cpu.registers import (
+    MIN_UNROLLED,
     fits_stack,
     keep_in_registers,
+    load_together,
     sum_in_registers,
     tile_features,
+    together,
 )
-from mobilenet_tvm.schedules.loops import divisor_at_most, divisors, extent
-from mobilenet_tvm.schedules.stages import epilogue_stage, padded
+from mobilenet_tvm.schedules.loops import divisor_at_most, divisors
+from mobilenet_tvm.schedules.stages import Epilogue, padded
 from mobilenet_tvm.schedules.workloads import Convolution, Workload
 from mobilenet_tvm.targets.target import Target
 
@@ -81,16 +84,16 @@ class Stem(CpuSchedule[Convolution, Decision]):
     def pack(self, weights: Sequence[Array], decision: Decision) -> list[Array]:
         """Return weights as [outputs / tile_c, kernel height, kernel width, inputs, tile_c]."""
         (weight,) = weights
-        *window, outputs = weight.shape
-        panels = weight.reshape(*window, outputs // decision.tile_c, decision.tile_c)
-        return [np.ascontiguousarray(panels.transpose(3, 0, 1, 2, 4))]
+        # A network of float16 reads a picture of float32.
+        return [in_panels(weight.astype(np.float32), decision.tile_c)]
 
     def build(self, workload: Convolution, decision: Decision, target: Target) -> tirx.PrimFunc:
         """Return a function of an image, in NHWC or NCHW, and an output in NHWC."""
-        data, weight, total = sums(workload, decision)
-        operands, result = epilogue_stage(workload, total.shape, lambda *i: total[i])
-        sch = s_tir.Schedule(te.create_prim_func([data, weight, *operands, result]))
-        _schedule(sch, decision, lanes_of(workload, target))
+        epilogue = Epilogue(workload, workload.output_shape)
+        data, weight, total = sums(workload, epilogue, decision)
+        result = epilogue.stage(lambda *i: total[i])
+        sch = s_tir.Schedule(te.create_prim_func([data, weight, *epilogue.operands, result]))
+        _schedule(sch, workload, decision, target)
         return sch.mod["main"]
 
     def features(
@@ -101,7 +104,7 @@ class Stem(CpuSchedule[Convolution, Decision]):
         vectors = decision.tile_c / lanes
         taps = workload.window.taps * workload.inputs
         return tile_features(decision.tile_x, vectors, decision.tile_x, vectors, target) | {
-            "share_of_lanes": lanes / target.lanes_of(workload.types.sums),
+            "share_of_lanes": lanes / vector_lanes(workload.types, target),
             "unrolled": decision.tile_x * vectors * taps / workload.window.kernel[0],
             "panels": workload.outputs / decision.tile_c,
             "taps": taps,
@@ -115,13 +118,30 @@ class Stem(CpuSchedule[Convolution, Decision]):
         return max(1.0, busy / work) + (tile_x + vectors) / work
 
 
-def sums(workload: Convolution, decision: Decision) -> tuple[te.Tensor, te.Tensor, te.Tensor]:
-    """Return the data, the packed weights and the result of a convolution.
+def in_panels(weight: Array, tile_c: int) -> Array:
+    """Pack weights [kernel height, kernel width, inputs, outputs] by panels of outputs.
+
+    Returns
+    -------
+    ndarray
+        [outputs / tile_c, kernel height, kernel width, inputs, tile_c].
+    """
+    *window, outputs = weight.shape
+    panels = weight.reshape(*window, outputs // tile_c, tile_c)
+    return np.ascontiguousarray(panels.transpose(3, 0, 1, 2, 4))
+
+
+def sums(
+    workload: Convolution, epilogue: Epilogue, decision: Decision
+) -> tuple[te.Tensor, te.Tensor, te.Tensor]:
+    """Return the data, the packed weights and the sums of a convolution.
 
     Parameters
     ----------
     workload : Convolution
         The layer.
+    epilogue : Epilogue
+        The steps on the sums.
     decision : Decision
         Determines the width of a panel of weights.
     """
@@ -135,7 +155,7 @@ def sums(workload: Convolution, decision: Decision) -> tuple[te.Tensor, te.Tenso
     )
     data = te.placeholder(shape, types.data, name="data")
     panels = (workload.outputs // tile_c, *window.kernel, workload.inputs, tile_c)
-    weight = te.placeholder(panels, types.weights, name="weight")
+    weight = te.placeholder(panels, product_type(types), name="weight")
     source = padded(data, window.padding, nchw)
     ry = te.reduce_axis((0, window.kernel[0]), name="ry")
     rx = te.reduce_axis((0, window.kernel[1]), name="rx")
@@ -145,16 +165,16 @@ def sums(workload: Convolution, decision: Decision) -> tuple[te.Tensor, te.Tenso
     def product(n: Any, y: Any, x: Any, c: Any) -> Any:
         row, column = y * stride_y + ry, x * stride_x + rx
         pixel = source[n, rc, row, column] if nchw else source[n, row, column, rc]
-        return te.sum(
-            pixel * weight[c // tile_c, ry, rx, rc, c % tile_c],
-            axis=[ry, rx, rc],
-        )
+        tap = weight[c // tile_c, ry, rx, rc, c % tile_c]
+        return epilogue.sum(pixel * tap, [ry, rx, rc], c, workload.outputs)
 
-    output = (workload.batch, *workload.output, workload.outputs)
-    return data, weight, te.compute(output, product, name="conv2d")
+    return data, weight, te.compute(workload.output_shape, product, name="conv2d")
 
 
-def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int) -> None:
+def _schedule(
+    sch: s_tir.Schedule, workload: Convolution, decision: Decision, target: Target
+) -> None:
+    lanes = lanes_of(workload, target)
     total, result = sch.get_sblock("conv2d"), sch.get_sblock("epilogue")
     n, y, x, c = sch.get_loops(result)
     x_tiles, x_tile = sch.split(x, [None, decision.tile_x])
@@ -167,24 +187,34 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int) -> None:
         # The few padded rows of a thread stay in the first-level cache.
         sch.compute_at(pad, rows)
 
-    hold_sums(sch, lanes)
+    hold_sums(sch, workload, target)
     keep_in_registers(sch, [x_tile, c_vector], c_lane)
 
 
-def hold_sums(sch: s_tir.Schedule, lanes: int) -> None:
+def hold_sums(sch: s_tir.Schedule, workload: Convolution, target: Target) -> None:
     """Hold a tile's sums in registers while iterating over taps and inputs."""
     total = sch.get_sblock("conv2d")
     *_, tx, tc, ry, rx, rc = sch.get_loops(total)
-    inputs = extent(sch, rc)
-    unrolled = inputs if inputs <= MAX_UNROLLED_INPUTS else divisor_at_most(inputs, 4)
+    inputs, types = workload.inputs, workload.types
+    # An expansion is a matrix product: a tile takes several inputs of its pixels at once.
+    group = together(types, target) if is_expansion(workload) else 1
+    unrolled = inputs
+    if inputs > MAX_UNROLLED_INPUTS:
+        unrolled = divisor_at_most(inputs, max(MIN_UNROLLED, 2 * group))
     rc_outer, rc_inner = sch.split(rc, [None, unrolled])
     sch.reorder(ry, rc_outer, rx, rc_inner, tx, tc)
-    sum_in_registers(sch, total, ry, [rx, rc_inner], [tx, tc], lanes)
+    inner = load_together(sch, total, rc_inner, math.gcd(unrolled, group))
+    sum_in_registers(sch, total, ry, [rx, *inner], [tx, tc], lanes_of(workload, target))
+
+
+def is_expansion(workload: Convolution) -> bool:
+    """Return whether a convolution is a matrix product of pixels by weights."""
+    return workload.window.kernel == (1, 1) and not workload.reads_nchw
 
 
 def lanes_of(workload: Convolution, target: Target) -> int:
     """Return the vector length: a divisor of the outputs."""
-    return math.gcd(workload.outputs, target.lanes_of(workload.types.sums))
+    return math.gcd(workload.outputs, vector_lanes(workload.types, target))
 
 
 def _tiles(workload: Convolution, target: Target) -> list[tuple[int, int]]:
