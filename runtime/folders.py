@@ -44,7 +44,7 @@ def data_folder() -> Path:
     Raises
     ------
     UserError
-        If the user has no home folder, and ``XDG_DATA_HOME`` is not set.
+        If the user has no home folder that can be written, and ``XDG_DATA_HOME`` is not set.
     """
     return _folder("XDG_DATA_HOME", ".local/share")
 
@@ -117,4 +117,6 @@ def _folder(variable: str, default: str) -> Path:
         home = Path.home()
         if home.is_absolute() and _can_be_made(home):
             return home / default / _NAME
-    raise UserError(f"no home folder; set {variable} to a folder's absolute path")
+    raise UserError(
+        f"no home folder that can be written; set {variable} to a folder's absolute path"
+    )

@@ -62,8 +62,28 @@ def homeless(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.usefixtures("homeless")
 def test_without_a_home_folder_the_variable_is_named() -> None:
-    with pytest.raises(UserError, match=r"^no home folder; set XDG_DATA_HOME to"):
+    with pytest.raises(UserError, match="no home folder that can be written; set XDG_DATA_HOME"):
         data_folder()
+
+
+@pytest.mark.parametrize("home", ["/dev/null", "relative"])
+def test_a_home_that_is_no_folder_is_none(home: str, tmp_path: Path) -> None:
+    code = (
+        "from mobilenet_tvm.runtime.folders import *\n"
+        "print(cache_folder())\n"
+        "try: print(data_folder())\n"
+        "except UserError as error: print(error)"
+    )
+    environment = {"PATH": os.defpath, "TMPDIR": str(tmp_path), "HOME": home}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    finished = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert finished.stdout.splitlines() == [
+        str(tmp_path / f"mobilenet-tvm-{os.getuid()}"),
+        "no home folder that can be written; set XDG_DATA_HOME to a folder's absolute path",
+    ]
+    assert finished.stderr.startswith("warning: no home folder that can be written; files are")
 
 
 def test_without_a_home_folder_the_cache_is_a_private_temporary_folder(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -286,3 +287,28 @@ def test_bad_input_is_one_line(
     lines = [line for line in error.splitlines() if not line.startswith("warning")]
     assert len(lines) == 1
     assert not Path("report.html").exists()
+
+
+def test_hostile_names_in_a_log_and_a_profile_are_only_text(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hostile = "</style></script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>&{{x}}"
+    names = {"device": hostile, "board": hostile, "versions": {hostile: hostile}}
+    log = write(tmp_path / "x86.jsonl", [replace(record, **names) for record in LOG])
+    write(tmp_path / "x86.trials.jsonl", [replace(record, **names) for record in TRIALS])
+    call = {"workload": LOG[0].workload, "microseconds": 1.0, "node": hostile, "function": hostile}
+    profiled = profile(tmp_path / f"{hostile.replace('/', '')}.json", [call])
+    page = tmp_path / "report.html"
+    status, _, error = run(
+        capfd, "--log", log, "--profile", profiled, "--peak", 100, 20, "-o", page
+    )
+    assert status == 0, error
+    elements = list(read(page).iter())
+    tags = [element.tag.rpartition("}")[2] for element in elements]
+    # The page's own script, which sorts its table, and links within the page.
+    assert tags.count("script") == 1
+    assert not {"img", "iframe", "object", "embed"}.intersection(tags)
+    links = [element.attrib["href"] for element in elements if "href" in element.attrib]
+    assert all(re.fullmatch(r"#layer-\d+", link) for link in links)
+    assert not [name for each in elements for name in each.attrib if name.startswith("on")]
+    assert hostile in "".join(read(page).itertext())
