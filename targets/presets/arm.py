@@ -10,6 +10,8 @@ and the small cores of the RK3588. Memory: for the A72, STREAM's copy
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mobilenet_tvm.targets.target import KIB, Target
 
 ARM64 = Target(
@@ -29,6 +31,15 @@ _V8_2 = ("asimd", "asimddp", "asimdhp", "asimdrdm", "atomics", "crc32", "fphp", 
 #: In the order in which they are listed.
 ARM = (
     ARM64,
+    replace(
+        ARM64,
+        name="arm64-fp16",
+        preset="arm64-fp16",
+        description="ARMv8.2-A with float16: Cortex-A55, A75 and later, Apple A11, Neoverse",
+        features=("+neon", "+fullfp16"),
+        required_features=("asimd", "asimdhp", "fphp"),
+        base="arm64",
+    ),
     Target(
         name="cortex-a53",
         architecture="aarch64",
