@@ -39,6 +39,7 @@ ARM = (
         features=("+neon", "+fullfp16"),
         required_features=("asimd", "asimdhp", "fphp"),
         base="arm64",
+        float16=True,
     ),
     Target(
         name="cortex-a53",
@@ -57,6 +58,7 @@ ARM = (
         architecture="aarch64",
         cpu="cortex-a55",
         dot="dotprod",
+        float16=True,
         description="Cortex-A55: the small cores of phones since 2018",
         required_features=_V8_2,
         in_order=True,
@@ -85,6 +87,7 @@ ARM = (
         architecture="aarch64",
         cpu="cortex-a76",
         dot="dotprod",
+        float16=True,
         description="Cortex-A76: Raspberry Pi 5, RK3588, phones of 2019",
         required_features=_V8_2,
         fma_per_cycle=2,

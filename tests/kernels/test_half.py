@@ -164,6 +164,22 @@ def test_depthwise_layers_multiply_vectors_of_eight() -> None:
     assert not [part for part in parts if part.name.startswith("fcvt")]
 
 
+@pytest.mark.parametrize(
+    "layer",
+    ["pointwise 196x64x96", "depthwise 1x14x14x96 k3x3 s1x1 p1,1,1,1", "global_pool 1x49x96"],
+)
+def test_decisions_are_for_vectors_twice_as_long(layer: str) -> None:
+    single, half = parse(layer), parse(f"{layer} float16")
+    for workload, lanes in ((single, 4), (half, 8)):
+        decisions = registry.decisions(workload, A76)
+        assert {vars(decision).get("lanes", lanes) for decision in decisions} == {lanes}
+        tiles = [vars(d).get("tile_n") or vars(d)["tile_c"] for d in decisions]
+        assert all(tile % lanes == 0 for tile in tiles)
+        assert any(tile % 16 for tile in tiles)
+        for decision in decisions:
+            assert registry.decision(workload, vars(decision), A76) == decision
+
+
 def test_parts_of_sums_are_short_and_divide_them() -> None:
     half = Types.of("float16")
     for inputs in (24, 96, 144, 184, 200, 320, 960, 1280, 97, 1030):
