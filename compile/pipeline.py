@@ -64,7 +64,7 @@ def graph_passes(dtype: str, target: Target) -> list[Pass]:
         *(lambda mod, rewriter=rewriter: rewriter(mod).run() for rewriter in rewriters),
         # TVM evaluates the constants that FoldConstants does not know, but slowly.
         relax.transform.FoldConstant(),
-        lambda mod: SetDtype(mod, dtype).run(),
+        lambda mod: SetDtype(mod, dtype, smooth=target.gpu is None).run(),
     ]
 
 
@@ -149,7 +149,7 @@ def lower(
     dump : Path, optional
         A folder for the module after each phase, as TVMScript.
     dtype : str
-        Type of the values in layers: `float32`, or `float16` on a GPU.
+        Type of the values in layers: `float32`, or `float16` where the target multiplies it.
 
     Returns
     -------

@@ -153,9 +153,11 @@ def load(
     missing = sorted(set(metadata.required_features) - features)
     if missing:
         x86 = "x86" if features >= {"avx2", "fma"} else "x86-sse4"
+        other = x86 if architecture() == "x86_64" else "arm64"
+        half = metadata.extra.get("dtype") == "float16" and "asimdhp" in missing
         raise UserError(
             f"{path}: needs {', '.join(missing)}, which this CPU lacks; "
-            f"compile with --target {x86 if architecture() == 'x86_64' else 'arm64'}"
+            f"compile with --target {other}{' --dtype float32' if half else ''}"
         )
     for_c = PREFIX in metadata.extra
     try:

@@ -57,6 +57,8 @@ class Target:
         A preset whose log serves this target too, as far as its decisions fit.
     dot : str
         The instruction set that multiplies integers, by its name in `schedules.cpu.dot`.
+    float16 : bool
+        Whether the CPU multiplies vectors of float16.
     gpu : Gpu, optional
         The GPU that computes the layers, where the CPU only starts its kernels.
     """
@@ -83,6 +85,7 @@ class Target:
     preset: str = ""
     base: str = ""
     dot: str = ""
+    float16: bool = False
     gpu: Gpu | None = None
 
     def __post_init__(self) -> None:
@@ -94,11 +97,6 @@ class Target:
     def kind(self) -> str:
         """TVM's name for the kind of the layers' code: `llvm`, `opencl` or `cuda`."""
         return "llvm" if self.gpu is None else self.gpu.kind
-
-    @property
-    def float16(self) -> bool:
-        """Whether a CPU multiplies vectors of float16."""
-        return "asimdhp" in self.required_features
 
     @property
     def bytes_type(self) -> str:

@@ -93,7 +93,7 @@ def measure_peak(
     board : Connection, optional
         Where to measure; here by default.
     dtype : str
-        Type of a GPU's multiply-adds; those of a CPU are float32.
+        Type of the multiply-adds of floats.
 
     Returns
     -------
@@ -106,15 +106,16 @@ def measure_peak(
     if target.gpu is not None:
         return Peak(_gpu_multiply_adds(target, dtype, best), _gpu_bandwidth(target, best))
     integers = _integer_multiply_adds(threads, target, best) if target.dot else 0.0
-    return Peak(_multiply_adds(threads, target, best), _bandwidth(threads, target, best), integers)
+    floats = _multiply_adds(threads, target, dtype, best)
+    return Peak(floats, _bandwidth(threads, target, best), integers)
 
 
-def _multiply_adds(threads: int, target: Target, best: _Timer) -> float:
+def _multiply_adds(threads: int, target: Target, dtype: str, best: _Timer) -> float:
     """Time a matrix product whose data and weights stay in the caches.
 
     Sums in registers alone are hardly faster: 118 against 117 GFLOP/s on a Zen 4 core.
     """
-    workload = Pointwise(280 * threads, 512, 48)
+    workload = Pointwise(280 * threads, 512, 48, types=Types.of(dtype))
     decision = pointwise.SCHEDULE.default(workload, target)
     func = pointwise.SCHEDULE.build(workload, decision, target)
     return 1e-9 * workload.flops / best(_module(func))

@@ -89,7 +89,7 @@ dtype_option = click.option(
     type=click.Choice(["float32", "float16"]),
     default="float32",
     show_default=True,
-    help="Type of the values that layers compute; float16 is for GPUs.",
+    help="Type of the values that layers compute; float16 is for GPUs and CPUs that multiply it.",
 )
 threads_option = click.option(
     "--threads", type=click.IntRange(1, 256), help="Threads to run with.  [default: the fast cores]"

@@ -10,6 +10,7 @@ from tvm import relax
 
 from mobilenet_tvm.compile.passes.heads import DTYPES, head_of
 from mobilenet_tvm.compile.passes.recognize_hard import HARD_SIGMOID, HARD_SWISH
+from mobilenet_tvm.compile.passes.recognize_smooth import ELU, MISH, SOFTPLUS
 from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
 from mobilenet_tvm.compile.passes.values import bindings_of, constant, constant_value, op_name
 from mobilenet_tvm.targets.errors import UserError
@@ -25,6 +26,10 @@ _KEEP = frozenset(
 )  # fmt: skip
 
 
+#: Functions that CPUs compute in float32 on each value as it is stored.
+_SMOOTH = frozenset({"nn.gelu", "nn.silu", "sigmoid", "tanh", ELU, MISH, SOFTPLUS})
+
+
 class SetDtype(GraphRewriter):
     """Set the type of weights and values in layers with a schedule, whatever the model's own types.
 
@@ -37,11 +42,14 @@ class SetDtype(GraphRewriter):
         The network, with graph operators in NHWC.
     dtype : str
         `float32` or `float16`.
+    smooth : bool
+        Whether sigmoid and its like take and return this type, so that they can be part of layers.
     """
 
-    def __init__(self, mod: tvm.IRModule, dtype: str) -> None:
+    def __init__(self, mod: tvm.IRModule, dtype: str, smooth: bool = False) -> None:
         super().__init__(mod)
         self._dtype = dtype
+        self._keep = _KEEP | _SMOOTH if smooth else _KEEP
         bindings = bindings_of(mod["main"])
         self._layers = {binding.var for binding in bindings if head_of(binding.value)}
         self._casts: dict[tuple[relax.Expr, str], relax.Expr] = {}
@@ -59,7 +67,7 @@ class SetDtype(GraphRewriter):
         elif not any(_is(tensor, self._dtype) for tensor in _variables(value.args)):
             return None
         else:
-            dtype = self._dtype if name in _KEEP else "float32"
+            dtype = self._dtype if name in self._keep else "float32"
         arguments = [self._cast(argument, dtype) for argument in value.args]
         return relax.Call(value.op, arguments, value.attrs, value.ty_args)
 

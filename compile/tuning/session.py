@@ -291,7 +291,7 @@ def _estimate(setup: _Setup, options: TuneOptions, progress: TextIO | None) -> T
     found = static_records(tuned, log, target)
     if found:
         log.settle(found)
-    peak = target.clock_ghz * 2 * target.fma_per_cycle * target.lanes_of("float32")
+    peak = target.clock_ghz * 2 * target.fma_per_cycle * target.lanes_of(options.dtype)
     return TuneResult(target, options.threads, log, tuned, Peak(peak, 0.0), len(found))
 
 

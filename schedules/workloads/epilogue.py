@@ -72,6 +72,9 @@ OPERANDS: dict[str, tuple[Operand, ...]] = {
 TENSOR_STEPS = frozenset(
     op for op, operands in OPERANDS.items() if any(o.extent == "tensor" for o in operands)
 )
+#: Steps whose exponentials exceed float16 where their results do not: in it they would be NaN, or
+#: lose digits.
+SMOOTH = frozenset({"sigmoid", "silu", "gelu", "tanh", "elu", "softplus", "mish"})
 #: Steps that end in a rounding, and whose last operand ends in `quantization_bounds`.
 ROUNDING = ("requantize", "add_quantized", "add_quantized_second")
 #: Number of values of the steps that have any.
@@ -133,6 +136,9 @@ class Step:
         dtype : str
             The type of `x`.
         """
+        if self.op in SMOOTH and dtype.startswith("float16"):
+            wide = vector_type("float32", lanes_of(dtype))
+            return self.apply(x.astype(wide), dtype=wide).astype(dtype)
 
         def number(value: float) -> Any:
             return spread(tirx.const(value, dtype.partition("x")[0]), dtype)

@@ -73,7 +73,7 @@ def native() -> Target:
         best = PRESETS[part]
     else:
         x86 = ("x86-amx", "x86-vnni", "x86-avx512", "x86-avx-vnni", "x86", "x86-sse4")
-        names = x86 if machine == "x86_64" else ("arm64",)
+        names = x86 if machine == "x86_64" else ("arm64-fp16", "arm64")
         fitting = [
             PRESETS[name]
             for name in names

@@ -10,6 +10,8 @@ and the small cores of the RK3588. Memory: for the A72, STREAM's copy
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mobilenet_tvm.targets.target import KIB, Target
 
 ARM64 = Target(
@@ -29,6 +31,16 @@ _V8_2 = ("asimd", "asimddp", "asimdhp", "asimdrdm", "atomics", "crc32", "fphp", 
 #: In the order in which they are listed.
 ARM = (
     ARM64,
+    replace(
+        ARM64,
+        name="arm64-fp16",
+        preset="arm64-fp16",
+        description="ARMv8.2-A with float16: Cortex-A55, A75 and later, Apple A11, Neoverse",
+        features=("+neon", "+fullfp16"),
+        required_features=("asimd", "asimdhp", "fphp"),
+        base="arm64",
+        float16=True,
+    ),
     Target(
         name="cortex-a53",
         architecture="aarch64",
@@ -46,6 +58,7 @@ ARM = (
         architecture="aarch64",
         cpu="cortex-a55",
         dot="dotprod",
+        float16=True,
         description="Cortex-A55: the small cores of phones since 2018",
         required_features=_V8_2,
         in_order=True,
@@ -74,6 +87,7 @@ ARM = (
         architecture="aarch64",
         cpu="cortex-a76",
         dot="dotprod",
+        float16=True,
         description="Cortex-A76: Raspberry Pi 5, RK3588, phones of 2019",
         required_features=_V8_2,
         fma_per_cycle=2,

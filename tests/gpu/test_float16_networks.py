@@ -25,6 +25,7 @@ from mobilenet_tvm.compile.models.source import ModelOptions, resolve
 from mobilenet_tvm.runtime import load
 from mobilenet_tvm.runtime.metadata import read_metadata
 from mobilenet_tvm.targets.errors import UserError, WrongUseError
+from mobilenet_tvm.targets.presets import ALIASES
 
 OnIntel = Callable[..., Any]
 
@@ -145,12 +146,16 @@ def test_both_types_have_files_of_their_own(
     assert ", float16" in output
 
 
-@pytest.mark.parametrize("target", ["native", "cortex-a72"])
-def test_a_cpu_keeps_float32(target: str, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("target", ["x86-avx512", "arm64", "cortex-a53", "rpi4"])
+def test_a_cpu_without_float16_keeps_float32(
+    target: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     command = ["compile", "--target", target, "--model", "v1", "--dtype", "float16"]
     status, _, error = run(capfd, *command)
     assert status == 2
-    assert f"float16 is for GPUs, and {target} is a CPU; leave --dtype out" in error
+    name = ALIASES.get(target, target)
+    assert f"{name} does not multiply float16; leave --dtype out, or compile for a GPU" in error
+    assert error.rstrip().endswith("a CPU that does: arm64-fp16, cortex-a55, cortex-a76")
     assert len(error.splitlines()) == 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import odd_models as odd
@@ -16,10 +17,12 @@ from board_models import run_on_board
 from networks import EXPORTS, output_step, quantized_feeds, session
 
 from mobilenet_tvm.compile import compile_model
+from mobilenet_tvm.compile.analysis.verify import TOLERANCES
 from mobilenet_tvm.compile.codegen.linker import link_shared
 from mobilenet_tvm.compile.codegen.pass_context import PASS_CONFIG
 from mobilenet_tvm.compile.codegen.tvm_target import llvm_target
 from mobilenet_tvm.compile.models.source import ModelOptions, resolve
+from mobilenet_tvm.runtime.bundle import bundle
 from mobilenet_tvm.schedules.cpu import pointwise
 from mobilenet_tvm.schedules.workloads import Pointwise, Step
 from mobilenet_tvm.targets.presets import PRESETS
@@ -87,6 +90,44 @@ def test_quantized_networks_equal_onnxruntimes(
         expected = np.asarray(session(model, optimised=True).run(None, feed)[0], np.float64)
         # The float numbers of a step are not exact.
         assert np.abs(output - expected).max() <= 1e-3 * step
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "target"),
+    [
+        ("v3-small", {"alpha": 0.35, "resolution": 64, "batch": 2}, "rpi5"),
+        (odd.tiny_v2(widths=(5, 7, 13), classes=11, resolution=33), {}, "arm64-fp16"),
+    ],
+    ids=["v3-small", "odd_channels"],
+)
+def test_float16_is_near_onnxruntime(
+    model: str | onnx.ModelProto,
+    options: dict[str, Any],
+    target: str,
+    board: Board,
+    tmp_path: Path,
+) -> None:
+    artifact = compile_model(model, target, tmp_path / "model.so", dtype="float16", **options)
+    reference = resolve(model, ModelOptions(**options)).model
+    session = onnxruntime.InferenceSession(reference.SerializeToString())
+    info = artifact.metadata.inputs[0]
+    images = np.random.default_rng(0).standard_normal((3, *info.shape)).astype(info.dtype)
+    outputs = run_on_board(board, artifact.path, images, tmp_path, "cortex-a76")
+    for image, output in zip(images, outputs, strict=True):
+        expected = session.run(None, {info.name: image})[0].astype(np.float32)
+        error = np.abs(output.astype(np.float32) - expected).max() / np.ptp(expected)
+        # A float32 network within this would be one.
+        assert TOLERANCES["float32"] < error < TOLERANCES["float16"]
+
+
+def test_float16_on_a_core_without_it_is_one_line(board: Board, tmp_path: Path) -> None:
+    artifact = compile_model(odd.tiny_v2(), "arm64-fp16", tmp_path / "m.so", dtype="float16")
+    folder = bundle(artifact.path, tmp_path / "bundle")
+    finished = board.run([str(folder / "run.py")], cpu="cortex-a72")
+    assert "needs asimdhp, fphp, which this CPU lacks; compile with --target arm64" in (
+        finished.stderr
+    )
+    assert finished.stderr.rstrip().endswith("--dtype float32")
 
 
 def test_the_code_is_for_arm64_and_needs_no_library(tmp_path: Path) -> None:

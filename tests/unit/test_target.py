@@ -26,7 +26,7 @@ def test_lanes_are_what_a_vector_register_holds(name: str, dtype: str, lanes: in
 def test_presets_are_named_once_and_are_their_own_presets() -> None:
     assert list(PRESETS) == [
         *("x86", "x86-avx512", "x86-vnni", "x86-amx", "x86-avx-vnni", "x86-sse4"),
-        *("arm64", "cortex-a53", "cortex-a55", "cortex-a72", "cortex-a76"),
+        *("arm64", "arm64-fp16", "cortex-a53", "cortex-a55", "cortex-a72", "cortex-a76"),
         *("mali", "mali-x86", "cuda", "cuda-sm_80", "cuda-sm_90"),
     ]
     for name, target in PRESETS.items():

@@ -283,9 +283,11 @@ def test_a_missing_part_is_refused(workload: Workload) -> None:
         registry.decision(workload, values, X86)
 
 
-def test_a_cpu_has_no_record_of_float16() -> None:
+def test_only_a_cpu_that_multiplies_float16_has_a_record_of_it() -> None:
     written = record(HALF, "mali")
     assert (read_record(written.to_json()), written.dtype) == (written, "float16")
+    on_cpu = record(HALF, "cortex-a76")
+    assert (read_record(on_cpu.to_json()), on_cpu.dtype) == (on_cpu, "float16")
     moved = json.dumps({**written.to_row(), "target": "x86"})
     with pytest.raises(UnusableLineError, match="x86 has no schedule for pointwise of float16"):
         read_record(moved)

@@ -1,4 +1,4 @@
-"""Functions of float32 against double precision: errors in units in the last place, and NaN."""
+"""Functions of floats against double precision: errors in units in the last place, and NaN."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def compute(name: str, values: Array, lanes: int, folder: Path) -> Array:
     if missing := {*target.required_features} - cpu_features():
         pytest.skip(f"this CPU lacks {', '.join(sorted(missing))}")
     size = len(values) // lanes * lanes
-    data = te.placeholder((size,), "float32", name="data")
+    data = te.placeholder((size,), str(values.dtype), name="data")
     result = te.compute((size,), lambda i: getattr(tirx, name)(data[i]), name="result")
     sch = s_tir.Schedule(te.create_prim_func([data, result]))
     _, vector = sch.split(*sch.get_loops(sch.get_sblock("result")), [None, lanes])
@@ -43,7 +43,7 @@ def compute(name: str, values: Array, lanes: int, folder: Path) -> Array:
     func = sch.mod["main"].with_attr("global_symbol", "main")
     library = folder / f"{name}_{lanes}.so"
     write_library(tvm.IRModule({"main": func}), target, library)
-    tensors = [tvm.runtime.tensor(values[:size]), tvm.runtime.tensor(np.empty(size, np.float32))]
+    tensors = [tvm.runtime.tensor(values[:size]), tvm.runtime.tensor(np.empty(size, values.dtype))]
     tvm.runtime.load_module(str(library))["main"](*tensors)
     return np.asarray(tensors[1].numpy())
 
@@ -85,6 +85,19 @@ def test_values_at_the_ends(name: str, results: list[float], tmp_path: Path) -> 
     values = np.array([math.nan, math.inf, -math.inf, 0, 100, -100], np.float32)
     found = compute(name, values, 1, tmp_path)
     np.testing.assert_allclose(found, np.array(results, np.float32), rtol=2e-7, atol=1e-37)
+
+
+@pytest.mark.parametrize("name", ["exp", "erf"])
+def test_results_in_float16_are_the_nearest(name: str, tmp_path: Path) -> None:
+    values = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    with np.errstate(all="ignore"):
+        right = FUNCTIONS[name][0](values.astype(np.float64)).astype(np.float16)
+    found = compute(name, values, 8, tmp_path)
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(values))
+    real = ~np.isnan(values)
+    # Except where float32's error decides.
+    assert (found != right)[real].mean() < 1e-3
+    np.testing.assert_allclose(found[real], right[real], rtol=1e-3, atol=6e-8)
 
 
 def test_code_calls_no_library(tmp_path: Path) -> None:
