@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,8 +25,8 @@ from mobilenet_tvm.compile.tuning.tune import Plan, Tuned, plan, seconds_needed,
 from mobilenet_tvm.runtime.address import Address
 from mobilenet_tvm.runtime.remote.session import Session
 from mobilenet_tvm.schedules.base import Decision
-from mobilenet_tvm.schedules.workloads import Workload
-from mobilenet_tvm.targets.errors import WrongUseError
+from mobilenet_tvm.schedules.workloads import GlobalPool, Workload
+from mobilenet_tvm.targets.errors import UserError, WrongUseError
 from mobilenet_tvm.targets.host import machine_name
 from mobilenet_tvm.targets.presets import get_target
 from mobilenet_tvm.targets.target import Target
@@ -235,6 +235,10 @@ def _prepare(
     named = [models] if isinstance(models, str | Path) else models
     found = find_layers(named, machine, options.model_options, options.dtype)
     layers = select(found, options.layers)
+    if emulated:
+        layers = type(layers)({w: n for w, n in layers.items() if not isinstance(w, GlobalPool)})
+        if not layers:
+            raise UserError("estimates do not rank pooling layers; measure them on a board")
     log = Path(options.log) if options.log else user_log(machine)
     source = "emulated" if emulated else "measured"
     records = Records(log, machine, options.threads, device, source)
@@ -281,22 +285,30 @@ def _emulate(setup: _Setup, options: TuneOptions, progress: TextIO | None) -> Tu
     log = records.log
     # Read before the work, so that a damaged log is reported at once.
     log = log.read(log.path, target) if log.path.exists() else log
-    tuned = tune(
-        setup.layers,
-        target,
-        trials=options.trials,
-        time_limit=options.time_limit,
-        seed=options.seed,
-        known=records.known,
-        earlier=records.earlier,
-        on_result=records.keep,
-        on_event=line_printer(progress) if progress else None,
-        emulated=True,
-    )
+    estimates: dict[Workload, dict[Decision, Measurement]] = defaultdict(dict)
+
+    def keep(workload: Workload, decision: Decision, estimate: Measurement) -> None:
+        records.keep(workload, decision, estimate)
+        estimates[workload][decision] = estimate
+
+    try:
+        tuned = tune(
+            setup.layers,
+            target,
+            trials=options.trials,
+            time_limit=options.time_limit,
+            seed=options.seed,
+            known=records.known,
+            earlier=records.earlier,
+            on_result=keep,
+            on_event=line_printer(progress) if progress else None,
+            emulated=True,
+        )
+    finally:
+        found = replaced(estimates, log, target)
+        records.settle(found)
     for task in tuned.tasks:
         settle(task)
-    found = replaced(tuned.tasks, log)
-    records.settle(found)
     return TuneResult(target, options.threads, records.log, tuned, replaced=len(found))
 
 

@@ -35,7 +35,7 @@ from mobilenet_tvm.schedules.workloads import Workload
 from mobilenet_tvm.targets.target import Target
 
 #: Gets each measured candidate, as soon as it is measured.
-OnResult = Callable[[Workload, Decision, Measurement], object]
+OnResult = Callable[[Workload, Decision, Measurement], None]
 
 #: Seconds for a candidate where nothing is known of the machine.
 _SECONDS_PER_TRIAL = 0.2

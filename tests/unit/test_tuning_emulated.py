@@ -102,18 +102,27 @@ def task_of(times: Sequence[float]) -> Task:
     return task
 
 
+def estimates_of(task: Task) -> dict[Workload, dict[Decision, Measurement]]:
+    return {LAYER: {task.space.decisions[number]: time for number, time in task.times.items()}}
+
+
 def test_only_what_is_clearly_better_takes_the_defaults_place(tmp_path: Path) -> None:
     log = TuningLog(tmp_path / "cortex-a72.jsonl", A72)
     better, hardly = task_of([1.0, 0.999 - MIN_GAIN]), task_of([1.0, 1.001 - MIN_GAIN])
     for task in (better, hardly):
         settle(task)
-    ((decision, found),) = replaced([better], log).values()
-    assert (decision, found.seconds) == (better.space.decisions[1], 0.999 - MIN_GAIN)
-    assert replaced([hardly], log) == {}
+    assert (better.best, hardly.best) == (1, 0)
+    assert replaced(estimates_of(better), log, A72) == {
+        LAYER: (better.space.decisions[1], better.outcomes[1])
+    }
+    assert replaced(estimates_of(hardly), log, A72) == {}
     # An old estimate gives way, were it only to the default.
     old = write_log(log.path, A72, {LAYER: hardly.space.decisions[1]}, source="emulated")
-    ((decision, found),) = replaced([hardly], old).values()
-    assert (decision, found.seconds) == (hardly.space.decisions[0], 1.0)
+    assert replaced(estimates_of(hardly), old, A72) == {
+        LAYER: (hardly.space.decisions[0], hardly.outcomes[0])
+    }
+    # A run that was interrupted before the default knows nothing.
+    assert replaced({LAYER: {better.space.decisions[1]: better.outcomes[1]}}, old, A72) == {}
 
 
 def test_a_measured_record_goes_before_an_estimate(tmp_path: Path) -> None:
