@@ -17,7 +17,7 @@ from pocl import Pocl
 from mobilenet_tvm.compile.codegen import nvrtc
 
 #: Fixtures for what a script in tests/helpers sets up; the quick tier leaves their tests out.
-PARTS = {"board", "counting_board", "intel", "on_intel", "pocl"}
+PARTS = {"board", "intel", "on_intel", "pocl"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -222,6 +222,8 @@ def test_a_program_that_fails_is_a_line_that_says_why(
     compile_program(registry.build, LAYER, registry.default(LAYER, A72), A72, str(path))
     with pytest.raises(EmulatorError, match="emulated cortex-a72: exit status 2"):
         counting_board.counting.run([path], A72, tmp_path)
+    with pytest.raises(EmulatorError, match=r"emulated cortex-a72: not done in 0\.001 s"):
+        counting_board.counting.run([path], A72, tmp_path, timeout=0.001)
 
 
 @pytest.mark.usefixtures("counting_board")

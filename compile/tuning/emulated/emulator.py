@@ -47,23 +47,23 @@ class Emulator:
     cache: Path = field(default_factory=cache_folder)
 
     @property
+    def folder(self) -> Path:
+        """Where all parts are."""
+        return self.cache / "arm-counts"
+
+    @property
     def qemu(self) -> Path:
         """Root folder of qemu and its libraries."""
-        return self.cache / "arm-counts" / "qemu" / "root"
+        return self.folder / "qemu" / "root"
 
     @property
     def plugin(self) -> Path:
         """The compiled plug-in."""
-        return (
-            self.cache
-            / "arm-counts"
-            / "plugin"
-            / f"{_digest('counter.c', 'caches.c', 'caches.h')}.so"
-        )
+        return self.folder / "plugin" / f"{_digest(*_PLUGIN, 'caches.h')}.so"
 
     def guest(self, architecture: str) -> Path:
         """Return the object of the program that calls a candidate."""
-        return self.cache / "arm-counts" / "guest" / f"{_digest('guest.c')}-{architecture}.o"
+        return self.folder / "guest" / f"{_digest('guest.c')}-{architecture}.o"
 
     def complete(self, architecture: str = "aarch64") -> bool:
         """Return whether nothing is missing to run programs of an architecture."""
@@ -101,6 +101,7 @@ class Emulator:
         folder: Path,
         options: Sequence[str | Path] = (),
         environment: Mapping[str, str] | None = None,
+        timeout: float | None = None,
     ) -> dict[int, list[Block]]:
         """Run a program and return what the plug-in counted, by section.
 
@@ -116,11 +117,13 @@ class Emulator:
             Options of qemu.
         environment : mapping, optional
             All environment variables of the program.
+        timeout : float, optional
+            Seconds after which the program is ended.
 
         Raises
         ------
         EmulatorError
-            If the program fails.
+            If the program fails, or does not end in time.
         """
         counts = folder / "counts"
         settings = {
@@ -134,16 +137,21 @@ class Emulator:
             [str(self.plugin), *(f"{key}={value}" for key, value in settings.items())]
         )
         cpu = CPUS.get(target.preset, target.preset) if target.architecture == "aarch64" else "max"
-        finished = subprocess.run(
-            [
-                *_qemu(self.qemu, target.architecture),
-                *("-plugin", plugin, "-cpu", cpu, *options, *command),
-            ],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = [
+            *_qemu(self.qemu, target.architecture),
+            *("-plugin", plugin, "-cpu", cpu, *options, *command),
+        ]
+        try:
+            finished = subprocess.run(
+                command,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=timeout,
+            )
+        except subprocess.TimeoutExpired:
+            raise EmulatorError(f"emulated {target.preset}: not done in {timeout:g} s") from None
         if finished.returncode:
             reason = complaint(finished) or f"exit status {finished.returncode}"
             raise EmulatorError(f"emulated {target.preset}: {reason}")

@@ -18,6 +18,9 @@ from mobilenet_tvm.compile.tuning.task import OnOutcome, Outcome
 from mobilenet_tvm.targets.host import core_count
 from mobilenet_tvm.targets.target import Target
 
+#: A candidate whose emulation takes longer has failed, in seconds; most take less than one.
+_TIMEOUT = 120.0
+
 
 class EmulatedRunner:
     """Judges candidates as they are submitted, on all of this machine's cores.
@@ -75,7 +78,7 @@ class EmulatedRunner:
         command: list[str | Path] = [candidate.library, *arguments(candidate.compiled.parameters)]
         with tempfile.TemporaryDirectory() as folder:
             try:
-                sections = self._emulator.run(command, self._target, Path(folder))
+                sections = self._emulator.run(command, self._target, Path(folder), timeout=_TIMEOUT)
             except EmulatorError as error:
                 return Failure("error", str(error))
         blocks = restored(sections[1], candidate.library)
