@@ -2,14 +2,12 @@
 
 ``python benchmarks/arm_emulator.py`` sets up what that takes for this project, without root, in
 ``mobilenet-tvm`` in the user's cache folder: the emulated board of the tests, a qemu that loads
-plug-ins, and the plug-in `arm_counter.c`.
+plug-ins, and the plug-in `counter.c`, which `tune --device emulated` needs too.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,23 +17,17 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "tests" / "helpers"))
 
 from board import Board, pip  # noqa: E402
-from set_up import (  # noqa: E402
-    Say,
-    SetUpError,
-    cache_folder,
-    complaint,
-    execute,
-    make_once,
-    program,
-    set_up_or_say_why,
-    unpacked_packages,
-)
+from set_up import Say, SetUpError, cache_folder, make_once, set_up_or_say_why  # noqa: E402
 
+from mobilenet_tvm.compile.tuning.emulated import emulator  # noqa: E402
+from mobilenet_tvm.compile.tuning.emulated.counts import Block  # noqa: E402
+from mobilenet_tvm.compile.tuning.emulated.emulator import EmulatorError  # noqa: E402
 from mobilenet_tvm.targets.presets import get_target  # noqa: E402
+
+__all__ = ["HERE", "MACHINES", "Emulator", "EmulatorError", "Machine", "SetUpError"]
 
 COMMAND = "python benchmarks/arm_emulator.py"
 
-SOURCES = ("arm_counter.c", "arm_caches.c", "arm_caches.h")
 #: LiteRT needs the packages after it, ONNX Runtime some of them.
 PEERS = (
     "onnxruntime>=1.20,<2",
@@ -56,15 +48,12 @@ class Machine:
 
     Parameters
     ----------
-    qemu : str
-        A core that qemu 7 emulates, with the same instructions.
     part, variant, revision : int
         Fields of the main ID register.
     features : str
         As in /proc/cpuinfo.
     """
 
-    qemu: str
     part: int
     variant: int
     revision: int
@@ -97,18 +86,13 @@ class Machine:
 _V8 = "fp asimd evtstrm crc32"
 _V8_2 = f"{_V8} atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp"
 
-#: As in the Raspberry Pi 3, 4 and 5, and for the A55 in the RK3588. qemu 7 has no A55, but the A76
-#: has the same instructions.
+#: As in the Raspberry Pi 3, 4 and 5, and for the A55 in the RK3588.
 MACHINES = {
-    "cortex-a53": Machine("cortex-a53", 0xD03, 0, 4, _V8),
-    "cortex-a55": Machine("cortex-a76", 0xD05, 2, 0, _V8_2),
-    "cortex-a72": Machine("cortex-a72", 0xD08, 0, 3, _V8),
-    "cortex-a76": Machine("cortex-a76", 0xD0B, 4, 1, _V8_2),
+    "cortex-a53": Machine(0xD03, 0, 4, _V8),
+    "cortex-a55": Machine(0xD05, 2, 0, _V8_2),
+    "cortex-a72": Machine(0xD08, 0, 3, _V8),
+    "cortex-a76": Machine(0xD0B, 4, 1, _V8_2),
 }
-
-
-class EmulatorError(Exception):
-    """A program failed on the emulated machine; the message is one line with the cause."""
 
 
 @dataclass(frozen=True)
@@ -129,15 +113,9 @@ class Emulator:
         return Board(self.cache)
 
     @property
-    def qemu(self) -> Path:
-        """Root folder of qemu and its libraries."""
-        return self.cache / "arm-counts" / "qemu" / "root"
-
-    @property
-    def plugin(self) -> Path:
-        """The compiled plug-in."""
-        digest = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in SOURCES))
-        return self.cache / "arm-counts" / "plugin" / f"{digest.hexdigest()[:16]}.so"
+    def counting(self) -> emulator.Emulator:
+        """The qemu that counts."""
+        return emulator.Emulator(self.cache)
 
     @property
     def peers(self) -> Path:
@@ -154,9 +132,8 @@ class Emulator:
         """
         if missing := self.board.reason():
             return missing
-        for part in (self.qemu, self.plugin, *([self.peers] if peers else [])):
-            if not part.exists():
-                return f"the emulator that counts is not complete: run `{COMMAND}`"
+        if not self.counting.complete() or (peers and not self.peers.exists()):
+            return f"the emulator that counts is not complete: run `{COMMAND}`"
         return None
 
     def set_up(self, say: Say, peers: bool = False) -> None:
@@ -175,8 +152,7 @@ class Emulator:
             If a part cannot be had.
         """
         self.board.set_up(say)
-        make_once(self.qemu, "qemu with plug-ins", "apt, 21 MB", _make_qemu, say)
-        make_once(self.plugin, "the plug-in that counts", "compiled by zig", _make_plugin, say)
+        self.counting.set_up(say)
         if peers:
             make_once(self.peers, "LiteRT and ONNX Runtime", "pip, 45 MB", self._make_peers, say)
 
@@ -187,8 +163,8 @@ class Emulator:
 
     def count(
         self, core: str, arguments: Sequence[str | Path], folder: Path, peers: bool = False
-    ) -> str:
-        """Run the board's Python and return what the plug-in wrote.
+    ) -> dict[int, list[Block]]:
+        """Run the board's Python and return what the plug-in counted, by section.
 
         Parameters
         ----------
@@ -206,75 +182,24 @@ class Emulator:
         EmulatorError
             If the program fails.
         """
-        machine, target = MACHINES[core], get_target(core)
-        for name, text in machine.files().items():
+        for name, text in MACHINES[core].files().items():
             path = folder / "machine" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         for path in self.board.sysroot.iterdir():
             (folder / "machine" / path.name).symlink_to(path)
-        options = {
-            "out": folder / "counts",
-            "l1_bytes": target.l1d_bytes,
-            "l1_ways": target.l1d_ways,
-            "l2_bytes": target.l2_bytes,
-            "l2_ways": target.l2_ways,
-        }
-        plugin = ",".join([str(self.plugin), *(f"{key}={value}" for key, value in options.items())])
         environment = {"PATH": os.defpath, "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"}
         if peers:
             environment["PYTHONPATH"] = str(self.peers)
         # By the name of its program, Python finds its packages.
-        name = self.board.python_wrapper(machine.qemu)
-        finished = subprocess.run(
-            [
-                *(*_qemu(self.qemu), "-plugin", plugin, "-cpu", machine.qemu),
-                *("-L", folder / "machine", "-0", name, self.board.python, *arguments),
-            ],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
+        name = self.board.python_wrapper()
+        return self.counting.run(
+            [self.board.python, *arguments],
+            get_target(core),
+            folder,
+            ["-L", folder / "machine", "-0", name],
+            environment,
         )
-        if finished.returncode:
-            reason = complaint(finished) or f"exit status {finished.returncode}"
-            raise EmulatorError(f"emulated {core}: {reason}")
-        return (folder / "counts").read_text()
-
-
-def _qemu(root: Path) -> list[Path | str]:
-    """Return the command of a qemu that was unpacked, with the libraries next to it."""
-    loader = next(root.rglob("ld-linux-*.so.?"))
-    folders = [*root.glob("lib/*-linux-gnu"), *root.glob("usr/lib/*-linux-gnu")]
-    libraries = ":".join(map(str, folders))
-    return [loader, "--library-path", libraries, root / "usr/bin/qemu-aarch64"]
-
-
-def _make_qemu(scratch: Path) -> Path:
-    architecture = execute([program("dpkg"), "--print-architecture"]).strip()
-    root = unpacked_packages(["qemu-user"], architecture, scratch)
-    if "-plugin" not in execute([str(word) for word in (*_qemu(root), "--help")]):
-        raise SetUpError("this system's qemu-user loads no plug-ins: Debian 12's does")
-    return root
-
-
-def _make_plugin(scratch: Path) -> Path:
-    library = scratch / "plugin.so"
-    compile_c([HERE / name for name in SOURCES if name.endswith(".c")], library)
-    return library
-
-
-def compile_c(sources: Sequence[Path], library: Path) -> None:
-    """Compile C files to a shared library for this machine, with the package ziglang.
-
-    Raises
-    ------
-    SetUpError
-        If they cannot be compiled.
-    """
-    flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
-    files = ["-o", str(library), *map(str, sources)]
-    execute([sys.executable, "-m", "ziglang", "cc", *flags, *files])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Runs a network on the emulated machine, and marks sections for `arm_counter.c`.
+"""Runs a network on the emulated machine, and marks sections for `counter.c`.
 
 arm_instructions.py has it run there: `arm_guest.py RUNTIME NETWORK INPUT RESULTS INFERENCES`.
 Section 1 is the inferences. With a sixth argument, `calls`, for this project's networks, section 2

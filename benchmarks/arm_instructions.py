@@ -7,8 +7,8 @@ Each runtime runs a network on an emulated core with one thread. The core's /pro
 runtime choose the code that it has for it. A plug-in of the emulator counts instructions and
 simulates the caches. Start-up does not count: counting begins after two inferences. Counts are
 exact, but for a few of Python's own instructions. Cycles are a lower bound by the ports of the core
-(`arm_ports.py`), with all data in the first-level cache; what comes from the second-level cache and
-from memory is in the last columns.
+(`compile/tuning/emulated/ports.py`), with all data in the first-level cache; what comes from the
+second-level cache and from memory is in the last columns.
 
 The first run downloads 280 MB into ``~/.cache/mobilenet-tvm``, on Debian 12, without root. Each
 runtime takes a minute or two for a float32 network, most of it for the emulated multiply-adds. The
@@ -25,15 +25,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import arm_counts
 import click
 import numpy as np
-from arm_counts import Block
 from arm_emulator import HERE, MACHINES, Emulator, EmulatorError, SetUpError
 from peer_runtimes import OURS, Array, Case
 from peers import PEERS, same_network
 
 from mobilenet_tvm.compile import compile_model
+from mobilenet_tvm.compile.tuning.emulated import counts
+from mobilenet_tvm.compile.tuning.emulated.counts import Block
 from mobilenet_tvm.runtime.bundle import bundle
 from mobilenet_tvm.runtime.metadata import Metadata
 from mobilenet_tvm.targets.errors import UserError
@@ -81,7 +81,7 @@ class Execution:
 
     def numbers(self, core: str) -> dict[str, float]:
         """Return the counts of an inference."""
-        return arm_counts.count(self.sections[1], core).per(self.inferences)
+        return counts.count(self.sections[1], core).per(self.inferences)
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,9 @@ def execute(
         guest, source = HERE / "arm_guest.py", folder / "image.npy"
         arguments: list[str | Path] = [guest, runtime, network, source, folder, str(inferences)]
         arguments += ["calls"] * by_call
-        text = emulator.count(core, arguments, folder, peers=runtime != OURS)
+        sections = emulator.count(core, arguments, folder, peers=runtime != OURS)
         return Execution(
-            arm_counts.parse(text),
+            sections,
             (folder / "maps").read_text(),
             json.loads((folder / "calls.json").read_text()),
             np.load(folder / "output.npy"),
@@ -164,13 +164,13 @@ def layers(execution: Execution, core: str, library: str, metadata: Metadata) ->
         about: dict[str, Any] = next(
             (call for call in expected if call["function"] == function), {}
         )
-        blocks = arm_counts.within(execution.sections[number], execution.maps, library)
+        blocks = counts.within(execution.sections[number], execution.maps, library)
         found.append(
             {
                 "function": function,
                 "layer": about.get("workload", function),
                 "macs": about.get("flops", 0) // 2,
-                **arm_counts.count(blocks, core).per(execution.inferences),
+                **counts.count(blocks, core).per(execution.inferences),
             }
         )
     return found

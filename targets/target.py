@@ -49,8 +49,6 @@ class Target:
         Bandwidth of the second-level cache.
     memory_gb_per_s : float
         Memory bandwidth of one core, in 10^9 bytes per second.
-    core : str
-        LLVM's scheduling model by which static tuning counts cycles; empty where none fits.
     preset : str
         The preset that this is a variant of, which names its tuning log. Default: `name`.
     base : str
@@ -81,7 +79,6 @@ class Target:
     clock_ghz: float = 1.5
     l2_bytes_per_cycle: float = 8.0
     memory_gb_per_s: float = 4.0
-    core: str = ""
     preset: str = ""
     base: str = ""
     dot: str = ""

@@ -137,6 +137,6 @@ def _listed(tensors: Iterable[TensorInfo]) -> str:
 
 
 def _tuned(metadata: Metadata) -> str:
-    estimated = sum(call["source"] == "static" for call in metadata.extra["calls"])
+    estimated = sum(call["source"] == "emulated" for call in metadata.extra["calls"])
     by_estimates = f", {estimated} of them by estimates" if estimated else ""
     return f"{metadata.tuned_layers} of {metadata.layers} layers{by_estimates}"

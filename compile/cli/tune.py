@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     default="local",
     show_default=True,
     help="Where to measure: local, rpc://HOST:PORT, ssh://[USER@]HOST, or, on all free boards at "
-    "once, tracker://HOST:PORT/KEY.",
+    "once, tracker://HOST:PORT/KEY. emulated estimates times for a Cortex core without a board.",
 )
 @click.option("--boards", type=click.IntRange(1), help="The most boards to use at a time.")
 @click.option(
@@ -65,11 +65,6 @@ if TYPE_CHECKING:
     help="The run with the highest priority gets a board first.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option(
-    "--static",
-    is_flag=True,
-    help="Estimate by llvm-mca instead of measuring; needs no such machine.",
-)
 @click.option("--dry-run", is_flag=True, help="Say what would be tuned, and how long it may take.")
 @dtype_option
 @shape_options
@@ -80,8 +75,8 @@ def tune(
     """Search the fastest schedule of each layer by measuring, here or on boards elsewhere.
 
     Each trial is kept beside the log, so that another run goes on where this one ends. With
-    --static the log gets estimates for one thread, of layers where they are clearly better than
-    the default's; measured records take precedence over them.
+    --device emulated the log gets estimates for one thread, of layers where they are clearly better
+    than the default's; measured records take precedence over them.
     """
     from mobilenet_tvm.compile import ModelOptions, TuneOptions, plan_tuning, tune_models
 
@@ -121,7 +116,7 @@ def _dict(result: TuneResult) -> dict[str, Any]:
     if result.replaced is None:
         facts |= {"threads": result.threads, "peak": vars(result.peak) if result.peak else None}
     else:
-        facts |= {"core": result.target.core, "replaced": result.replaced}
+        facts |= {"core": result.target.preset, "replaced": result.replaced}
     return facts | {
         "log": str(result.log.path),
         "trials": tuned.trials,
@@ -183,7 +178,7 @@ def _print_table(result: TuneResult) -> None:
         echo(f"log: {log.path}, {len(log.records)} layers")
     else:
         echo(
-            f"estimated for {result.target.core}; log: {log.path}, {result.replaced} layers "
+            f"estimated for {result.target.preset}; log: {log.path}, {result.replaced} layers "
             f"replaced, {len(log.records)} in all"
         )
 

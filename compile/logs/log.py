@@ -65,7 +65,7 @@ class SkippedLine:
 class TuningLog:
     """The records of one file.
 
-    Of two records of a workload, a measured one beats a static one. Times are comparable only on
+    Of two records of a workload, a measured one beats an emulated one. Times are comparable only on
     the same device with the same number of threads: there the shorter one wins. Between devices or
     numbers of threads, the later record wins.
 
@@ -271,7 +271,7 @@ def _unbeaten(records: Iterable[Record]) -> list[Record]:
     measured = {_layer(record) for record in records if record.source == "measured"}
     best: dict[tuple[Any, ...], Record] = {}
     for record in records:
-        if record.source == "static" and _layer(record) in measured:
+        if record.source == "emulated" and _layer(record) in measured:
             continue
         contest = _contest(record)
         if contest not in best or _beats(record, best[contest]):

@@ -18,8 +18,8 @@ from mobilenet_tvm.targets.target import Target
 #: The format of a line; it goes up when an older version would misread it.
 FORMAT = 1
 
-#: Where a record's time comes from: a device, or an estimate by llvm-mca.
-SOURCES = ("measured", "static")
+#: Where a record's time comes from: a device, or an estimate from what an emulated core executes.
+SOURCES = ("measured", "emulated")
 
 _DATE = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -50,7 +50,7 @@ class Record:
     source : str
         One of `SOURCES`.
     device : str
-        The CPU's model or the board's name; for an estimate, the core that llvm-mca modelled.
+        The CPU's model or the board's name; for an estimate, the emulated core.
     versions : mapping of str to str
         Of `mobilenet-tvm` and `apache-tvm`.
     date : str

@@ -77,8 +77,8 @@ def _header(report: Report) -> str:
             ("Device", report.setting.device),
             ("Threads", str(report.setting.threads)),
         ]
-        if report.setting.source == "static":
-            facts.append(("Times", "estimated by llvm-mca"))
+        if report.setting.source == "emulated":
+            facts.append(("Times", "estimated from what an emulated core executes"))
         if not report.setting.target:
             facts.append(("Times", "medians in the model, from profiles"))
     if report.peak:

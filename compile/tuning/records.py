@@ -34,14 +34,19 @@ class Records:
         Number of threads that compute a layer.
     device : str
         Name of the device, unless a measurement names another.
+    source : str
+        Where times come from: one of a record's sources.
     """
 
-    def __init__(self, path: Path, target: Target, threads: int, device: str) -> None:
+    def __init__(
+        self, path: Path, target: Target, threads: int, device: str, source: str = "measured"
+    ) -> None:
         self.log = TuningLog(path, target)
         self.trials = read_trials(path, target)
         self._target = target
         self._threads = threads
         self._device = device
+        self._source = source
         self._best: dict[Workload, Record] = {}
 
     @property
@@ -85,12 +90,17 @@ class Records:
 
     def add(self, workload: Workload, decision: Decision, measurement: Measurement) -> None:
         """Append a trial, also to the log if it is the layer's best of this run."""
-        record = self._record(workload, decision, measurement)
-        self.trials.append(record)
+        record = self.keep(workload, decision, measurement)
         best = self._best.get(workload)
         if best is None or record.microseconds < best.microseconds:
             self._best[workload] = record
             self.log.append(record)
+
+    def keep(self, workload: Workload, decision: Decision, measurement: Measurement) -> Record:
+        """Append a trial, and return its record."""
+        record = self._record(workload, decision, measurement)
+        self.trials.append(record)
+        return record
 
     def settle(self, confirmed: dict[Workload, tuple[Decision, Measurement]] | None = None) -> None:
         """Reduce the log to one record per layer: the best of this run.
@@ -114,6 +124,7 @@ class Records:
             spread=measurement.spread,
             threads=self._threads,
             device=measurement.device or self._device,
+            source=self._source,
             board=measurement.board,
         )
 

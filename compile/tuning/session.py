@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,27 +13,27 @@ from mobilenet_tvm.compile.artifact import check_dtype
 from mobilenet_tvm.compile.logs.log import TuningLog, user_log
 from mobilenet_tvm.compile.models.source import ModelOptions
 from mobilenet_tvm.compile.tuning.boards.farm import Farm, require_fitting, survey
+from mobilenet_tvm.compile.tuning.emulated.emulator import Emulator
+from mobilenet_tvm.compile.tuning.emulated.results import device_name, replaced, settle
 from mobilenet_tvm.compile.tuning.layers import find_layers, select
 from mobilenet_tvm.compile.tuning.local.runner import require_native
 from mobilenet_tvm.compile.tuning.measure import Measurement
 from mobilenet_tvm.compile.tuning.progress import line_printer
 from mobilenet_tvm.compile.tuning.records import Records
-from mobilenet_tvm.compile.tuning.static.rank import rank
-from mobilenet_tvm.compile.tuning.static.rank import records as static_records
 from mobilenet_tvm.compile.tuning.task import Task
 from mobilenet_tvm.compile.tuning.tune import Plan, Tuned, plan, seconds_needed, tune
 from mobilenet_tvm.runtime.address import Address
 from mobilenet_tvm.runtime.printable import printable
 from mobilenet_tvm.runtime.remote.session import Session
 from mobilenet_tvm.schedules.base import Decision
-from mobilenet_tvm.schedules.workloads import Workload
+from mobilenet_tvm.schedules.workloads import GlobalPool, Workload
 from mobilenet_tvm.targets.errors import UserError, WrongUseError
 from mobilenet_tvm.targets.host import machine_name
 from mobilenet_tvm.targets.presets import get_target
 from mobilenet_tvm.targets.target import Target
 
-#: A line of progress is printed after each so many estimates.
-_ESTIMATES_PER_LINE = 10
+#: Estimates times from what an emulated core of the target executes.
+EMULATED = "emulated"
 
 
 @dataclass(frozen=True)
@@ -55,15 +55,14 @@ class TuneOptions:
         user's own log of the target.
     device : str
         Where to measure: `local`, `rpc://HOST:PORT`, `ssh://[USER@]HOST`, or, on all free boards at
-        once, `tracker://HOST:PORT/KEY`.
+        once, `tracker://HOST:PORT/KEY`. `emulated` estimates times for a target that is one of the
+        Cortex cores, without a board.
     boards : int, optional
         The most boards to use at a time. Default: all.
     priority : int
         Of several runs that wait for a board, the one with the highest priority gets it.
     seed : int
         The same seed and times give the same candidates in the same order.
-    static : bool
-        Estimate by llvm-mca instead of measuring.
     dtype : str
         Type of the values that layers compute: `float32`, or `float16` on a GPU.
     model_options : ModelOptions
@@ -79,7 +78,6 @@ class TuneOptions:
     boards: int | None = None
     priority: int = 1
     seed: int = 0
-    static: bool = False
     dtype: str = "float32"
     model_options: ModelOptions = field(default_factory=ModelOptions)
 
@@ -120,8 +118,8 @@ class TuneResult:
     tuned : Tuned
         The outcome of each layer; `tuned.over` tells why tuning ended early, if it did.
     peak : Peak, optional
-        What these threads, or the GPU, can do, in 1e9 operations per second: measured, or by the
-        target's description where times are estimates. None where boards were measured.
+        What these threads, or the GPU, can do, in 1e9 operations per second: None where boards
+        were measured or emulated.
     replaced : int, optional
         How many layers the log has new estimates of; None where times were measured.
     """
@@ -199,8 +197,8 @@ def tune_models(
     options = options or TuneOptions()
     setup = _prepare(models, target, options)
     setup.records.prepare()
-    if options.static:
-        return _estimate(setup, options, progress)
+    if options.device == EMULATED:
+        return _emulate(setup, options, progress)
     return _measure(setup, options, progress)
 
 
@@ -219,14 +217,16 @@ def _prepare(
 ) -> _Setup:
     machine = get_target(target) if isinstance(target, str) else target
     check_dtype(options.dtype, machine)
-    address = Address.parse(options.device)
-    if machine.gpu is not None and (options.static or options.threads > 1):
-        given = "--static" if options.static else "--threads"
-        raise WrongUseError(f"{given} is for CPUs, and '{machine.name}' is a GPU; leave it out")
+    emulated = options.device == EMULATED
+    address = Address("local") if emulated else Address.parse(options.device)
+    if machine.gpu is not None and options.threads > 1:
+        raise WrongUseError(f"--threads is for CPUs, and '{machine.name}' is a GPU; leave it out")
     farm, device = None, machine_name()
-    if address.scheme != "local":
-        if options.static:
-            raise WrongUseError("--static measures nothing; leave --device out")
+    if emulated:
+        if options.threads > 1:
+            raise WrongUseError("one thread is emulated; leave --threads out")
+        device = device_name(machine)
+    elif address.scheme != "local":
         farm = Farm(address, options.boards, options.priority)
         device = require_fitting(survey(address), machine)
         if machine.gpu is not None:
@@ -237,14 +237,14 @@ def _prepare(
     named = [models] if isinstance(models, str | Path) else models
     found = find_layers(named, machine, options.model_options, options.dtype)
     layers = select(found, options.layers)
-    if options.static:
-        layers = type(layers)({w: count for w, count in layers.items() if not w.types.integer})
+    if emulated:
+        layers = type(layers)({w: n for w, n in layers.items() if not isinstance(w, GlobalPool)})
         if not layers:
-            raise UserError(
-                "--static knows no integer layers; leave it out, or tune on a board with --device"
-            )
+            raise UserError("estimates do not rank pooling layers; measure them on a board")
     log = Path(options.log) if options.log else user_log(machine)
-    return _Setup(machine, layers, Records(log, machine, options.threads, device), farm)
+    source = "emulated" if emulated else "measured"
+    records = Records(log, machine, options.threads, device, source)
+    return _Setup(machine, layers, records, farm)
 
 
 def _measure(setup: _Setup, options: TuneOptions, progress: TextIO | None) -> TuneResult:
@@ -279,20 +279,39 @@ def _measure(setup: _Setup, options: TuneOptions, progress: TextIO | None) -> Tu
     return TuneResult(target, options.threads, records.log, tuned, peak)
 
 
-def _estimate(setup: _Setup, options: TuneOptions, progress: TextIO | None) -> TuneResult:
-    def show(task: Task, done: int, total: int) -> None:
-        if done % _ESTIMATES_PER_LINE == 0 or done == total:
-            _print(f"{done}/{total} estimates, {task.workload}", progress)
-
-    target, log = setup.target, setup.records.log
+def _emulate(setup: _Setup, options: TuneOptions, progress: TextIO | None) -> TuneResult:
+    target, records = setup.target, setup.records
+    emulator = Emulator()
+    if not emulator.complete():
+        emulator.set_up(lambda line: _print(line, progress))
+    log = records.log
     # Read before the work, so that a damaged log is reported at once.
     log = log.read(log.path, target) if log.path.exists() else log
-    tuned = rank(setup.layers, target, trials=options.trials, on_estimate=show)
-    found = static_records(tuned, log, target)
-    if found:
-        log.settle(found)
-    peak = target.clock_ghz * 2 * target.fma_per_cycle * target.lanes_of(options.dtype)
-    return TuneResult(target, options.threads, log, tuned, Peak(peak, 0.0), len(found))
+    estimates: dict[Workload, dict[Decision, Measurement]] = defaultdict(dict)
+
+    def keep(workload: Workload, decision: Decision, estimate: Measurement) -> None:
+        records.keep(workload, decision, estimate)
+        estimates[workload][decision] = estimate
+
+    try:
+        tuned = tune(
+            setup.layers,
+            target,
+            trials=options.trials,
+            time_limit=options.time_limit,
+            seed=options.seed,
+            known=records.known,
+            earlier=records.earlier,
+            on_result=keep,
+            on_event=line_printer(progress) if progress else None,
+            emulated=True,
+        )
+    finally:
+        found = replaced(estimates, log, target)
+        records.settle(found)
+    for task in tuned.tasks:
+        settle(task)
+    return TuneResult(target, options.threads, records.log, tuned, replaced=len(found))
 
 
 def _print(line: str, progress: TextIO | None) -> None:

@@ -12,10 +12,13 @@ from mobilenet_tvm.compile.tuning.boards.farm import Farm
 from mobilenet_tvm.compile.tuning.boards.files import compile_with_arguments
 from mobilenet_tvm.compile.tuning.boards.runner import BoardRunner
 from mobilenet_tvm.compile.tuning.cost_model import CostModel
+from mobilenet_tvm.compile.tuning.emulated.program import compile_program
+from mobilenet_tvm.compile.tuning.emulated.runner import EmulatedRunner
 from mobilenet_tvm.compile.tuning.local.builder import (
     Build,
     Builder,
     Candidate,
+    Compile,
     compile_candidate,
 )
 from mobilenet_tvm.compile.tuning.local.runner import TIMEOUT, LocalRunner, require_native
@@ -139,9 +142,10 @@ def tune(
     build: Build = registry.build,
     timeout: float = TIMEOUT,
     farm: Farm | None = None,
+    emulated: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Tuned:
-    """Find a good decision for each layer by measuring, on this machine or on boards.
+    """Find a good decision for each layer by measuring, here or on boards, or by emulation.
 
     Parameters
     ----------
@@ -173,6 +177,9 @@ def tune(
         Seconds after which a running candidate counts as hung.
     farm : Farm, optional
         Boards to measure on. Default: this machine.
+    emulated : bool
+        Whether to estimate times from what an emulated core executes instead; the emulator is set
+        up.
     say : callable, optional
         Gets a line when a board fails, is slow, or comes back.
 
@@ -188,20 +195,24 @@ def tune(
     KeyboardInterrupt
         If interrupted; `on_result` has had what was measured.
     """
-    if farm is None:
+    if farm is None and not emulated:
         require_native(target)
     run = _Run(_tasks(layers, target, known or {}), trials, time_limit, on_result, on_event)
     model = CostModel(seed, earlier)
     for task in run.tasks:
         model.learn(task.space, task.known)
     with scratch_folder("mobilenet-tvm-of-tuning-") as folder:
-        compile_ = compile_candidate if farm is None else compile_with_arguments
-        builder = Builder(build, folder, run.tried, compile_)
+        compile_: Compile
         runner: Runner
-        if farm is None:
+        if emulated:
+            compile_, runner = compile_program, EmulatedRunner(target, run.tried)
+        elif farm is None:
+            compile_ = compile_candidate
             runner = LocalRunner(target, threads, folder, run.tried, timeout)
         else:
+            compile_ = compile_with_arguments
             runner = BoardRunner(farm, target, threads, folder, run.tried, say, timeout)
+        builder = Builder(build, folder, run.tried, compile_)
 
         def left() -> int:
             return 0 if runner.over else run.left()

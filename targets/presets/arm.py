@@ -51,7 +51,6 @@ ARM = (
         in_order=True,
         clock_ghz=1.2,
         memory_gb_per_s=3.9,
-        core="cortex-a53",
     ),
     Target(
         name="cortex-a55",
@@ -65,7 +64,6 @@ ARM = (
         l2_bytes=128 * KIB,
         clock_ghz=1.8,
         memory_gb_per_s=6.0,
-        core="cortex-a55",
     ),
     Target(
         name="cortex-a72",
@@ -80,7 +78,6 @@ ARM = (
         l2_bytes=1024 * KIB,
         l1d_ways=2,
         memory_gb_per_s=5.5,
-        core="cortex-a72",
     ),
     Target(
         name="cortex-a76",
@@ -95,7 +92,6 @@ ARM = (
         l2_ways=8,
         clock_ghz=2.4,
         l2_bytes_per_cycle=16.0,
-        # No `core`: LLVM 14 takes its model of the A57, which does half as many multiply-adds.
         memory_gb_per_s=10.0,
     ),
 )

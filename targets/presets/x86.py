@@ -31,8 +31,6 @@ _X86 = Target(
     clock_ghz=3.5,
     l2_bytes_per_cycle=32.0,
     memory_gb_per_s=40.0,
-    # LLVM 14's model of Zen 3 does one 256-bit multiply-add a cycle; the core does two.
-    core="znver2",
     dot="avx2",
 )
 _AVX512 = Target(
@@ -90,7 +88,6 @@ X86 = (
         description="x86-64-v3 with AVX-VNNI: Alder Lake, Arrow Lake and later",
         features=("+avxvnni",),
         required_features=(*_V3, "avx_vnni"),
-        core="",
         base="x86",
         dot="avx-vnni",
     ),

@@ -97,7 +97,6 @@ def test_a_run_that_ends_early_loses_nothing_and_frees_its_boards(
         (["--device", "board"], 2, "unknown address 'board'"),
         (["--device", "tracker://HERE/x86", "--target", "OTHER"], 1, "cannot run code for"),
         (["--boards", "0"], 2, "--boards"),
-        (["--device", "tracker://HERE/x86", "--static"], 2, "--static measures nothing"),
     ],
 )
 def test_what_cannot_be_is_one_line(

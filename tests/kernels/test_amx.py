@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 
 import pytest
+from assembly import assembly
 from integer_machines import Machine
 from numpy_integers import Quantization, problem
 
-from mobilenet_tvm.compile.tuning.static.estimate import assembly
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.cpu.integer.amx_pointwise import SCHEDULE, Decision
 from mobilenet_tvm.schedules.workloads import Pointwise, Step, Types

@@ -2,7 +2,7 @@
 
 No board is needed: llvm-mca (Debian's package llvm) knows how many cycles a loop takes on a
 core. The limit is what the core needs for the multiply-adds alone. What is wrong with LLVM's models
-of the in-order cores, and how it is mended, is in compile/analysis/llvm_mca.py.
+of the in-order cores, and how it is mended, is in tests/helpers/llvm_mca.py.
 
 A loop that keeps m x n sums in registers cannot do better on an A53 than m n / (m n + 2 (m + n)),
 which is 67 % for 8 x 8 and 65 % for 7 x 8. An A55 starts a load of 64 bits together with a
@@ -15,10 +15,9 @@ import re
 import shutil
 
 import pytest
+from assembly import assembly, loops
+from llvm_mca import cycles
 
-from mobilenet_tvm.compile.analysis.assembly import loops
-from mobilenet_tvm.compile.analysis.llvm_mca import cycles
-from mobilenet_tvm.compile.tuning.static.estimate import assembly
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import Pointwise, Step, Workload
 from mobilenet_tvm.targets.presets import PRESETS

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
+from assembly import assembly, loops
 from guarded import call_all
 from numpy_layers import normal, window_sums, with_epilogue
 
-from mobilenet_tvm.compile.analysis.assembly import loops
 from mobilenet_tvm.compile.codegen.pass_context import PASS_CONFIG
 from mobilenet_tvm.compile.codegen.tvm_target import llvm_target
-from mobilenet_tvm.compile.tuning.static.estimate import assembly
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.cpu.convolution import SCHEDULE, Decision
 from mobilenet_tvm.schedules.stages import is_per_channel

@@ -6,12 +6,11 @@ import re
 from collections.abc import Iterable
 
 import pytest
+from assembly import assembly, loops
 from integer_machines import Machine
 from integer_shapes import WEIGHTS, depthwise, layer, stem
 from numpy_integers import Layer
 
-from mobilenet_tvm.compile.analysis.assembly import loops
-from mobilenet_tvm.compile.tuning.static.estimate import assembly
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import Pointwise
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import arm_counts
 import numpy as np
 import odd_models as odd
 import pytest
@@ -13,6 +12,7 @@ from arm_instructions import execute, layers
 from peer_runtimes import OURS
 
 from mobilenet_tvm.compile import compile_model
+from mobilenet_tvm.compile.tuning.emulated import counts
 from mobilenet_tvm.runtime.bundle import bundle
 
 
@@ -28,8 +28,8 @@ def test_counts_are_equal_each_time_and_grow_with_the_inferences(
         found = execute(
             counting_board, core, OURS, tmp_path / "bundle", image, inferences, by_call=True
         )
-        inside = arm_counts.within(found.sections[1], found.maps, "network.so")
-        totals.append(arm_counts.count(inside, core).classes)
+        inside = counts.within(found.sections[1], found.maps, "network.so")
+        totals.append(counts.count(inside, core).classes)
         rows.append(layers(found, core, "network.so", artifact.metadata))
     assert totals[1] == {name: 3 * number for name, number in totals[0].items()}
     exact = ("function", "layer", "macs", "total", "vector arithmetic", "cycles")

@@ -85,12 +85,12 @@ def test_layers_that_the_log_does_not_know_get_the_default(tmp_path: Path) -> No
     options = {"alpha": 0.35, "resolution": 64}
     first, *others = workloads("v2", X86, **options)
     decisions = {first: registry.default(first, X86)}
-    log = write_log(tmp_path / "x86.jsonl", X86, decisions, source="static")
+    log = write_log(tmp_path / "x86.jsonl", X86, decisions, source="emulated")
     with log.path.open("a") as file:
         file.write("{torn")
     artifact = compile_model("v2", X86, tmp_path / "m.so", tuning_log=log.path, **options)
     calls = calls_of_layers(artifact.metadata)
-    assert [call["source"] for call in calls] == ["static", *["default" for _ in others]]
+    assert [call["source"] for call in calls] == ["emulated", *["default" for _ in others]]
     assert [call["tuned"] for call in calls] == [True, *[False for _ in others]]
     assert artifact.metadata.tuned_layers == 1
     assert [read.skipped_by_reason for read in artifact.logs] == [{"torn": 1}]

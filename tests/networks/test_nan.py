@@ -9,14 +9,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from assembly import assembly, functions
 from board import Board
 from board_models import run_on_board
 from onnx import helper
 from onnx_graphs import agrees, graph
 
 from mobilenet_tvm.compile import compile_model
-from mobilenet_tvm.compile.analysis.assembly import functions
-from mobilenet_tvm.compile.tuning.static.estimate import assembly
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import Pointwise, Step, Workload
 from mobilenet_tvm.targets.presets import PRESETS

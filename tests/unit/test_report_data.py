@@ -84,7 +84,7 @@ def test_layers_of_the_model_without_a_record_stay_and_others_go() -> None:
         ({"threads": 2, "date": "2026-02-01T00:00:00Z"}, None, 2),
         ({"threads": 2, "date": "2026-02-01T00:00:00Z"}, 1, 1),
         ({"threads": 2, "date": "2025-02-01T00:00:00Z"}, None, 1),
-        ({"threads": 2, "date": "2026-02-01T00:00:00Z", "source": "static"}, None, 1),
+        ({"threads": 2, "date": "2026-02-01T00:00:00Z", "source": "emulated"}, None, 1),
     ],
     ids=["the latest", "as asked for", "not an earlier one", "not an estimate"],
 )

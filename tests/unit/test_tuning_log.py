@@ -297,16 +297,16 @@ def test_only_a_cpu_that_multiplies_float16_has_a_record_of_it() -> None:
 
 FAST, SLOW = {"microseconds": 90.0}, {"microseconds": 110.0}
 EARLY, LATE = {"date": "2026-01-01T00:00:00Z"}, {"date": "2026-03-01T00:00:00Z"}
-OTHER, STATIC = {"device": "Other CPU"}, {"source": "static"}
+OTHER, EMULATED = {"device": "Other CPU"}, {"source": "emulated"}
 
 
 @pytest.mark.parametrize(
     ("winner", "loser", "beaten"),
     [
         ({**FAST, **EARLY}, {**SLOW, **LATE}, True),
-        ({**SLOW, **EARLY}, {**FAST, **LATE, **STATIC}, True),
-        ({**SLOW, **EARLY}, {**FAST, **LATE, **STATIC, **OTHER}, True),
-        ({**FAST, **STATIC}, {**SLOW, **STATIC}, True),
+        ({**SLOW, **EARLY}, {**FAST, **LATE, **EMULATED}, True),
+        ({**SLOW, **EARLY}, {**FAST, **LATE, **EMULATED, **OTHER}, True),
+        ({**FAST, **EMULATED}, {**SLOW, **EMULATED}, True),
         ({**SLOW, **LATE, **OTHER}, {**FAST, **EARLY}, False),
         ({**SLOW, **LATE, "threads": 2}, {**FAST, **EARLY}, False),
         ({**SLOW, **LATE, "threads": 1}, {**FAST, **EARLY, "threads": 2}, False),
@@ -334,8 +334,8 @@ def test_other_layers_are_not_known(tmp_path: Path) -> None:
     ("own", "shipped", "source"),
     [
         ({"device": "Mine"}, {**FAST, **LATE}, "Mine"),  # times of two machines do not compare
-        ({"device": "Mine", **STATIC}, {}, "Test CPU"),
-        ({"device": "Mine", **STATIC}, STATIC, "Mine"),
+        ({"device": "Mine", **EMULATED}, {}, "Test CPU"),
+        ({"device": "Mine", **EMULATED}, EMULATED, "Mine"),
         (None, {}, "Test CPU"),
         ({"device": "Mine"}, None, "Mine"),
         (None, None, None),

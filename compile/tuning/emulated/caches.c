@@ -1,4 +1,4 @@
-#include "arm_caches.h"
+#include "caches.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,9 +1,15 @@
-"""Cuts assembly into functions and basic blocks."""
+"""Compiles functions to assembly, and cuts it into functions and basic blocks."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+
+import tvm
+
+from mobilenet_tvm.compile.codegen.pass_context import lowering
+from mobilenet_tvm.compile.codegen.tvm_target import llvm_target
+from mobilenet_tvm.targets.target import Target
 
 _LABEL = re.compile(r"([\w.$]+):")
 _INSTRUCTION = re.compile(r"\t([a-z][\w.]*)(?:\t(.*))?$")
@@ -101,3 +107,10 @@ def functions(text: str) -> dict[str, list[Block]]:
 def loops(text: str) -> list[tuple[Instruction, ...]]:
     """Return the bodies of all loops that are one block."""
     return [block.body for code in functions(text).values() for block in code if block.repeats]
+
+
+def assembly(func: tvm.tirx.PrimFunc, target: Target) -> str:
+    """Return a function's assembly, compiled as for a network."""
+    with lowering(tvm.IRModule.from_expr(func), target) as mod:
+        built = tvm.tirx.build(mod, target=llvm_target(target))
+    return str(built.inspect_source("asm"))

@@ -1,6 +1,6 @@
 /* Simulates the data caches of one core: two levels, least-recently-used replacement. */
-#ifndef ARM_CACHES_H
-#define ARM_CACHES_H
+#ifndef CACHES_H
+#define CACHES_H
 
 #include <stdint.h>
 

@@ -1,15 +1,16 @@
-"""Sums up what `arm_counter.c` counted: instructions by class, cycles and bytes."""
+"""Sums up what `counter.c` counted: instructions by class, cycles and bytes."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import arm_ports
-from arm_decode import CLASSES, kind
+from mobilenet_tvm.compile.tuning.emulated import ports
+from mobilenet_tvm.compile.tuning.emulated.decode import CLASSES, kind
 
-from mobilenet_tvm.compile.tuning.static.statements import LINE_BYTES
+#: Bytes of a cache line, on all cores.
+LINE_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,21 @@ class Counts:
     Parameters
     ----------
     classes : Counter of str
-        Instructions by class, one of the values of `arm_decode.CLASSES`.
+        Instructions by class, one of the values of `decode.CLASSES`.
     cycles : float
         At least so many by the ports of the core.
+    busy : dict of str to float
+        Cycles for which each port, and the core's width, is busy.
+    chain : float
+        Cycles in which multiply-adds wait for the sums that they add to.
     l2_bytes, memory_bytes : float
         Bytes that come from the second-level cache, and from memory.
     """
 
     classes: Counter[str] = field(default_factory=Counter)
     cycles: float = 0.0
+    busy: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    chain: float = 0.0
     l2_bytes: float = 0.0
     memory_bytes: float = 0.0
 
@@ -59,7 +66,11 @@ class Counts:
         kinds = Counter(map(kind, block.words))
         for each, number in kinds.items():
             self.classes[CLASSES[each.name]] += number * block.executions
-        self.cycles += block.executions * arm_ports.cycles(core, kinds.items())
+        busy = ports.busy(core, kinds.items())
+        self.cycles += block.executions * max(busy.values())
+        for port, cycles in busy.items():
+            self.busy[port] += block.executions * cycles
+        self.chain += block.executions * ports.chain(core, block.words)
         self.l2_bytes += LINE_BYTES * block.from_l2
         self.memory_bytes += LINE_BYTES * block.from_memory
 
@@ -88,7 +99,7 @@ def parse(text: str) -> dict[int, list[Block]]:
 
 
 def count(blocks: Iterable[Block], core: str) -> Counts:
-    """Return the sum of blocks on a core, one of `arm_ports.CORES`."""
+    """Return the sum of blocks on a core, one of `ports.CORES`."""
     found = Counts()
     for block in blocks:
         found.add(block, core)

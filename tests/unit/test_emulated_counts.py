@@ -5,16 +5,15 @@ from __future__ import annotations
 import ctypes
 from pathlib import Path
 
-import arm_counts
-import arm_emulator
 import arm_instructions
-import arm_ports
 import pytest
-from arm_counts import Block
-from arm_decode import CLASSES, Kind, kind
 from arm_instructions import Row
 from click.testing import CliRunner
 from peer_runtimes import OURS
+
+from mobilenet_tvm.compile.tuning.emulated import counts, emulator, ports
+from mobilenet_tvm.compile.tuning.emulated.counts import Block
+from mobilenet_tvm.compile.tuning.emulated.decode import CLASSES, Kind, kind
 
 #: Instructions as LLVM assembles them.
 FMLA, SDOT, SMLAL, SSHR = 0x4FA21020, 0x4E829420, 0x0E228020, 0x4F3D0420
@@ -96,13 +95,13 @@ def test_the_kind_of_an_instruction(word: int, expected: Kind) -> None:
     assert kind(word) == expected
 
 
-@pytest.mark.parametrize("core", arm_ports.CORES)
+@pytest.mark.parametrize("core", ports.CORES)
 def test_every_kind_occupies_ports_of_every_core(core: str) -> None:
     # The A72 has no dot products.
     for name in CLASSES.keys() - ({"dot"} if core == "cortex-a72" else set()):
-        used = arm_ports.occupied(core, Kind(name, 16))
+        used = ports.occupied(core, Kind(name, 16))
         assert used
-        assert used.keys() <= arm_ports.CORES[core].ports.keys()
+        assert used.keys() <= ports.CORES[core].ports.keys()
         assert all(cycles > 0 for cycles in used.values())
 
 
@@ -139,12 +138,12 @@ def test_every_kind_occupies_ports_of_every_core(core: str) -> None:
 )
 def test_cycles_by_ports(core: str, instructions: dict[int, int], expected: float) -> None:
     kinds = [(kind(word), number) for word, number in instructions.items()]
-    assert arm_ports.cycles(core, kinds) == pytest.approx(expected)
+    assert max(ports.busy(core, kinds).values()) == pytest.approx(expected)
 
 
 def test_sections_of_the_same_number_are_one() -> None:
     text = "section 1\n400 3 2 1 4fa21020 54000041\nsection 2\nsection 1\n5000 a 0 0 91000420\n"
-    assert arm_counts.parse(text) == {
+    assert counts.parse(text) == {
         1: [Block(0x400, 3, 2, 1, (FMLA, B_NE)), Block(0x5000, 10, 0, 0, (ADD,))],
         2: [],
     }
@@ -152,7 +151,7 @@ def test_sections_of_the_same_number_are_one() -> None:
 
 def test_blocks_are_summed_per_inference() -> None:
     blocks = [Block(0, 100, 6, 2, (FMLA, FMLA, LDR_Q, B_NE)), Block(64, 2, 0, 0, (LDR_X, ADD))]
-    assert arm_counts.count(blocks, "cortex-a76").per(2) == {
+    assert counts.count(blocks, "cortex-a76").per(2) == {
         "total": 202,
         "vector arithmetic": 100,
         "vector loads": 50,
@@ -175,25 +174,26 @@ def test_the_blocks_of_a_library() -> None:
         "5000-6000 rw-p 00000000 00:00 0\n"
     )
     blocks = [Block(address, 1, 0, 0, ()) for address in (0xFFF, 0x1000, 0x2FFC, 0x3000, 0x5000)]
-    inside = arm_counts.within(blocks, maps, "network.so")
+    inside = counts.within(blocks, maps, "network.so")
     assert [block.address for block in inside] == [0x1000, 0x2FFC]
 
 
 class Level(ctypes.Structure):
-    """A `CacheLevel` of arm_caches.h."""
+    """A `CacheLevel` of caches.h."""
 
     _fields_ = (("sets", ctypes.c_uint64), ("ways", ctypes.c_uint64), ("lines", ctypes.c_void_p))
 
 
 class Caches(ctypes.Structure):
-    """The `Caches` of arm_caches.h."""
+    """The `Caches` of caches.h."""
 
     _fields_ = (("l1", Level), ("l2", Level))
 
 
 def test_the_caches_replace_the_line_that_was_used_least_recently(tmp_path: Path) -> None:
     library = tmp_path / "caches.so"
-    arm_emulator.compile_c([arm_emulator.HERE / "arm_caches.c"], library)
+    source = Path(emulator.__file__).with_name("caches.c")
+    emulator.compile_c(["-shared", "-fPIC", "-o", library, source])
     functions, caches = ctypes.CDLL(str(library)), Caches()
     # Two lines in each set: one set in the first level, two in the second.
     sizes = (ctypes.c_uint64(size) for size in (128, 2, 256, 2))
@@ -239,8 +239,8 @@ def test_what_cannot_be_counted_is_a_line_that_says_why(
 
 
 def test_the_tables_give_millions_and_ratios_to_ours() -> None:
-    ours = arm_counts.count([Block(0, 10**6, 5 * 10**5, 0, (FMLA, LDR_Q, ADD))], "cortex-a72")
-    other = arm_counts.count([Block(0, 10**6, 0, 0, (FMLA,) * 5)], "cortex-a72")
+    ours = counts.count([Block(0, 10**6, 5 * 10**5, 0, (FMLA, LDR_Q, ADD))], "cortex-a72")
+    other = counts.count([Block(0, 10**6, 0, 0, (FMLA,) * 5)], "cortex-a72")
     layer = {"function": "f", "layer": "pointwise 1x2x3", "macs": 4 * 10**6}
     rows = [
         Row("cortex-a72", "v2", OURS, ours.per(1), [{**layer, **ours.per(2)}]),

@@ -72,6 +72,23 @@ def kind(word: int) -> Kind:
     return Kind("integer")
 
 
+def accumulates(word: int) -> bool:
+    """Return whether a vector instruction adds products of floats to its destination."""
+    by_element = word & 0xBF00B400 == 0x0F001000
+    return by_element or word & 0xBF20FC00 == 0x0E20CC00 or word & 0xBF60FC00 == 0x0E400C00
+
+
+def written(word: int) -> tuple[int, ...]:
+    """Return the vector registers that an instruction writes, of lists only the first."""
+    found = kind(word)
+    if not found.name.startswith("vector load") and (
+        CLASSES[found.name] != "vector arithmetic" or found.name == "to integer"
+    ):
+        return ()
+    pair = found.name == "vector load" and word >> 27 & 7 == 5
+    return (word & 31, word >> 10 & 31) if pair else (word & 31,)
+
+
 def _memory(word: int) -> Kind:
     """Return the kind of a load or store."""
     form, vector, size = word >> 27 & 7, word >> 26 & 1, word >> 30

@@ -49,15 +49,15 @@ def cycles(regions: Sequence[Sequence[str]], target: Target) -> list[float]:
     regions : sequence of sequence of str
         Lines of assembly.
     target : Target
-        `core` names LLVM's model; without one, LLVM takes what it has for `cpu`.
+        LLVM takes the model that it has for its `cpu`.
 
     Raises
     ------
     UserError
         If llvm-mca is missing or does not know an instruction.
     """
-    if target.core in _IN_ORDER:
-        regions = [[new for line in body for new in spelled(line, target.core)] for body in regions]
+    if target.cpu in _IN_ORDER:
+        regions = [[new for line in body for new in spelled(line, target.cpu)] for body in regions]
     # One call for all regions that iterate equally often.
     groups: dict[int, list[int]] = {}
     for index, body in enumerate(regions):
@@ -96,7 +96,7 @@ def _totals(regions: Sequence[Sequence[str]], target: Target, iterations: int) -
     lines = [
         line for body in regions for line in ("# LLVM-MCA-BEGIN loop", *body, "# LLVM-MCA-END")
     ]
-    core = "cortex-a55" if target.core in _IN_ORDER else target.core or target.cpu
+    core = "cortex-a55" if target.cpu in _IN_ORDER else target.cpu
     command = [
         find_llvm_mca(),
         f"-march={target.architecture.replace('_', '-')}",

@@ -8,18 +8,19 @@ Sources: LLVM's scheduling models of the Neoverse N1, which has the A76's pipeli
 which has the A72's, and of the A55. They follow Arm's software optimisation guides of these cores,
 and say more than the guides do about which ports an instruction occupies. That the A55 and the A53
 load 64 bits a cycle, and what keeps their multiply-adds from starting: the sources that
-`compile/analysis/llvm_mca.py` names. The A53, of which there is no guide, is else like the A55.
+`tests/helpers/llvm_mca.py` names. The A53, of which there is no guide, is else like the A55.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from arm_decode import CLASSES, Kind
+from mobilenet_tvm.compile.tuning.emulated.decode import CLASSES, Kind, accumulates, written
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,12 @@ class Core:
     ports : mapping
         How many instructions each port starts in a cycle. A port may be part of another one.
     uses : mapping
-        The ports that an instruction occupies, by the names of `arm_decode.CLASSES`: for vectors of
+        The ports that an instruction occupies, by the names of `decode.CLASSES`: for vectors of
         64 bits and, after a bar, of 128 bits. `2V` is two cycles of V.
     load_bytes, store_bytes : int
         What a port that loads or stores moves in a cycle.
+    accumulation : int
+        Cycles from a multiply-add to one that adds to its result.
     blocking_bytes : int, optional
         The width of a register from which on no vector operation starts beside its load.
     """
@@ -46,6 +49,7 @@ class Core:
     uses: Mapping[str, str]
     load_bytes: int
     store_bytes: int
+    accumulation: int
     blocking_bytes: int | None = None
 
 
@@ -84,6 +88,7 @@ CORES = {
         uses=_IN_ORDER_USES | {"store": "L", "vector store": "L"},
         load_bytes=8,
         store_bytes=16,
+        accumulation=4,
         blocking_bytes=1,
     ),
     "cortex-a55": Core(
@@ -92,6 +97,7 @@ CORES = {
         uses=_IN_ORDER_USES,
         load_bytes=8,
         store_bytes=16,
+        accumulation=4,
         blocking_bytes=16,
     ),
     "cortex-a72": Core(
@@ -124,6 +130,7 @@ CORES = {
         },
         load_bytes=16,
         store_bytes=8,
+        accumulation=3,
     ),
     "cortex-a76": Core(
         width=4,
@@ -156,12 +163,13 @@ CORES = {
         },
         load_bytes=16,
         store_bytes=8,
+        accumulation=2,
     ),
 }
 
 
-def cycles(core: str, instructions: Iterable[tuple[Kind, int]]) -> float:
-    """Return the cycles of a block.
+def busy(core: str, instructions: Iterable[tuple[Kind, int]]) -> dict[str, float]:
+    """Return the cycles for which a block keeps each port of a core busy, and its width.
 
     Parameters
     ----------
@@ -171,12 +179,27 @@ def cycles(core: str, instructions: Iterable[tuple[Kind, int]]) -> float:
         The kinds of its instructions, and how many there are of each.
     """
     model = CORES[core]
-    total, busy = 0, dict.fromkeys(model.ports, 0.0)
+    total, found = 0, dict.fromkeys(model.ports, 0.0)
     for kind, number in instructions:
         total += number
         for port, each in occupied(core, kind).items():
-            busy[port] += number * each
-    return max(total / model.width, *(busy[port] / ports for port, ports in model.ports.items()))
+            found[port] += number * each / model.ports[port]
+    return found | {"width": total / model.width}
+
+
+def chain(core: str, words: Iterable[int]) -> float:
+    """Return the cycles in which the multiply-adds of a block wait for each other.
+
+    Only sums that come from before the block and go on after it count; other chains overlap.
+    """
+    length, others = Counter[int](), set[int]()
+    for word in words:
+        if accumulates(word):
+            length[word & 31] += 1
+        else:
+            others.update(written(word))
+    carried = (number for register, number in length.items() if register not in others)
+    return CORES[core].accumulation * max(carried, default=0)
 
 
 @cache

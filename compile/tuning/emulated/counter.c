@@ -1,12 +1,12 @@
-/* A plug-in for qemu's user-mode emulation: counts what an aarch64 program executes.
+/* A plug-in for qemu's user-mode emulation: counts what a program executes.
  *
- *     qemu-aarch64 -plugin arm_counter.so,out=FILE,l1_bytes=32768,l1_ways=4,...
+ *     qemu-aarch64 -plugin counter.so,out=FILE,l1_bytes=32768,l1_ways=4,...
  *
  * The program ends a section with prctl(MARK, NUMBER), and the first one starts with its first mark.
  * FILE gets each section whose number is not 0: a line `section NUMBER`, and a line for each block
  * of instructions that was executed in it, with hexadecimal numbers: its address, its executions,
  * the cache lines that it took from the second level, those of them that came from memory, and its
- * instructions. What threads execute at the same time is not counted reliably.
+ * instructions, of which x86-64's are cut or padded to four bytes. What threads execute at the same time is not counted reliably.
  *
  * The declarations are the part of the interface that is used here, of version 1, which qemu 4.2 to
  * 8.2 have.
@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "arm_caches.h"
+#include "caches.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -49,7 +49,8 @@ unsigned qemu_plugin_mem_size_shift(qemu_plugin_meminfo_t);
 
 EXPORT int qemu_plugin_version = 1;
 
-enum { PRCTL = 167, MARK = 0x41524d43 };
+/* prctl's number on aarch64 and on x86-64. */
+enum { AARCH64_PRCTL = 167, X86_64_PRCTL = 157, MARK = 0x41524d43 };
 
 typedef struct Block {
   struct Block* next;
@@ -99,7 +100,7 @@ static void end_section(uint64_t number) {
     block->executions = block->from_l2 = block->from_memory = 0;
   }
   if (fflush(out)) {
-    perror("arm_counter");
+    perror("counter");
     exit(1);
   }
   counting = true;
@@ -108,7 +109,7 @@ static void end_section(uint64_t number) {
 static void call_system(qemu_plugin_id_t id, unsigned cpu, int64_t number, uint64_t a, uint64_t b,
                         uint64_t c, uint64_t d, uint64_t e, uint64_t f, uint64_t g, uint64_t h) {
   (void)id, (void)cpu, (void)c, (void)d, (void)e, (void)f, (void)g, (void)h;
-  if (number == PRCTL && a == MARK) end_section(b);
+  if ((number == AARCH64_PRCTL || number == X86_64_PRCTL) && a == MARK) end_section(b);
 }
 
 /* Returns the value of an argument, `NAME=VALUE`. */
@@ -116,7 +117,7 @@ static const char* argument(int argc, char** argv, const char* name) {
   size_t length = strlen(name);
   for (int i = 0; i < argc; i++)
     if (!strncmp(argv[i], name, length) && argv[i][length] == '=') return argv[i] + length + 1;
-  fprintf(stderr, "arm_counter: no argument %s=\n", name);
+  fprintf(stderr, "counter: no argument %s=\n", name);
   exit(1);
 }
 

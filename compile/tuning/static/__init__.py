@@ -1,1 +1,0 @@
-"""Static tuning: ranks decisions by machine code and a cache model, without a device."""
