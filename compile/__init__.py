@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mobilenet_tvm.compile.analysis.bench import BenchResult, bench_artifact
+    from mobilenet_tvm.compile.analysis.bench import BenchResult, bench_artifact, sweep_threads
     from mobilenet_tvm.compile.analysis.profile import ProfileResult, profile_artifact
     from mobilenet_tvm.compile.analysis.verify import VerifyResult, verify_artifact
     from mobilenet_tvm.compile.artifact import Artifact, compile_model
@@ -66,13 +66,14 @@ __all__ = [
     "profile_artifact",
     "prune_model",
     "quantize_model",
+    "sweep_threads",
     "tune_models",
     "verify_artifact",
     "write_report",
 ]
 
 _MODULES = {
-    "analysis.bench": ("BenchResult", "bench_artifact"),
+    "analysis.bench": ("BenchResult", "bench_artifact", "sweep_threads"),
     "analysis.profile": ("ProfileResult", "profile_artifact"),
     "analysis.verify": ("VerifyResult", "verify_artifact"),
     "artifact": ("Artifact", "compile_model"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mobilenet_tvm.compile.analysis.open_artifact import open_artifact
@@ -76,3 +79,35 @@ def bench_artifact(
             model.session.board,
             model.measure_round_trip(min(rounds, _MAX_REMOTE_CALLS)),
         )
+
+
+def sweep_threads(
+    path: str | Path, counts: Sequence[int], *, device: str = "local", rounds: int = 100
+) -> list[BenchResult]:
+    """Measure the latency of an artifact with several numbers of threads.
+
+    Parameters
+    ----------
+    path, device, rounds
+        As of `bench_artifact`.
+    counts : sequence of int
+        Numbers of threads.
+
+    Returns
+    -------
+    list of BenchResult
+        One per number that the device has: the threads are never more than its CPUs.
+
+    Raises
+    ------
+    UserError
+        As `bench_artifact`.
+    """
+    found: dict[int, BenchResult] = {}
+    for count in counts:
+        # TVM's pool of workers cannot grow, and lives as long as the thread that uses it.
+        with ThreadPoolExecutor(1) as fresh:
+            run = partial(bench_artifact, path, device=device, threads=count, rounds=rounds)
+            result = fresh.submit(run).result()
+        found.setdefault(result.threads, result)
+    return list(found.values())

@@ -22,6 +22,7 @@ import mobilenet_tvm.compile as api
 from mobilenet_tvm.compile.cli.main import main
 from mobilenet_tvm.compile.logs.log import user_log
 from mobilenet_tvm.schedules import registry
+from mobilenet_tvm.targets.host import core_count
 from mobilenet_tvm.targets.presets import PRESETS
 
 X86 = PRESETS["x86"]
@@ -121,6 +122,30 @@ def test_bench_prints_percentiles(artifact: Path, capfd: pytest.CaptureFixture[s
     assert status == 0
     assert (result["rounds"], result["threads"]) == (20, 1)
     assert 0 < result["minimum_ms"] <= result["median_ms"] <= result["p90_ms"] <= result["p99_ms"]
+
+
+def test_bench_compares_numbers_of_threads(
+    artifact: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    counts = [1, 2] if core_count() > 1 else [1]
+    given = ",".join(map(str, [*counts, 256, 1]))
+    status, output, _ = run(capfd, "bench", artifact, "--rounds", 5, "--threads", given, "--json")
+    assert status == 0
+    runs = json.loads(output)["runs"]
+    assert [one["threads"] for one in runs] == sorted({*counts, min(256, core_count())})
+    status, output, _ = run(capfd, "bench", artifact, "--rounds", 5, "--threads", given)
+    assert [line.split()[0] for line in output.splitlines()[3:]] == [
+        str(r["threads"]) for r in runs
+    ]
+
+
+@pytest.mark.parametrize("threads", ["0", "1,", "1,x", "257", "1,2.5"])
+def test_bench_refuses_other_numbers_of_threads(
+    artifact: Path, threads: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    status, _, error = run(capfd, "bench", artifact, "--threads", threads)
+    assert status == 2
+    assert "Invalid value for '--threads'" in error
 
 
 def test_profile_names_each_layer(artifact: Path, capfd: pytest.CaptureFixture[str]) -> None:
