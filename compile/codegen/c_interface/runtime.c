@@ -245,7 +245,7 @@ static void stop(context *c, int threads) {
     free(c);
 }
 
-static bool start(context *c, worker *w) {
+static bool start(worker *w) {
   pthread_attr_t attributes;
   if (sem_init(&w->wake, 0, 0) != 0)
     return false;
@@ -287,7 +287,7 @@ status MODEL(create)(int threads, void *workspace, size_t workspace_bytes, conte
     w->index = i;
     w->context = c;
     w->scratch = c->memory + MEMORY_BYTES + (size_t)i * SCRATCH_BYTES;
-    if (i > 0 && !start(c, w)) {
+    if (i > 0 && !start(w)) {
       stop(c, i);
       return CONSTANT(NO_THREAD);
     }

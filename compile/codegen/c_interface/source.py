@@ -29,11 +29,12 @@ enum {{
 extern HIDDEN const unsigned char MODEL(weights)[];
 {kernels}
 
-#define CALL(name, ...)                                                                 \\
-  do {{                                                                                  \\
-    const void *const pointers[] = {{__VA_ARGS__}};                                       \\
-    if (call(__tvm_ffi_{p}_##name, sizeof pointers / sizeof *pointers, pointers) != 0)  \\
-      return -1;                                                                        \\
+#define CALL(name, ...)                                            \\
+  do {{                                                             \\
+    const void *const pointers[] = {{__VA_ARGS__}};                  \\
+    const int count = sizeof pointers / sizeof *pointers;          \\
+    if (call(__tvm_ffi_{p}_##name, count, pointers) != 0)          \\
+      return -1;                                                   \\
   }} while (0)
 
 static int32_t compute(unsigned char *memory, const void *const *in, void *const *out) {{
@@ -43,10 +44,10 @@ static int32_t compute(unsigned char *memory, const void *const *in, void *const
   return 0;
 }}
 
-status MODEL(run)(context *context, {parameters}) {{
+status MODEL(run)(context *c, {parameters}) {{
   const void *const in[] = {{{ins}}};
   void *const out[] = {{{outs}}};
-  return run(context, in, out);
+  return run(c, in, out);
 }}
 """
 
