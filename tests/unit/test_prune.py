@@ -18,10 +18,11 @@ from mobilenet_tvm.compile import PruneOptions, compile_model, prune_model
 from mobilenet_tvm.compile.compress.channels import find_channels, remove
 from mobilenet_tvm.compile.compress.criteria import by_activation, by_magnitude
 from mobilenet_tvm.compile.compress.float_graph import FloatGraph
+from mobilenet_tvm.compile.compress.pictures import Preprocessing, find_pictures, spread
 from mobilenet_tvm.compile.compress.predict import predict
 from mobilenet_tvm.compile.compress.prune import prune
 from mobilenet_tvm.compile.compress.reconstruct import reconstruct
-from mobilenet_tvm.compile.compress.runners import session_of
+from mobilenet_tvm.compile.compress.runners import runner_of, session_of
 from mobilenet_tvm.compile.compress.statistics import channel_moments
 from mobilenet_tvm.compile.compress.widths import kept_count, vector_of
 from mobilenet_tvm.compile.frontend.fold import fold_constants
@@ -37,6 +38,8 @@ from mobilenet_tvm.targets.presets import get_target
 Array = np.ndarray[Any, Any]
 
 EXPORTS = Path(__file__).parents[1] / "data" / "exports"
+SHARED = Path(__file__).parents[3] / "shared"
+V2 = SHARED / "models" / "mobilenet_v2-b0353104.safetensors"
 
 
 def gate(net: Net, x: str, channels: int, form: str) -> str:
@@ -470,3 +473,21 @@ def test_means_that_do_not_line_up_with_channels_keep_them() -> None:
     mean = net.node("Flatten", net.node("GlobalAveragePool", x))
     model = net.model(net.head(net.conv(net.node("Mul", x, mean), 16, 8), 8))
     assert widths(model) == []
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not V2.exists(), reason="no ../shared/models here")
+def test_a_trained_network_still_names_most_pictures_by_activations() -> None:
+    model = fold_constants(resolve("v2", ModelOptions(weights=str(V2))).model)
+    runner = runner_of(model)
+    pictures = spread(find_pictures(SHARED / "imagenet-sample"), 96)[0]
+    images = [runner.read(picture.path, Preprocessing()) for picture in pictures]
+    counts = [-(-3 * count // 32) * 8 for count in widths(model)]
+    expected = outputs(model, images[1::2]).argmax(1)
+    shares = {}
+    for by in ("activation", "random"):
+        small, _ = prune(model, counts, by, images[::2])
+        shares[by] = (outputs(small, images[1::2]).argmax(1) == expected).mean()
+    # On 936 pictures, 71 % and 36 %.
+    assert shares["activation"] > 0.55
+    assert shares["activation"] > shares["random"] + 0.1
