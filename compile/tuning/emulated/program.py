@@ -75,7 +75,8 @@ def _link(output: str | Path, objects: Sequence[str | Path]) -> None:
     command = [*linker_command(), "-static", "--no-pie", "-o", str(output), *map(str, objects)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
-        raise UserError(f"linking failed: {result.stderr.strip().partition(chr(10))[0]}")
+        reason = next(iter(result.stderr.splitlines()), f"exit status {result.returncode}")
+        raise UserError(f"linking failed: {reason}")
 
 
 def _quicken(path: Path) -> None:
