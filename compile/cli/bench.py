@@ -17,7 +17,7 @@ _MAX_THREADS = 256
 _STATISTICS = ("minimum", "median", "p90", "p99")
 
 
-class ThreadCounts(click.ParamType):
+class _ThreadCounts(click.ParamType):  # type: ignore[type-arg]
     """Numbers of threads, separated by commas."""
 
     name = "counts"
@@ -37,7 +37,7 @@ class ThreadCounts(click.ParamType):
 @file_argument
 @click.option(
     "--threads",
-    type=ThreadCounts(),
+    type=_ThreadCounts(),
     help="Threads to run with; several numbers, such as 1,2,4, are compared, as far as there are "
     "CPUs for them.  [default: the fast cores]",
 )
