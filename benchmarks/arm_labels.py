@@ -40,6 +40,8 @@ Array = np.ndarray[Any, Any]
 
 #: Pictures of one emulated process, which takes a while to start.
 AT_ONCE = 4
+#: Seconds after which an emulated process hangs, however busy the machine is.
+PATIENCE = 3600
 STAND_IN = "avx512_fp16"
 
 
@@ -63,7 +65,8 @@ def emulated(path: Path, images: Array, core: str, folder: Path, jobs: int) -> A
     def run(first: int) -> Array:
         scratch = folder / f"part{first}"
         scratch.mkdir()
-        part: Array = run_on_board(board, path, images[first : first + AT_ONCE], scratch, machine)
+        some = images[first : first + AT_ONCE]
+        part: Array = run_on_board(board, path, some, scratch, machine, PATIENCE)
         return part
 
     with ThreadPoolExecutor(jobs) as pool:

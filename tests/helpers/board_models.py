@@ -22,12 +22,17 @@ np.save("outputs.npy", np.stack([model(image) for image in np.load("inputs.npy")
 
 
 def run_on_board(
-    board: Board, artifact: Path, images: np.ndarray[Any, Any], folder: Path, cpu: str
+    board: Board,
+    artifact: Path,
+    images: np.ndarray[Any, Any],
+    folder: Path,
+    cpu: str,
+    timeout: float = 300,
 ) -> np.ndarray[Any, Any]:
     """Return a model's output for each image, computed by a bundle on the board."""
     bundle(artifact, folder / "bundle")
     np.save(folder / "inputs.npy", images)
-    result = board.run(["-c", RUN], cpu=cpu, cwd=folder)
+    result = board.run(["-c", RUN], cpu=cpu, cwd=folder, timeout=timeout)
     assert result.returncode == 0, result.stderr
     outputs: np.ndarray[Any, Any] = np.load(folder / "outputs.npy")
     return outputs
