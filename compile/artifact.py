@@ -213,6 +213,7 @@ def _describe(
         "activation_bytes": lowered.activation_bytes,
         "functions": sum(isinstance(f, tirx.PrimFunc) for f in lowered.mod.functions.values()),
         "calls": calls,
+        "shared_outputs": lowered.shared_outputs,
     }
     if source.recipe:
         extra["recipe"] = dict(source.recipe)

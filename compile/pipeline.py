@@ -31,6 +31,7 @@ from mobilenet_tvm.compile.passes.recognize_smooth import RecognizeSmooth
 from mobilenet_tvm.compile.passes.recover_clip import RecoverClip
 from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
 from mobilenet_tvm.compile.passes.set_dtype import SetDtype
+from mobilenet_tvm.compile.passes.shared_outputs import shared_outputs
 from mobilenet_tvm.compile.passes.short_names import short_names
 from mobilenet_tvm.compile.passes.to_nhwc import ToNHWC
 from mobilenet_tvm.compile.passes.values import op_name
@@ -115,6 +116,11 @@ class Lowered:
     def layers(self) -> list[Layer]:
         """The calls with schedules of their own."""
         return [call.layer for call in self.calls if call.layer]
+
+    @property
+    def shared_outputs(self) -> list[int]:
+        """The outputs whose memory is not theirs alone, which a caller has to copy."""
+        return shared_outputs(self.mod)
 
     @property
     def activation_bytes(self) -> int:

@@ -289,6 +289,7 @@ _EXTRA: Mapping[str, Callable[[Any], bool]] = {
     "functions": _is_count,
     "calls": lambda value: isinstance(value, list) and all(map(_is_call, value)),
     "recipe": _is_recipe,
+    "shared_outputs": lambda value: isinstance(value, list) and all(map(_is_count, value)),
 }
 
 

@@ -45,6 +45,8 @@ class Model(BaseModel):
         self._threads = Threads(threads if self.device.is_cpu else 1)
         super().__init__(metadata, self._threads.count)
         self._executable = executable
+        shared = metadata.extra.get("shared_outputs", ()) if self.device.is_cpu else ()
+        self._shared = [index for index in shared if index < len(metadata.outputs)]
         # A virtual machine runs one call at a time. On a CPU they share the weights, so there are
         # as many as there have been concurrent calls. On a GPU each would have a copy of the
         # weights, and there is one queue, so there is one machine, for which calls wait.
@@ -57,7 +59,11 @@ class Model(BaseModel):
 
         result = self._threads.call(self._run, [tvm_ffi.from_dlpack(array) for array in inputs])
         results = [result] if isinstance(result, tvm_ffi.Tensor) else result
-        return [np.from_dlpack(tensor) for tensor in results]
+        arrays = [np.from_dlpack(tensor) for tensor in results]
+        # Outputs that are inputs or constants; a GPU's are copies already.
+        for index in self._shared:
+            arrays[index] = arrays[index].copy()
+        return arrays
 
     def _place(self) -> str:
         return f"threads: {self.threads}" if self.device.is_cpu else f"on {self.device.name}"
