@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 import onnx.inliner
 from google.protobuf.message import DecodeError
+from onnx.external_data_helper import load_external_data_for_tensor
 
 from mobilenet_tvm.compile.frontend.check import (
     check_domains,
@@ -43,7 +44,8 @@ def load_onnx(path: str | Path) -> onnx.ModelProto:
     Parameters
     ----------
     path : str or Path
-        The file; files with external data are in the same folder.
+        The file; files with external data are in the same folder. Both may be links to files of
+        one other folder.
 
     Returns
     -------
@@ -81,6 +83,7 @@ def load_onnx(path: str | Path) -> onnx.ModelProto:
     if not model.graph.node or not model.graph.output:
         raise UserError(f"{path}: not an ONNX model, since it has no graph; give another file")
     try:
+        _load_linked(model, path)
         onnx.load_external_data_for_model(model, str(path.parent))
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise UserError(
@@ -88,6 +91,23 @@ def load_onnx(path: str | Path) -> onnx.ModelProto:
             f"({first_line(error)})"
         ) from None
     return model
+
+
+def _load_linked(model: onnx.ModelProto, path: Path) -> None:
+    """Load external data that is a link into the folder to which the model itself is a link.
+
+    Caches of downloaded models keep files this way. ONNX refuses all links, since one in a
+    stranger's archive may lead anywhere.
+    """
+    if not path.is_symlink():
+        return
+    folder = path.resolve().parent
+    for tensor in model.graph.initializer:
+        places = [entry for entry in tensor.external_data if entry.key == "location"]
+        link = path.parent / places[0].value if places else path
+        if places and link.is_symlink() and link.resolve().parent == folder:
+            places[0].value = link.resolve().name
+            load_external_data_for_tensor(tensor, str(folder))
 
 
 def prepare(

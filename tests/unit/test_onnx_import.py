@@ -421,3 +421,27 @@ def test_broken_files(content: bytes | str | None, message: str, tmp_path: Path)
     with pytest.raises(UserError, match=re.escape(message)) as error:
         read_onnx(path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_external_data_behind_links_of_a_cache(elsewhere: bool, tmp_path: Path) -> None:
+    """A cache of models has its files in one folder, under names of hashes, and links to them."""
+    blobs, snapshot, other = (tmp_path / name for name in ("blobs", "snapshots/1/onnx", "other"))
+    for folder in (blobs, snapshot, other):
+        folder.mkdir(parents=True)
+    onnx.save(
+        conv(), blobs / "m", save_as_external_data=True, location="m.onnx_data", size_threshold=0
+    )
+    data = (other if elsewhere else blobs) / "5f1d"
+    (blobs / "m.onnx_data").rename(data)
+    (snapshot / "m.onnx").symlink_to(blobs / "m")
+    (snapshot / "m.onnx_data").symlink_to(data)
+    if elsewhere:
+        with pytest.raises(UserError, match=r"external data is missing.*symbolic link"):
+            read_onnx(snapshot / "m.onnx")
+        return
+    found = read_onnx(snapshot / "m.onnx").graph.initializer
+    wanted = conv().graph.initializer
+    assert [numpy_helper.to_array(t).tolist() for t in found] == [
+        numpy_helper.to_array(t).tolist() for t in wanted
+    ]
