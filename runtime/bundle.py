@@ -46,11 +46,10 @@ _LOADER = {
         "library",
         "metadata",
         "model",
-        "printable",
         "threads",
         "yolo",
     ),
-    "targets": ("__init__", "cgroup", "errors", "host"),
+    "targets": ("__init__", "cgroup", "errors", "host", "printable"),
 }
 # Modules that a board has as well.
 _SERVER = {

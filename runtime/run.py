@@ -11,8 +11,8 @@ import numpy as np
 from mobilenet_tvm.runtime import load
 from mobilenet_tvm.runtime.base_model import Array, BaseModel
 from mobilenet_tvm.runtime.bench import measure_latency, random_inputs
-from mobilenet_tvm.runtime.printable import printable
 from mobilenet_tvm.targets.errors import UserError
+from mobilenet_tvm.targets.printable import printable
 
 
 def main() -> None:

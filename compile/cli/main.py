@@ -28,8 +28,8 @@ from mobilenet_tvm.compile.cli.report import report
 from mobilenet_tvm.compile.cli.signals import end_in_time
 from mobilenet_tvm.compile.cli.tune import tune
 from mobilenet_tvm.compile.cli.verify import verify
-from mobilenet_tvm.runtime.printable import PrintableFormatter
 from mobilenet_tvm.targets.errors import UserError, WrongUseError
+from mobilenet_tvm.targets.printable import PrintableFormatter
 
 #: Seconds that a command has to clean up after a signal.
 _GRACE_PERIOD = 3.0

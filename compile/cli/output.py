@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mobilenet_tvm.runtime.printable import printable
+from mobilenet_tvm.targets.printable import printable
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 

@@ -19,6 +19,7 @@ from mobilenet_tvm.compile.frontend.composed import DEFINED, expand
 from mobilenet_tvm.compile.frontend.converters import AUTO_PADDED, CONVERTERS
 from mobilenet_tvm.compile.frontend.cut import COUNTING
 from mobilenet_tvm.compile.frontend.fold import fold_constants
+from mobilenet_tvm.compile.frontend.graph import reads
 from mobilenet_tvm.compile.frontend.indexing import slice_attributes
 from mobilenet_tvm.compile.frontend.limits import check_computed
 from mobilenet_tvm.compile.frontend.padding import explicit_padding
@@ -74,12 +75,14 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
 
     def _check_for_unsupported_ops(self, graph: onnx.GraphProto) -> None:
         known = _known_operators()
+        used = {output.name for output in graph.output}
+        used.update(name for node in graph.node for name in reads(node))
         for node in graph.node:
             name = node.name or node.output[0]
             if node.op_type in COUNTING:
                 # TVM would pad some of them.
                 raise unsupported(node.op_type, name, "its shape depends on the input's values")
-            if _trains(node):
+            if _trains(node, used):
                 raise unsupported(
                     node.op_type, name, "training mode; call model.eval(), export again"
                 )
@@ -163,13 +166,14 @@ def _is_static(type_: Any) -> bool:
     )
 
 
-def _trains(node: onnx.NodeProto) -> bool:
-    """Return whether a node is a batch normalisation by the statistics of the batch."""
+def _trains(node: onnx.NodeProto, used: set[str]) -> bool:
+    """Return whether a batch normalisation returns the statistics of the batch.
+
+    Up to opset 13, it then has more outputs, and only that says that it uses them.
+    """
     if node.op_type != "BatchNormalization":
         return False
-    training = any(each.name == "training_mode" and each.i for each in node.attribute)
-    # Up to opset 13, the number of outputs distinguishes training from inference.
-    return training or sum(map(bool, node.output)) > 3
+    return bool(used & set(node.output[1:])) or sum(map(bool, node.output)) > 3
 
 
 def _known_operators() -> set[str]:

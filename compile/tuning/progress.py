@@ -10,9 +10,9 @@ from typing import TextIO
 from mobilenet_tvm.compile.analysis.peak import Peak
 from mobilenet_tvm.compile.tuning.measure import Failure
 from mobilenet_tvm.compile.tuning.task import Outcome
-from mobilenet_tvm.runtime.printable import printable
 from mobilenet_tvm.schedules.base import Decision
 from mobilenet_tvm.schedules.workloads import Workload
+from mobilenet_tvm.targets.printable import printable
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,13 @@ from mobilenet_tvm.compile.tuning.records import Records
 from mobilenet_tvm.compile.tuning.task import Task
 from mobilenet_tvm.compile.tuning.tune import Plan, Tuned, plan, seconds_needed, tune
 from mobilenet_tvm.runtime.address import Address
-from mobilenet_tvm.runtime.printable import printable
 from mobilenet_tvm.runtime.remote.session import Session
 from mobilenet_tvm.schedules.base import Decision
 from mobilenet_tvm.schedules.workloads import GlobalPool, Workload
 from mobilenet_tvm.targets.errors import UserError, WrongUseError
 from mobilenet_tvm.targets.host import machine_name
 from mobilenet_tvm.targets.presets import get_target
+from mobilenet_tvm.targets.printable import printable
 from mobilenet_tvm.targets.target import Target
 
 #: Estimates times from what an emulated core of the target executes.

@@ -30,7 +30,6 @@ import tvm_ffi
 from mobilenet_tvm.runtime.address import check_key, join_host_port, split_host_port
 from mobilenet_tvm.runtime.folders import prune
 from mobilenet_tvm.runtime.library import load_runtime
-from mobilenet_tvm.runtime.printable import PrintableFormatter, printable
 from mobilenet_tvm.runtime.remote.board import serve_session, uploads
 from mobilenet_tvm.runtime.remote.info import BoardInfo
 from mobilenet_tvm.runtime.remote.listen import LOOPBACK, listen
@@ -46,6 +45,7 @@ from mobilenet_tvm.runtime.remote.wire import (
 )
 from mobilenet_tvm.runtime.scratch import scratch_folder
 from mobilenet_tvm.targets.errors import UserError, WrongUseError
+from mobilenet_tvm.targets.printable import PrintableFormatter, printable
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
+from assembly import functions, loops
 from board import Board
 
-from mobilenet_tvm.compile.analysis.assembly import functions, loops
 from mobilenet_tvm.compile.codegen.build import write_library
 from mobilenet_tvm.compile.codegen.pass_context import lowering
 from mobilenet_tvm.compile.codegen.tvm_target import llvm_target

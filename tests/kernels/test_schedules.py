@@ -462,13 +462,21 @@ def test_sums_are_in_registers(workload: Workload, target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "inputs", "pairs"),
-    [("cortex-a72", 96, True), ("arm64", 6, False), ("cortex-a53", 7, False), ("x86", 96, False)],
+    ("target", "inputs", "together"),
+    [
+        ("cortex-a72", 96, 4),
+        ("cortex-a53", 96, 2),
+        ("arm64", 6, 1),
+        ("cortex-a53", 7, 1),
+        ("x86", 96, 1),
+    ],
 )
-def test_arm_loads_inputs_in_pairs(target: str, inputs: int, pairs: bool) -> None:
+def test_arm_loads_several_inputs_at_once(target: str, inputs: int, together: int) -> None:
     workload, machine = Pointwise(196, inputs, 64), PRESETS[target]
     func = registry.build(workload, registry.default(workload, machine), machine)
-    assert ("T.vectorized(2)" in func.script()) is pairs
+    text = func.script()
+    assert ("data_global" in text) is (together > 1)
+    assert together == 1 or f"T.vectorized({together})" in text
 
 
 def test_an_in_order_core_gets_the_tile_that_loads_least() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import subprocess
 import sys
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from mobilenet_tvm.compile.cli.output import PrintableFormatter, printable
 from mobilenet_tvm.compile.cli.signals import end_in_time
 
 #: Is in native code that does not return for minutes.
@@ -48,13 +46,3 @@ def test_a_command_that_has_ended_is_not_ended_later() -> None:
         signal.raise_signal(signal.SIGINT)
     time.sleep(0.5)
     assert all(thread.name != "signals" for thread in threading.enumerate())
-
-
-@pytest.mark.parametrize(
-    ("text", "printed"),
-    [("größer 3x3", "größer 3x3"), ("\x1b[2Jx\r", "\\x1b[2Jx\\r"), ("a\nb\u202e", "a\nb\\u202e")],
-)
-def test_control_characters_of_names_are_escaped(text: str, printed: str) -> None:
-    assert printable(text) == printed
-    record = logging.LogRecord("", logging.INFO, "", 0, "%s", (text,), None)
-    assert PrintableFormatter("%(message)s").format(record) == printed

@@ -201,7 +201,7 @@ ROIS = {"r": np.array([[0, 0, 5, 5]], np.float32), "b": np.array([0])}
                 node(
                     "BatchNormalization",
                     *"xwwww",
-                    outputs=("y", "m", "v"),
+                    outputs=("z", "y", "v"),
                     training_mode=1,
                 )
             ],

@@ -14,10 +14,10 @@ from command_line import run
 
 from mobilenet_tvm.compile.tuning.measure import Failure
 from mobilenet_tvm.compile.tuning.progress import Event, line_printer
-from mobilenet_tvm.runtime.printable import PrintableFormatter, printable
 from mobilenet_tvm.schedules import registry
 from mobilenet_tvm.schedules.workloads import GlobalPool
 from mobilenet_tvm.targets.presets import PRESETS
+from mobilenet_tvm.targets.printable import PrintableFormatter, printable
 
 #: Clears the screen, sets the window's title, goes back over the line, and turns it around.
 HOSTILE = "\x1b[2J\x1b]0;title\x07\x9b31m\r\nerror\u202e"

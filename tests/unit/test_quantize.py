@@ -247,7 +247,8 @@ def test_the_command_says_what_it_cost(
     result = json.loads(output)
     assert result["calibrated_on"] == 6
     assert result["held_out"]["pictures"] == 12
-    status, _, error = run(capfd, "quantize", "--model", tmp_path / "q.onnx", *command[3:])
+    again = ["--images", images, "-o", tmp_path / "again.onnx"]
+    status, _, error = run(capfd, "quantize", "--model", tmp_path / "q.onnx", *again)
     assert status == 1
     assert error.startswith("error: the model is quantised already")
 
