@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,8 +47,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
     folder = tmp_path_factory.mktemp("tiny")
     network = odd.tiny_v2(widths=(8,), resolution=33)
     python = compile_model(network, "x86", folder / "python.so").path
-    library = compile_model(network, "x86", folder / "c", interface="c", static=True).path
-    return Compiled(python, library)
+    # The C compiler runs in another folder than the one to which this path is relative.
+    relative = os.path.relpath(folder / "c")
+    library = compile_model(network, "x86", relative, interface="c", static=True).path
+    return Compiled(python, library.resolve())
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ def compile_c(source: Path, triple: str, output: Path) -> None:
         If the package is missing, or the compiler fails, with the first line of its output.
     """
     flags = [*_FLAGS, *(_ARM_FLAGS if triple.startswith("aarch64") else [])]
-    command = ["cc", "-target", triple, *flags, "-c", source.name, "-o", str(output)]
+    command = ["cc", "-target", triple, *flags, "-c", source.name, "-o", str(output.absolute())]
     run_zig(command, source.parent)
 
 
@@ -46,7 +46,7 @@ def run_zig(arguments: Sequence[str], folder: Path) -> None:
     UserError
         If it fails, with the first line of its output.
     """
-    cache = str(folder / "zig-cache")
+    cache = str((folder / "zig-cache").absolute())
     result = subprocess.run(
         [str(zig()), *arguments],
         cwd=folder,
