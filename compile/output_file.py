@@ -28,9 +28,7 @@ def prepare_output(path: Path, *inputs: object) -> None:
         If it is one of the inputs.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        _write_into(path.parent)
         mode = _mode(path)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
@@ -59,13 +57,18 @@ def prepare_folder(folder: Path) -> None:
         If it cannot be made or written to.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        _write_into(folder)
     except OSError as error:
         raise UserError(
             f"{folder}: cannot be used as a folder ({error.strerror}); choose another with --output"
         ) from None
+
+
+def _write_into(folder: Path) -> None:
+    """Make a folder where it is missing, and a file in it for a moment."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def _mode(path: Path) -> int:

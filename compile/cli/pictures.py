@@ -88,6 +88,27 @@ def optional_picture_options(command: F) -> F:
     return with_options(options, command)
 
 
+def calibration_options(use: str) -> Callable[[F], F]:
+    """Return a decorator that adds the options that divide the pictures; `use` is the first's."""
+    options = [
+        click.option(
+            "--calibration",
+            type=click.IntRange(1),
+            default=64,
+            show_default=True,
+            help=f"Pictures to {use}, spread evenly over those given.",
+        ),
+        click.option(
+            "--held-out",
+            type=click.IntRange(0),
+            default=1000,
+            show_default=True,
+            help="Other pictures to evaluate on, at most.",
+        ),
+    ]
+    return lambda command: with_options(options, command)
+
+
 def preprocessing_options(command: F) -> F:
     """Add the options that say how to prepare pictures."""
     return with_options(_PREPROCESSING_OPTIONS, command)

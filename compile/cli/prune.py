@@ -10,7 +10,12 @@ import click
 
 from mobilenet_tvm.compile.cli.options import given, shape_options, weights_option
 from mobilenet_tvm.compile.cli.output import json_option, print_facts, print_json, warn_of_random
-from mobilenet_tvm.compile.cli.pictures import optional_picture_options, preprocessing_of, share
+from mobilenet_tvm.compile.cli.pictures import (
+    calibration_options,
+    optional_picture_options,
+    preprocessing_of,
+    share,
+)
 
 if TYPE_CHECKING:
     from mobilenet_tvm.compile.compress.evaluate import Evaluation
@@ -52,20 +57,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="With --images, have the channels that stay make up for the others.",
 )
-@click.option(
-    "--calibration",
-    type=click.IntRange(1),
-    default=64,
-    show_default=True,
-    help="Pictures to take activations from, spread evenly over those given.",
-)
-@click.option(
-    "--held-out",
-    type=click.IntRange(0),
-    default=1000,
-    show_default=True,
-    help="Other pictures to evaluate on, at most.",
-)
+@calibration_options("take activations from")
 @weights_option
 @shape_options
 @json_option

@@ -9,7 +9,12 @@ import click
 
 from mobilenet_tvm.compile.cli.options import given, model_options
 from mobilenet_tvm.compile.cli.output import json_option, print_facts, print_json, warn_of_random
-from mobilenet_tvm.compile.cli.pictures import picture_options, preprocessing_of, share
+from mobilenet_tvm.compile.cli.pictures import (
+    calibration_options,
+    picture_options,
+    preprocessing_of,
+    share,
+)
 
 if TYPE_CHECKING:
     from mobilenet_tvm.compile.compress.evaluate import Evaluation
@@ -25,20 +30,7 @@ _SHOWN = 5
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="The ONNX file to write."
 )
 @picture_options
-@click.option(
-    "--calibration",
-    type=click.IntRange(1),
-    default=64,
-    show_default=True,
-    help="Pictures to calibrate on, spread evenly over those given.",
-)
-@click.option(
-    "--held-out",
-    type=click.IntRange(0),
-    default=1000,
-    show_default=True,
-    help="Other pictures to evaluate on, at most.",
-)
+@calibration_options("calibrate on")
 @click.option(
     "--method",
     type=click.Choice(["search", "mse", "percentile", "entropy", "minmax"]),

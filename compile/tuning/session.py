@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 
 from mobilenet_tvm.compile.analysis.peak import Peak, measure_peak
 from mobilenet_tvm.compile.artifact import check_dtype
@@ -255,15 +255,10 @@ def _measure(setup: _Setup, options: TuneOptions, progress: TextIO | None) -> Tu
         peak = measure_peak(target, options.threads, dtype=options.dtype)
     last_word: dict[Workload, tuple[Decision, Measurement]] = {}
     try:
-        tuned = tune(
-            setup.layers,
-            target,
-            trials=options.trials,
-            time_limit=options.time_limit,
+        tuned = _tune(
+            setup,
+            options,
             threads=options.threads,
-            seed=options.seed,
-            known=records.known,
-            earlier=records.earlier,
             on_result=records.add,
             on_event=line_printer(progress, peak) if progress else None,
             farm=setup.farm,
@@ -294,14 +289,9 @@ def _emulate(setup: _Setup, options: TuneOptions, progress: TextIO | None) -> Tu
         estimates[workload][decision] = estimate
 
     try:
-        tuned = tune(
-            setup.layers,
-            target,
-            trials=options.trials,
-            time_limit=options.time_limit,
-            seed=options.seed,
-            known=records.known,
-            earlier=records.earlier,
+        tuned = _tune(
+            setup,
+            options,
             on_result=keep,
             on_event=line_printer(progress) if progress else None,
             emulated=True,
@@ -312,6 +302,20 @@ def _emulate(setup: _Setup, options: TuneOptions, progress: TextIO | None) -> Tu
     for task in tuned.tasks:
         settle(task)
     return TuneResult(target, options.threads, records.log, tuned, replaced=len(found))
+
+
+def _tune(setup: _Setup, options: TuneOptions, **how: Any) -> Tuned:
+    """Search all layers; `how` are the arguments of `tune` that differ between judges."""
+    return tune(
+        setup.layers,
+        setup.target,
+        trials=options.trials,
+        time_limit=options.time_limit,
+        seed=options.seed,
+        known=setup.records.known,
+        earlier=setup.records.earlier,
+        **how,
+    )
 
 
 def _print(line: str, progress: TextIO | None) -> None:
