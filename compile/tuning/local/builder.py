@@ -11,9 +11,9 @@ from pathlib import Path
 
 import tvm
 from tvm import tirx
-from tvm.support.popen_pool import PopenPoolExecutor
 
 from mobilenet_tvm.compile.codegen.build import write_library
+from mobilenet_tvm.compile.tuning.local.pool import WorkerPool
 from mobilenet_tvm.compile.tuning.measure import Failure, Parameters, parameters_of
 from mobilenet_tvm.compile.tuning.task import OnOutcome, Task
 from mobilenet_tvm.schedules.base import Decision
@@ -132,7 +132,7 @@ class Builder:
         self._on_failure = on_failure
         self._compile = compile_
         self._names = itertools.count()
-        self._pool = PopenPoolExecutor(
+        self._pool = WorkerPool(
             max_workers=core_count(),
             timeout=_TIMEOUT,
             initializer=ignore_interrupts,

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from tvm.support.popen_pool import PopenPoolExecutor
-
 from mobilenet_tvm.compile.tuning.local.builder import Candidate, ignore_interrupts, one_line
+from mobilenet_tvm.compile.tuning.local.pool import WorkerPool
 from mobilenet_tvm.compile.tuning.measure import Failure, Measurement, Parameters, measure
 from mobilenet_tvm.compile.tuning.task import OnOutcome, Outcome
 from mobilenet_tvm.runtime.device import open_device
@@ -105,7 +104,7 @@ class LocalRunner:
         self._on_outcome = on_outcome
         self._target = target
         self._new_pool = partial(
-            PopenPoolExecutor,
+            WorkerPool,
             max_workers=1,
             timeout=timeout,
             initializer=start,
