@@ -28,7 +28,7 @@ from mobilenet_tvm.schedules.cpu.registers import (
     together,
     unrolled_inputs,
 )
-from mobilenet_tvm.schedules.loops import divisor_at_most
+from mobilenet_tvm.schedules.loops import divisor_at_most, extent
 from mobilenet_tvm.schedules.stages import Epilogue
 from mobilenet_tvm.schedules.workloads import Pointwise, size_of
 from mobilenet_tvm.targets.target import Target
@@ -52,7 +52,8 @@ class Decision(BaseDecision):
     unroll_k : int
         Inputs per iteration of the innermost loop; divides the inputs.
     block_m : int
-        Pixel tiles per cache block: their data stay in cache while all weights are read.
+        Pixel tiles per cache block: their data stay in cache while all weights are read. At most
+        `largest_block`.
     """
 
     lanes: int
@@ -84,7 +85,7 @@ class MatrixProduct(CpuSchedule[Pointwise, Decision]):
         panel_bytes = size_of(workload.types.weights) * workload.inputs * tile_n
         tile_bytes = size_of(workload.types.data) * workload.inputs * tile_m
         fits = (0.75 * target.l2_bytes - panel_bytes) / tile_bytes
-        block = divisor_at_most(tiles, int(fits))
+        block = divisor_at_most(tiles, min(int(fits), largest_block(workload, tile_m)))
         return Decision(lanes, tile_m, tile_n, unroll, block)
 
     def space(self, workload: Pointwise, target: Target) -> dict[str, list[Any]]:
@@ -94,7 +95,7 @@ class MatrixProduct(CpuSchedule[Pointwise, Decision]):
         return {
             "tile": sorted(_tiles(workload, target)),
             "unroll_k": [d for d in sorted({1, 2, 4, 8, most}) if part % d == 0],
-            # The last one puts all pixels in one block.
+            # The last one makes blocks as large as may be.
             "block_m": [1, 4, 16, 64, workload.pixels],
         }
 
@@ -114,7 +115,8 @@ class MatrixProduct(CpuSchedule[Pointwise, Decision]):
             # Unrolled, every iteration would repeat the condition for a partial last tile.
             if unroll == 1 or workload.pixels % tile_m == 0:
                 # Full blocks only: a smaller last one would need a second copy of the loops.
-                block_m = divisor_at_most(-(-workload.pixels // tile_m), block)
+                most = min(block, largest_block(workload, tile_m))
+                block_m = divisor_at_most(-(-workload.pixels // tile_m), most)
                 found[Decision(lanes, tile_m, tile_n, unroll, block_m)] = None
         return list(found)
 
@@ -140,12 +142,11 @@ class MatrixProduct(CpuSchedule[Pointwise, Decision]):
         )
         result = epilogue.stage(lambda m, n: product[m, n])
         sch = s_tir.Schedule(te.create_prim_func([data, weight, *epilogue.operands, result]))
-        tiles = -(-pixels // tile_m)
         group = math.gcd(decision.unroll_k, together(types, target))
         parallel = workload.flops >= PARALLEL_FLOPS
-        outer, inputs_loop = _schedule(sch, decision, tiles, parallel, group)
         # Consecutive tiles that use the same panel, which is fetched once.
-        uses = min(decision.block_m, tiles)
+        uses = min(decision.block_m, largest_block(workload, tile_m))
+        outer, inputs_loop = _schedule(sch, decision, uses, parallel, group)
         cached = size_of(types.weights) * inputs * outputs <= target.l1d_bytes
         # An in-order core has no spare issue slots for prefetches, and its hardware prefetcher
         # already follows sequential reads.
@@ -158,13 +159,14 @@ class MatrixProduct(CpuSchedule[Pointwise, Decision]):
         """Describe a decision: the register tile and the blocks' share of the caches."""
         tile = (decision.lanes, decision.tile_m, decision.tile_n)
         tiles = -(-workload.pixels // decision.tile_m)
-        rows = min(decision.block_m, tiles) * decision.tile_m
+        block = min(decision.block_m, largest_block(workload, decision.tile_m))
+        rows = block * decision.tile_m
         read = size_of(workload.types.data) * rows * workload.inputs
         written = size_of(workload.types.result) * rows * workload.outputs
         return product_features(workload, tile, target) | {
             "block_share_of_l1": read / target.l1d_bytes,
             "block_share_of_l2": (read + written) / target.l2_bytes,
-            "blocks": tiles / decision.block_m,
+            "blocks": tiles / block,
             "iterations": workload.inputs / decision.unroll_k,
             "unrolled": decision.unroll_k * decision.tile_m * decision.tile_n / decision.lanes,
         }
@@ -172,6 +174,31 @@ class MatrixProduct(CpuSchedule[Pointwise, Decision]):
     def cycles(self, workload: Pointwise, decision: Decision, target: Target) -> float:
         """Estimate a layer's cycles from its register tile."""
         return tile_cycles(workload, target, decision.lanes, decision.tile_m, decision.tile_n)
+
+
+def largest_block(workload: Pointwise, tile_m: int) -> int:
+    """Return the most pixel tiles of a cache block: all, or half of them.
+
+    With all pixels in one block, threads divide the outputs, and the next layer, whose threads
+    divide rows, reads half of its data from another core's cache. In halves, each thread reads all
+    weights, which pays where these are less than what moves: V2 on two cores takes 0.95 of the
+    time.
+
+    Parameters
+    ----------
+    workload : Pointwise
+        The layer.
+    tile_m : int
+        Pixels of a tile.
+    """
+    tiles, types = -(-workload.pixels // tile_m), workload.types
+    weights = size_of(types.weights) * workload.inputs * workload.outputs
+    read = size_of(types.data) * workload.inputs
+    written = size_of(types.result) * workload.outputs
+    half = divisor_at_most(tiles, max(1, tiles // 2))
+    # Many small blocks would read the weights too often.
+    pays = weights <= workload.pixels * (read + written) and 4 * half >= tiles
+    return half if pays else tiles
 
 
 def in_panels(weight: Array, tile_n: int) -> Array:
@@ -195,15 +222,15 @@ def in_panels(weight: Array, tile_n: int) -> Array:
 
 
 def _schedule(
-    sch: s_tir.Schedule, decision: Decision, tiles: int, parallel: bool, group: int
+    sch: s_tir.Schedule, decision: Decision, block: int, parallel: bool, group: int
 ) -> tuple[LoopRV, LoopRV]:
     """Schedule the function; return the loop over all tiles and the outer loop over inputs."""
     product, result = sch.get_sblock("pointwise"), sch.get_sblock("epilogue")
     m, n = sch.get_loops(result)
     n_panel, n_tile = sch.split(n, [None, decision.tile_n])
     m_tiles, m_tile = sch.split(m, [None, decision.tile_m])
-    if decision.block_m < tiles:
-        m_block, m_inner = sch.split(m_tiles, [None, decision.block_m])
+    if block < extent(sch, m_tiles):
+        m_block, m_inner = sch.split(m_tiles, [None, block])
         sch.reorder(m_block, n_panel, m_inner, m_tile, n_tile)
         outer = sch.fuse(m_block, n_panel, m_inner)
     else:

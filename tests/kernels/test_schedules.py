@@ -422,6 +422,23 @@ def test_prefetched_layers_compute_the_same() -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("pixels", "inputs", "outputs", "blocks"),
+    [(196, 96, 192, 2), (49, 128, 512, 1), (196, 512, 512, 1), (1, 960, 1280, 1)],
+)
+def test_threads_divide_pixels_where_weights_are_small(
+    pixels: int, inputs: int, outputs: int, blocks: int
+) -> None:
+    machine = PRESETS["x86-avx512"]
+    workload = Pointwise(pixels, inputs, outputs)
+    default = pointwise.SCHEDULE.default(workload, machine)
+    assert -(-pixels // default.tile_m) == blocks * default.block_m
+    # A decision from a log, too.
+    logged = dataclasses.replace(default, block_m=pixels)
+    built = pointwise.SCHEDULE.build(workload, logged, machine)
+    tvm.ir.assert_structural_equal(built, pointwise.SCHEDULE.build(workload, default, machine))
+
+
 @pytest.mark.parametrize("target", CPUS)
 def test_structure_of_the_default_decisions(target: str) -> None:
     machine = PRESETS[target]
