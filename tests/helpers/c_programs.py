@@ -25,6 +25,14 @@ def model_macros(prefix: str) -> list[str]:
     ]
 
 
+def hostile_system(model: Path) -> list[str | Path]:
+    """Return what a compiler takes for hostile_system.c with the model in a folder."""
+    sources = [FOLDER / "hostile_system.c", f"-I{model}", model / "libmodel.a"]
+    wrapped = "-Wl,--wrap=pthread_create,--wrap=posix_memalign"
+    options = ["-std=gnu11", *WARNINGS, *model_macros("model"), wrapped]
+    return [*options, *sources, "-pthread", "-lm"]
+
+
 def execute(command: Sequence[str | Path], timeout: float = 900) -> str:
     """Return what a command prints; it has to succeed within a time in seconds."""
     # Zig compiles the C library once for each target.

@@ -10,7 +10,15 @@ from pathlib import Path
 import numpy as np
 import odd_models as odd
 import pytest
-from c_programs import FOLDER, WARNINGS, build, execute, model_macros, run_model
+from c_programs import (
+    FOLDER,
+    WARNINGS,
+    build,
+    execute,
+    hostile_system,
+    model_macros,
+    run_model,
+)
 from onnx import helper
 from onnx_graphs import graph
 
@@ -23,9 +31,10 @@ from mobilenet_tvm.targets.errors import UserError, WrongUseError
 
 #: What the C library and the system's loader have; anything else would be a library's.
 OF_LIBC = {
-    *("__tls_get_addr", "free", "memcpy", "memset", "posix_memalign", "sched_yield"),
+    *("__tls_get_addr", "free", "getpid", "memcpy", "memset", "posix_memalign", "sched_yield"),
     *("pthread_attr_destroy", "pthread_attr_init", "pthread_attr_setstacksize"),
-    *("pthread_create", "pthread_join", "sem_destroy", "sem_init", "sem_post", "sem_wait"),
+    *("pthread_create", "pthread_join", "pthread_sigmask", "sigdelset", "sigfillset"),
+    *("sem_destroy", "sem_init", "sem_post", "sem_wait"),
 }
 
 
@@ -95,7 +104,13 @@ def test_it_needs_the_c_library_alone(tiny: Compiled) -> None:
     assert [line.split()[-1] for line in lines("nm", "-D", "--defined-only")] == [
         f"model_{name}" for name in ("create", "destroy", "run", "status_text", "workspace_size")
     ]
-    assert not any("NEEDED" in line for line in lines("readelf", "-d"))
+    dynamic = "\n".join(lines("readelf", "-dW"))
+    assert "NEEDED" not in dynamic
+    assert "TEXTREL" not in dynamic
+    assert "BIND_NOW" in dynamic
+    segments = lines("readelf", "-lW")
+    assert any("GNU_RELRO" in line for line in segments)
+    assert not any("RWE" in line or ("GNU_STACK" in line and " E" in line) for line in segments)
 
 
 @pytest.mark.usefixtures("gcc")
@@ -115,6 +130,11 @@ def test_bad_calls_get_status_codes(tiny: Compiled, tmp_path: Path) -> None:
     options = ["-std=gnu11", *WARNINGS, *model_macros("model"), f"-I{tiny.folder}", "-pthread"]
     sources = [FOLDER / "bad_calls.c", tiny.folder / "libmodel.a"]
     execute([build(["gcc", *options, *sources, "-lm"], tmp_path / "bad_calls")])
+
+
+@pytest.mark.usefixtures("gcc")
+def test_a_system_that_fails_forks_and_sends_signals(tiny: Compiled, tmp_path: Path) -> None:
+    execute([build(["gcc", *hostile_system(tiny.folder)], tmp_path / "hostile_system")])
 
 
 def test_outputs_that_no_kernel_writes(tmp_path: Path) -> None:

@@ -65,9 +65,10 @@ typedef enum {p}_status {{
   {P}_OUT_OF_MEMORY = 5,   /* the system has no memory left */
   {P}_NO_THREAD = 6,       /* the system starts no more threads */
   {P}_BAD_CPU = 7,         /* the CPU lacks a feature that the code uses */
-  {P}_BUSY = 8,            /* another thread is running or destroying the context */
+  {P}_BUSY = 8,            /* another thread is running the context */
   {P}_NO_CONTEXT = 9,      /* the context was destroyed */
-  {P}_INTERNAL = 10        /* a layer failed; please report it */
+  {P}_FORKED = 10,         /* the context's threads are in the process that forked this one */
+  {P}_INTERNAL = 11        /* a layer failed; please report it */
 }} {p}_status;
 
 /* What runs the model: its threads, and memory between layers. */
@@ -92,16 +93,19 @@ size_t {p}_workspace_size(int threads);
 /* Run the model.
  *
  * Inputs are not changed. An output may not overlap an input or another output. After an error
- * other than {P}_INTERNAL, outputs are as they were.
+ * other than {P}_INTERNAL, outputs are as they were. A call takes less than 64 KiB of the caller's
+ * stack, and may change errno.
  *
- * A forked process lacks the threads of its parent, and makes a context of its own.
+ * A forked process lacks the threads of its parent: it can run a context with one thread, and of
+ * others makes its own. The context's threads handle no signals of the program's.
  */
 {p}_status {p}_run({p}_context *context, {parameters});
 
 /* End the context's threads and free what it allocated.
  *
- * Destroying NULL does nothing. A context in the caller's workspace is recognised as destroyed as
- * long as that memory is not used for anything else; one that `create` allocated is not.
+ * Destroying NULL does nothing, nor does destroying a context that is running. A context in the
+ * caller's workspace is recognised as destroyed as long as that memory is not used for anything
+ * else; one that `create` allocated is not. Destroy all before unloading the library.
  */
 {p}_status {p}_destroy({p}_context *context);
 

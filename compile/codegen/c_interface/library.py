@@ -76,6 +76,9 @@ def write_c_library(
                 written.append(names.archive)
             for name in written:
                 (scratch / name).replace(folder / name)
+            if not static:
+                # That of an earlier compilation may not fit the header.
+                (folder / names.archive).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
     return folder / names.library

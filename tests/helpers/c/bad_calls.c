@@ -45,6 +45,8 @@ int main(void) {
   EXPECT(SMALL_WORKSPACE, MODEL(create)(2, workspace, bytes - 1, &context));
   EXPECT(NULL_POINTER, MODEL(run)(NULL, input, output));
   EXPECT(OK, MODEL(destroy)(NULL));
+  EXPECT(UNALIGNED, MODEL(run)((void *)(workspace + 8), input, output));
+  EXPECT(UNALIGNED, MODEL(destroy)((void *)(workspace + 8)));
   EXPECT(NO_CONTEXT, MODEL(run)((void *)workspace, input, output));
   EXPECT(NO_CONTEXT, MODEL(destroy)((void *)workspace));
 
@@ -61,7 +63,11 @@ int main(void) {
   /* Memory can be used again, and a context in use is busy. */
   EXPECT(OK, MODEL(create)(1, workspace, bytes, &context));
   pthread_t thread;
-  if (pthread_create(&thread, NULL, keep_running, context) != 0)
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  /* As much stack as the header says, and what the system itself takes of it. */
+  pthread_attr_setstacksize(&attributes, 80 << 10);
+  if (pthread_create(&thread, &attributes, keep_running, context) != 0)
     return 2;
   MODEL(status) found = CONSTANT(OK);
   for (int tries = 0; tries < 1000000 && found == CONSTANT(OK); ++tries)
