@@ -150,7 +150,7 @@ def _prepare_for_c(folder: Path, names: Names) -> None:
     if folder.suffix in (".a", ".h", ".so"):
         raise WrongUseError(
             f"{folder}: is the name of a file, and --interface c writes a library and a header; "
-            f"give the name of a folder, such as {folder.with_suffix('')}"
+            "give the name of a folder"
         )
     prepare_folder(folder, *names.files)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from onnx_graphs import graph
 from mobilenet_tvm.compile import compile_model
 from mobilenet_tvm.compile.analysis.bench import bench_artifact
 from mobilenet_tvm.compile.analysis.profile import profile_artifact
+from mobilenet_tvm.compile.codegen.c_interface.library import write_c_library
 from mobilenet_tvm.runtime import CModel, load
 from mobilenet_tvm.runtime.bench import random_inputs
 from mobilenet_tvm.targets.errors import UserError, WrongUseError
@@ -88,6 +91,40 @@ def test_python_loads_it_with_the_same_outputs(tiny: Compiled, threads: int) -> 
     for seed in range(3):
         (array,) = random_inputs(model, seed).values()
         assert in_c(array).tobytes() == model(array).tobytes()
+
+
+def test_a_damaged_library_is_one_line(tiny: Compiled, tmp_path: Path) -> None:
+    contents = tiny.library.read_bytes()
+    bad = tmp_path / "bad.so"
+    other = contents.replace(b'"c_prefix": "model"', b'"c_prefix": "other"')
+    for damaged, message, check in (
+        (contents[: len(contents) // 2], "truncated", True),
+        (contents[:-1], "truncated", True),
+        (other, "damaged", True),
+        (other, "has no function other_create; copy the file", False),
+    ):
+        bad.write_bytes(damaged)
+        with pytest.raises(UserError, match=message):
+            load(bad, check=check)
+
+
+def test_a_process_ends_while_daemon_threads_are_in_calls(tiny: Compiled) -> None:
+    code = f"""
+import threading, time
+import numpy as np
+from mobilenet_tvm.runtime import load
+model = load("{tiny.library}", threads=2)
+image = np.zeros(model.inputs[0].shape, np.float32)
+called = threading.Event()
+def call():
+    while True:
+        model(image)
+        called.set()
+for _ in range(3):
+    threading.Thread(target=call, daemon=True).start()
+called.wait()
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_bench_takes_it(tiny: Compiled) -> None:
@@ -179,6 +216,41 @@ def test_what_c_does_not_have_is_refused(tiny: Compiled, tmp_path: Path) -> None
         compile_model("v1", "x86", tmp_path, static=True)
     with pytest.raises(WrongUseError, match="unknown interface 'rust'; known: python, c"):
         compile_model("v1", "x86", tmp_path, interface="rust")
+
+
+def test_only_a_folder_is_an_output(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot be used as a folder"):
-        compile_model(odd.tiny_v2(), "x86", tmp_path / "file", interface="c")
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link/model.h").symlink_to("elsewhere")
+    (tmp_path / "folder/libmodel.so").mkdir(parents=True)
+    for output, message in {
+        "file": "cannot be used as a folder .File exists.",
+        "no/\0": "cannot be used as a folder .embedded null byte.",
+        "v2.so": "is the name of a file",
+        "link": "link/model.h: cannot be written; it is a link",
+        "folder": "folder/libmodel.so: cannot be written; it is a folder",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            compile_model(odd.tiny_v2(), "x86", tmp_path / output, interface="c")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "link"]
+
+
+def test_files_of_an_earlier_compilation_are_replaced_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = odd.tiny_v2(widths=(4,), resolution=17, expand=1)
+    old = dict.fromkeys(("model.h", "libmodel.so", "libmodel.a"), "old")
+    for name, text in old.items():
+        (tmp_path / name).write_text(text)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{write_c_library.__module__}.link_relocatable", full)
+        with pytest.raises(UserError, match="No space left on device"):
+            compile_model(network, "x86", tmp_path, interface="c", static=True)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == old
+    compile_model(network, "x86", tmp_path, interface="c")
+    # The old archive would not fit the header.
+    assert {path.name for path in tmp_path.iterdir()} == {"model.h", "libmodel.so"}
