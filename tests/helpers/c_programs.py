@@ -25,11 +25,12 @@ def model_macros(prefix: str) -> list[str]:
     ]
 
 
-def hostile_system(model: Path) -> list[str | Path]:
-    """Return what a compiler takes for hostile_system.c with the model in a folder."""
-    sources = [FOLDER / "hostile_system.c", f"-I{model}", model / "libmodel.a"]
+def parts_of_program(name: str, model: Path) -> list[str | Path]:
+    """Return what a compiler takes for one of the programs with the static model in a folder."""
+    sources = [FOLDER / f"{name}.c", f"-I{model}", model / "libmodel.a"]
     wrapped = "-Wl,--wrap=pthread_create,--wrap=posix_memalign"
-    options = ["-std=gnu11", *WARNINGS, *model_macros("model"), wrapped]
+    options = ["-std=gnu11", *WARNINGS, *model_macros("model")]
+    options += [wrapped] if name == "hostile_system" else []
     return [*options, *sources, "-pthread", "-lm"]
 
 

@@ -17,8 +17,8 @@ from c_programs import (
     WARNINGS,
     build,
     execute,
-    hostile_system,
     model_macros,
+    parts_of_program,
     run_model,
 )
 from onnx import helper
@@ -164,14 +164,13 @@ def test_the_header_is_clean(tiny: Compiled, compiler: str) -> None:
 
 @pytest.mark.usefixtures("gcc")
 def test_bad_calls_get_status_codes(tiny: Compiled, tmp_path: Path) -> None:
-    options = ["-std=gnu11", *WARNINGS, *model_macros("model"), f"-I{tiny.folder}", "-pthread"]
-    sources = [FOLDER / "bad_calls.c", tiny.folder / "libmodel.a"]
-    execute([build(["gcc", *options, *sources, "-lm"], tmp_path / "bad_calls")])
+    execute([build(["gcc", *parts_of_program("bad_calls", tiny.folder)], tmp_path / "bad_calls")])
 
 
 @pytest.mark.usefixtures("gcc")
 def test_a_system_that_fails_forks_and_sends_signals(tiny: Compiled, tmp_path: Path) -> None:
-    execute([build(["gcc", *hostile_system(tiny.folder)], tmp_path / "hostile_system")])
+    parts = parts_of_program("hostile_system", tiny.folder)
+    execute([build(["gcc", *parts], tmp_path / "hostile_system")])
 
 
 def test_outputs_that_no_kernel_writes(tmp_path: Path) -> None:

@@ -12,7 +12,15 @@ import onnx
 import pytest
 from board import Board
 from board_models import run_on_board
-from c_programs import FOLDER, WARNINGS, build, execute, model_macros, run_model
+from c_programs import (
+    FOLDER,
+    WARNINGS,
+    build,
+    execute,
+    model_macros,
+    parts_of_program,
+    run_model,
+)
 from networks import EXPORTS, ROOT
 from quantized_models import residual
 
@@ -81,9 +89,16 @@ def test_networks_of_other_types_are_equal(export: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("gcc")
-@pytest.mark.parametrize("sanitizer", ["thread", "address,undefined"])
-def test_ten_thousand_calls_from_four_threads(
-    sanitizer: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("sanitizer", "programs"),
+    [
+        ("thread", ["many_threads", "bad_calls"]),
+        ("address,undefined", ["many_threads", "bad_calls", "hostile_system"]),
+    ],
+    ids=["thread", "address"],
+)
+def test_sanitizers_find_nothing(
+    sanitizer: str, programs: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     checked = ["gcc", "-O1", "-g", "-fPIC", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
     compile_c = library.compile_c
@@ -97,12 +112,11 @@ def test_ten_thousand_calls_from_four_threads(
     monkeypatch.setattr(library, "compile_c", instrumented)
     network = odd.tiny_v2(widths=(4,), resolution=17, expand=1)
     folder = compile_model(network, "x86", tmp_path, interface="c", static=True).path.parent
-    sources = [FOLDER / "many_threads.c", folder / "libmodel.a", f"-I{folder}"]
-    options = [*model_macros("model"), "-pthread", "-lm"]
-    program = build([*checked, *sources, *options], tmp_path / "many_threads")
-    # The sanitizer for threads takes few layouts of the memory.
-    command = ["setarch", "-R", str(program), "10000", "2"]
-    execute(command)
+    for name in programs:
+        program = build([*checked, *parts_of_program(name, folder)], tmp_path / name)
+        arguments = ["10000", "2"] if name == "many_threads" else []
+        # The sanitizer for threads takes few layouts of the memory.
+        execute(["setarch", "-R", program, *arguments])
 
 
 def compile_mobilenet(target: str, folder: Path) -> Path:

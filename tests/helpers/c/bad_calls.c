@@ -1,6 +1,7 @@
 /* Makes bad calls of the model that macros name; says which line got another status. */
 #include MODEL_HEADER
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -20,7 +21,7 @@ static ALIGNED unsigned char output_bytes[CONSTANT(OUTPUT_0_BYTES) + CONSTANT(AL
 static ALIGNED unsigned char workspace[1 << 22];
 static float *const input = (void *)input_bytes, *const output = (void *)output_bytes;
 
-static volatile int stopped;
+static atomic_int stopped;
 
 static void *keep_running(void *context) {
   while (!stopped)
