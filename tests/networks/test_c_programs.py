@@ -39,15 +39,20 @@ ARM64_MUSL = [str(zig()), "cc", "-target", "aarch64-linux-musl", "-static", "-O1
 
 
 @pytest.mark.parametrize(
-    ("network", "target"),
-    [(odd.tiny_v2(widths=(8, 12), resolution=33), "cortex-a72"), (residual(), "cortex-a76")],
-    ids=["float32", "int8"],
+    ("network", "target", "dtype"),
+    [
+        (odd.tiny_v2(widths=(8, 12), resolution=33), "cortex-a72", "float32"),
+        (odd.tiny_v2(widths=(8, 12), resolution=33), "cortex-a76", "float16"),
+        (residual(), "cortex-a76", "float32"),
+    ],
+    ids=["float32", "float16", "int8"],
 )
 def test_arm64_programs_get_the_same_outputs(
-    network: onnx.ModelProto, target: str, board: Board, tmp_path: Path
+    network: onnx.ModelProto, target: str, dtype: str, board: Board, tmp_path: Path
 ) -> None:
-    python = compile_model(network, target, tmp_path / "python.so")
-    in_c = compile_model(network, target, tmp_path / "c", interface="c", static=True).path
+    python = compile_model(network, target, tmp_path / "python.so", dtype=dtype)
+    options = {"dtype": dtype, "interface": "c", "static": True}
+    in_c = compile_model(network, target, tmp_path / "c", **options).path
     (info,) = python.metadata.inputs
     images = np.random.default_rng(0).standard_normal((2, *info.shape)).astype(info.dtype)
     expected, in_python = (
@@ -55,9 +60,9 @@ def test_arm64_programs_get_the_same_outputs(
         for number, artifact in enumerate((python.path, in_c))
     )
     np.testing.assert_array_equal(in_python, expected)
-    options = [*WARNINGS, "-std=c99", "-D_POSIX_C_SOURCE=200112L", *model_macros("model")]
+    words = [*WARNINGS, "-std=c99", "-D_POSIX_C_SOURCE=200112L", *model_macros("model")]
     sources = [f"-I{in_c.parent}", FOLDER / "run_model.c", in_c.with_suffix(".a")]
-    program = build([*ARM64_MUSL, *options, *sources, "-lm"], tmp_path / "run_model")
+    program = build([*ARM64_MUSL, *words, *sources, "-lm"], tmp_path / "run_model")
     for threads, image, output in zip((1, 2), images, expected, strict=True):
         found = run_model(program, threads, image, tmp_path, board.qemu, "-cpu", target)
         assert found == output.tobytes()
