@@ -13,7 +13,7 @@ from set_up import cache_folder
 
 FOLDER = Path(__file__).with_name("c")
 
-WARNINGS = ["-Wall", "-Wextra", "-Werror", "-pedantic"]
+WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Werror", "-pedantic"]
 
 
 def model_macros(prefix: str) -> list[str]:

@@ -206,6 +206,37 @@ def test_outputs_that_no_kernel_writes(tmp_path: Path) -> None:
     assert "int64_t *output_3" in (tmp_path / "c/model.h").read_text()
 
 
+def test_inputs_of_several_types(tmp_path: Path) -> None:
+    inputs = {
+        "x": np.ones((1, 2, 5, 7), np.float32),
+        "half": np.linspace(-2, 2, 6, dtype=np.float16),
+        "number": np.array([-(1 << 40), 3], np.int64),
+        "flags": np.array([True, False]),
+        "factor": np.array(0.1, np.float64),
+    }
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["pooled"]),
+        helper.make_node("Add", ["half", "half"], ["doubled"]),
+        helper.make_node("Add", ["number", "number"], ["sum"]),
+        helper.make_node("Where", ["flags", "number", "sum"], ["chosen"]),
+        helper.make_node("Mul", ["factor", "factor"], ["square"]),
+    ]
+    network = graph(nodes, (1, 2, 5, 7), ("pooled", "doubled", "chosen", "square"))
+    del network.graph.input[:]
+    for name, array in inputs.items():
+        element = helper.np_dtype_to_tensor_dtype(array.dtype)
+        network.graph.input.append(helper.make_tensor_value_info(name, element, array.shape))
+    library = compile_model(network, "x86", tmp_path, interface="c").path
+    found = load(library)(**inputs)
+    np.testing.assert_array_equal(found["pooled"], np.ones((1, 2, 1, 1), np.float32))
+    np.testing.assert_array_equal(found["doubled"], 2 * inputs["half"])
+    np.testing.assert_array_equal(found["chosen"], [-(1 << 40), 6])
+    assert found["square"] == 0.1 * 0.1
+    header = (tmp_path / "model.h").read_text()
+    for index, name in enumerate(("float", "uint16_t", "int64_t", "uint8_t", "double")):
+        assert f"const {name} *input_{index}" in header
+
+
 def test_what_c_does_not_have_is_refused(tiny: Compiled, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="compile the model without --interface c"):
         profile_artifact(tiny.library)

@@ -110,7 +110,7 @@ def test_sanitizers_find_nothing(
 
     def instrumented(source: Path, triple: str, output: Path) -> None:
         if source.suffix == ".c":
-            build([*checked, "-c", source], output)
+            build([*checked, "-std=gnu11", *WARNINGS, "-c", source], output)
         else:
             compile_c(source, triple, output)
 

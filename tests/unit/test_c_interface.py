@@ -65,7 +65,8 @@ def test_names_of_tensors_stay_in_their_comments() -> None:
     hostile = TensorInfo("*/ int x; /* ü\n#define y", (1, 2), "float16")
     metadata = replace(ADD, inputs=(hostile, TensorInfo("b", (), "bool")), outputs=(hostile,))
     text = header(Names("m"), metadata)
-    assert "const uint16_t *input_0, const uint8_t *input_1, uint16_t *output_0" in text
+    words = "const uint16_t *input_0,\n    const uint8_t *input_1,\n    uint16_t *output_0);"
+    assert words in text
     assert "#define M_INPUT_0_BYTES 4\n" in text
     assert "#define M_INPUT_1_ELEMENTS 1\n" in text
     assert "M_INPUT_1_SHAPE" not in text

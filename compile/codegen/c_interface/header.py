@@ -33,7 +33,7 @@ _HEADER = """\
  *   {p}_context *context;
  *   {p}_status status = {p}_create(1, NULL, 0, &context);
  *   if (status == {P}_OK)
- *     status = {p}_run(context, {arguments});
+ *     status = {p}_run({arguments});
  *   if (status != {P}_OK)
  *     fprintf(stderr, "%s\\n", {p}_status_text(status));
  *   {p}_destroy(context);
@@ -99,7 +99,9 @@ size_t {p}_workspace_size(int threads);
  * A forked process lacks the threads of its parent: it can run a context with one thread, and of
  * others makes its own. The context's threads handle no signals of the program's.
  */
-{p}_status {p}_run({p}_context *context, {parameters});
+{p}_status {p}_run(
+    {p}_context *context,
+    {parameters});
 
 /* End the context's threads and free what it allocated.
  *
@@ -130,6 +132,8 @@ def header(names: Names, metadata: Metadata) -> str:
     metadata : Metadata
         Its inputs and outputs, and its target.
     """
+    tensors = arguments("input", metadata.inputs) + arguments("output", metadata.outputs)
+    call = textwrap.fill(", ".join(["context", *tensors]), 60)
     return _HEADER.format(
         title=_comment(f"{metadata.model} for {metadata.target['name']}"),
         version=metadata.versions["mobilenet-tvm"],
@@ -144,18 +148,16 @@ def header(names: Names, metadata: Metadata) -> str:
         ),
         triple=metadata.target["triple"],
         features="\n * ".join(textwrap.wrap(", ".join(metadata.required_features), 96)),
-        arguments=", ".join(
-            [*arguments("input", metadata.inputs), *arguments("output", metadata.outputs)]
-        ),
-        parameters=parameters(metadata),
+        arguments=call.replace("\n", "\n *         "),
+        parameters=",\n    ".join(parameters(metadata)),
     )
 
 
-def parameters(metadata: Metadata) -> str:
+def parameters(metadata: Metadata) -> list[str]:
     """Return the parameters of `run` after the context."""
     inputs = [f"const {_type(info)} *input_{i}" for i, info in enumerate(metadata.inputs)]
     outputs = [f"{_type(info)} *output_{i}" for i, info in enumerate(metadata.outputs)]
-    return ", ".join(inputs + outputs)
+    return inputs + outputs
 
 
 def arguments(kind: str, tensors: Sequence[TensorInfo]) -> list[str]:
