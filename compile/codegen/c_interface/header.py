@@ -48,7 +48,8 @@ _HEADER = """\
 extern "C" {{
 #endif
 
-/* The first byte of every input, output and workspace is at a multiple of this many bytes. */
+/* The first byte of every input, output and workspace is at a multiple of this many bytes, as
+ * posix_memalign and alignas place it. */
 #define {P}_ALIGNMENT {alignment}
 
 /* The largest number of threads of a context. */
@@ -132,8 +133,8 @@ def header(names: Names, metadata: Metadata) -> str:
     metadata : Metadata
         Its inputs and outputs, and its target.
     """
-    tensors = arguments("input", metadata.inputs) + arguments("output", metadata.outputs)
-    call = textwrap.fill(", ".join(["context", *tensors]), 60)
+    given = arguments("input", metadata.inputs) + arguments("output", metadata.outputs)
+    call = textwrap.fill(", ".join(["context", *given]), 60)
     return _HEADER.format(
         title=_comment(f"{metadata.model} for {metadata.target['name']}"),
         version=metadata.versions["mobilenet-tvm"],
