@@ -127,6 +127,29 @@ called.wait()
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_a_forked_process_loads_its_own_model(tiny: Compiled) -> None:
+    code = f"""
+import os, signal
+import numpy as np
+from mobilenet_tvm.runtime import load
+model = load("{tiny.library}", threads=2)
+image = np.ones(model.inputs[0].shape, np.float32)
+expected = model(image).tobytes()
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    try:
+        model(image)
+    except Exception as error:
+        print(error, flush=True)
+    del model
+    os._exit(load("{tiny.library}", threads=2)(image).tobytes() != expected)
+assert os.waitpid(child, 0)[1] == 0
+assert model(image).tobytes() == expected
+"""
+    assert "was forked; load it in the forked process" in execute([sys.executable, "-c", code])
+
+
 def test_bench_takes_it(tiny: Compiled) -> None:
     result = bench_artifact(tiny.library, threads=1, rounds=3)
     assert (result.threads, result.latency.rounds) == (1, 3)
