@@ -68,7 +68,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
 @pytest.fixture(scope="module")
 def program(tiny: Compiled, gcc: None) -> Path:  # noqa: ARG001
     sources = [FOLDER / "run_model.c", f"-I{tiny.folder}", f"-L{tiny.folder}", "-lmodel"]
-    options = [*WARNINGS, "-std=c99", "-D_POSIX_C_SOURCE=200112L", *model_macros("model")]
+    options = [*WARNINGS, "-std=c99", "-D_DEFAULT_SOURCE", *model_macros("model")]
     system = [f"-Wl,-rpath,{tiny.folder}", "-pthread", "-lm"]
     return build(["gcc", *options, *sources, *system], tiny.folder / "run_model")
 

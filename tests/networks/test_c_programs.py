@@ -60,7 +60,7 @@ def test_arm64_programs_get_the_same_outputs(
         for number, artifact in enumerate((python.path, in_c))
     )
     np.testing.assert_array_equal(in_python, expected)
-    words = [*WARNINGS, "-std=c99", "-D_POSIX_C_SOURCE=200112L", *model_macros("model")]
+    words = [*WARNINGS, "-std=c99", "-D_DEFAULT_SOURCE", *model_macros("model")]
     sources = [f"-I{in_c.parent}", FOLDER / "run_model.c", in_c.with_suffix(".a")]
     program = build([*ARM64_MUSL, *words, *sources, "-lm"], tmp_path / "run_model")
     for threads, image, output in zip((1, 2), images, expected, strict=True):
