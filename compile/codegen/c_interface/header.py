@@ -60,15 +60,15 @@ extern "C" {{
 typedef enum {p}_status {{
   {P}_OK = 0,
   {P}_NULL_POINTER = 1,    /* a pointer is null */
-  {P}_UNALIGNED = 2,       /* a pointer is not aligned to {P}_ALIGNMENT */
-  {P}_BAD_THREADS = 3,     /* fewer than 1 thread, or more than {P}_MAX_THREADS */
-  {P}_SMALL_WORKSPACE = 4, /* fewer bytes than {p}_workspace_size returns */
+  {P}_UNALIGNED = 2,       /* a pointer has not the alignment above */
+  {P}_BAD_THREADS = 3,     /* fewer than 1 thread, or more than the maximum above */
+  {P}_SMALL_WORKSPACE = 4, /* fewer bytes than `workspace_size` returns */
   {P}_OUT_OF_MEMORY = 5,   /* the system has no memory left */
   {P}_NO_THREAD = 6,       /* the system starts no more threads */
   {P}_BAD_CPU = 7,         /* the CPU lacks a feature that the code uses */
   {P}_BUSY = 8,            /* another thread is running the context */
   {P}_NO_CONTEXT = 9,      /* the context was destroyed */
-  {P}_FORKED = 10,         /* the context's threads are in the process that forked this one */
+  {P}_FORKED = 10,         /* the context's threads are in a process that forked this one */
   {P}_INTERNAL = 11        /* a layer failed; please report it */
 }} {p}_status;
 
@@ -83,22 +83,25 @@ size_t {p}_workspace_size(int threads);
  *
  * threads          How many threads compute a call: the one that calls `run`, and others that the
  *                  context starts and keeps. With 1 there are no others.
- * workspace        Memory for the context, aligned to {P}_ALIGNMENT, until it is destroyed.
- *                  NULL: the context allocates it.
- * workspace_bytes  Its size, at least {p}_workspace_size(threads). Unused with NULL.
+ * workspace        Aligned memory for the context, until it is destroyed. NULL: the context
+ *                  allocates it.
+ * workspace_bytes  Its size, at least what `workspace_size` returns. Unused with NULL.
  * context          Where the context is stored; NULL after an error.
  */
-{p}_status {p}_create(int threads, void *workspace, size_t workspace_bytes,
+{p}_status {p}_create(
+    int threads,
+    void *workspace,
+    size_t workspace_bytes,
     {p}_context **context);
 
 /* Run the model.
  *
  * Inputs are not changed. An output may not overlap an input or another output. After an error
- * other than {P}_INTERNAL, outputs are as they were. A call takes less than 64 KiB of the caller's
- * stack, and may change errno.
+ * other than INTERNAL, outputs are as they were. A call takes less than 64 KiB of the caller's
+ * stack, and may change errno. The context's threads handle none of the program's signals.
  *
- * A forked process lacks the threads of its parent: it can run a context with one thread, and of
- * others makes its own. The context's threads handle no signals of the program's.
+ * A forked process lacks the threads of its parent: it can run a context with one thread, and has
+ * to make others itself.
  */
 {p}_status {p}_run(
     {p}_context *context,
