@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from artifacts import ADD
@@ -12,6 +13,7 @@ from mobilenet_tvm.compile.codegen.c_interface.cpu_check import cpu_check
 from mobilenet_tvm.compile.codegen.c_interface.header import header
 from mobilenet_tvm.compile.codegen.c_interface.kernels import _working_memory
 from mobilenet_tvm.compile.codegen.c_interface.names import Names
+from mobilenet_tvm.compile.codegen.c_interface.toolchain import compile_c
 from mobilenet_tvm.compile.codegen.linker import zig
 from mobilenet_tvm.runtime.metadata import TensorInfo
 from mobilenet_tvm.targets.errors import UserError
@@ -59,6 +61,13 @@ def test_a_name_that_is_too_long_is_refused() -> None:
     assert len(Names.of("n" * 240).library) < 256
     with pytest.raises(UserError, match="has 241 characters, of which one in C may have 240"):
         Names.of("n" * 241)
+
+
+def test_the_compiler_says_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "part.c").write_text("int x = y;\n")
+    (tmp_path / "model.c").write_text('#include "part.c"\n')
+    with pytest.raises(UserError, match=r"zig cc failed: .*part\.c:1:9: error: .*'y'"):
+        compile_c(tmp_path / "model.c", "x86_64-linux-gnu", tmp_path / "model.o")
 
 
 def test_names_of_tensors_stay_in_their_comments() -> None:
