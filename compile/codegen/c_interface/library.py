@@ -44,7 +44,7 @@ def write_c_library(
     folder : Path
         Where the files are made or replaced.
     static : bool
-        Whether to write a static library too.
+        Whether to write a static library too; an older one is removed otherwise.
 
     Returns
     -------
