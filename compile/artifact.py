@@ -131,18 +131,28 @@ def compile_model(
     stem = f"{source.name}-{machine.name}{suffix}"
     path = Path(output) if output else Path("build") / (stem if for_c else f"{stem}.so")
     if for_c:
-        prepare_folder(path)
+        names = Names.of(source.name)
+        _prepare_for_c(path, names)
     else:
         prepare_output(path, model, choices.weights, tuning_log)
     lowered = lower(source.model, machine, decisions, None if dump is None else Path(dump), dtype)
     metadata = _describe(source, machine, dtype, lowered, decisions)
     if for_c:
-        prefix = Names.of(metadata.model).prefix
-        metadata = replace(metadata, extra={**metadata.extra, PREFIX: prefix})
+        metadata = replace(metadata, extra={**metadata.extra, PREFIX: names.prefix})
         path = write_c_library(lowered.mod, machine, metadata, path, static)
     else:
         write_artifact(lowered.mod, machine, metadata, path)
     return Artifact(path, metadata, time.perf_counter() - start, tuple(logs))
+
+
+def _prepare_for_c(folder: Path, names: Names) -> None:
+    """Check that a library for C can be written to a folder, before the work on it starts."""
+    if folder.suffix in (".a", ".h", ".so"):
+        raise WrongUseError(
+            f"{folder}: is the name of a file, and --interface c writes a library and a header; "
+            "give the name of a folder"
+        )
+    prepare_folder(folder, *names.files)
 
 
 def _announce_not_finite(model: onnx.ModelProto) -> None:

@@ -29,39 +29,50 @@ def prepare_output(path: Path, *inputs: object) -> None:
     """
     try:
         _write_into(path.parent)
-        mode = _mode(path)
+        kind = _kind(path)
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(
-            f"{path}: cannot be written ({reason}); choose another with --output"
+            f"{path}: cannot be written ({_reason(error)}); choose another with --output"
         ) from None
-    if stat.S_ISDIR(mode):
+    if kind:
+        example = f", such as {path / ('v2' + (path.suffix or '.so'))}" if path.is_dir() else ""
         raise UserError(
-            f"{path}: cannot be written; it is a folder; give the name of a file, such as "
-            f"{path / ('v2' + (path.suffix or '.so'))}"
+            f"{path}: cannot be written; it is {kind}; give the name of a file{example}"
         )
-    if not stat.S_ISREG(mode):
-        kind = "a link" if stat.S_ISLNK(mode) else "a device or a pipe"
-        raise UserError(f"{path}: cannot be written; it is {kind}; give the name of a file")
     for given in inputs:
         if isinstance(given, str | Path) and _is_same(path, Path(given)):
             raise WrongUseError(f"{path}: is read too; choose another with --output")
 
 
-def prepare_folder(folder: Path) -> None:
-    """Check that files can be written into a folder, which is made where it is missing.
+def prepare_folder(folder: Path, *names: str) -> None:
+    """Check that files can be made or replaced in a folder, which is made where it is missing.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+    *names : str
+        The files' names.
 
     Raises
     ------
     UserError
-        If it cannot be made or written to.
+        If it cannot be made or written to, or has a folder, a link, a device or a pipe of such a
+        name.
     """
     try:
         _write_into(folder)
-    except OSError as error:
+        kinds = {name: _kind(folder / name) for name in names}
+    except (OSError, ValueError) as error:
         raise UserError(
-            f"{folder}: cannot be used as a folder ({error.strerror}); choose another with --output"
+            f"{folder}: cannot be used as a folder ({_reason(error)}); choose another with --output"
         ) from None
+    for name, kind in kinds.items():
+        if kind:
+            raise UserError(
+                f"{folder / name}: cannot be written; it is {kind}; choose another folder with "
+                "--output"
+            )
 
 
 def _write_into(folder: Path) -> None:
@@ -71,12 +82,18 @@ def _write_into(folder: Path) -> None:
         pass
 
 
-def _mode(path: Path) -> int:
-    """Return a path's mode, without following links: an ordinary file's if it does not exist."""
+def _kind(path: Path) -> str:
+    """Return what a path is, in words: nothing if it can be made, or replaced as a file."""
     try:
-        return path.lstat().st_mode
+        mode = path.lstat().st_mode
     except FileNotFoundError:
-        return stat.S_IFREG
+        return ""
+    kinds = {stat.S_IFREG: "", stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link"}
+    return kinds.get(stat.S_IFMT(mode), "a device or a pipe")
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return str(error.strerror if isinstance(error, OSError) else error)
 
 
 def _is_same(path: Path, other: Path) -> bool:

@@ -51,7 +51,9 @@ class CModel(BaseModel):
         self._library = _Library(path, metadata)
         # A context computes one call at a time; there are as many as there were concurrent calls.
         self._idle = [self._library.create(self.threads)]
-        weakref.finalize(self, _close, self._library, self._idle, self._process)
+        finalizer = weakref.finalize(self, _close, self._library, self._idle, self._process)
+        # When the process ends, daemon threads may still be in a call.
+        finalizer.atexit = False
 
     def _compute(self, inputs: Sequence[Array]) -> Sequence[Array]:
         if os.getpid() != self._process:
@@ -85,7 +87,13 @@ class _Library:
         tensors = len(metadata.inputs) + len(metadata.outputs)
 
         def function(name: str, result: type, *arguments: type) -> Callable[..., int]:
-            found = library[f"{metadata.extra[PREFIX]}_{name}"]
+            symbol = f"{metadata.extra[PREFIX]}_{name}"
+            try:
+                found = library[symbol]
+            except AttributeError:
+                raise UserError(
+                    f"{path}: has no function {symbol}; copy the file or compile the model again"
+                ) from None
             found.restype, found.argtypes = result, arguments
             return found
 

@@ -78,8 +78,8 @@ class Metadata:
         Number of layers, and of those with tuned schedules.
     extra : mapping
         What only the tools need: the ``dtype`` of the layers, ``activation_bytes``, the number of
-        ``functions``, the ``calls`` of the network, the ``recipe`` of a named model, and keys that
-        this version does not know.
+        ``functions``, the ``calls`` of the network, the ``recipe`` of a named model, the
+        ``c_prefix`` of a library for C, and keys that this version does not know.
     """
 
     model: str
@@ -290,6 +290,7 @@ _EXTRA: Mapping[str, Callable[[Any], bool]] = {
     "calls": lambda value: isinstance(value, list) and all(map(_is_call, value)),
     "recipe": _is_recipe,
     "shared_outputs": lambda value: isinstance(value, list) and all(map(_is_count, value)),
+    "c_prefix": _is_text,
 }
 
 

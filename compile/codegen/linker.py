@@ -65,7 +65,8 @@ def link_shared(
         The name by which programs that are linked with it find it. Default: the path given to
         their linker.
     exports : sequence of str
-        The symbols that others see. Default: all.
+        The symbols that others see. If they are given, the library finds those that it needs when
+        it is loaded, not at the first call. Default: all.
 
     Raises
     ------
@@ -81,7 +82,7 @@ def link_shared(
     with tempfile.NamedTemporaryFile("w", suffix=".map") as script:
         script.write(f"{{ global: {'; '.join(exports)}; local: *; }};")
         script.flush()
-        _link([*flags, f"--version-script={script.name}"], output, objects)
+        _link([*flags, "-z", "now", f"--version-script={script.name}"], output, objects)
 
 
 def link_relocatable(output: str | Path, objects: Sequence[str | Path]) -> None:

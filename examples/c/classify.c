@@ -57,16 +57,21 @@ static int read_picture(const char *path, picture *read) {
   return good;
 }
 
+static float pixel(const picture *from, int x, int y, int channel) {
+  const size_t number = (size_t)y * (size_t)from->width + (size_t)x;
+  return from->pixels[number * CHANNELS + (size_t)channel];
+}
+
 /* Return a value between the four pixels around a place. */
 static float at(const picture *from, float x, float y, int channel) {
   const int left = (int)x, top = (int)y;
   const int right = left + 1 < from->width ? left + 1 : left;
   const int bottom = top + 1 < from->height ? top + 1 : top;
   const float dx = x - (float)left, dy = y - (float)top;
-#define PIXEL(X, Y) (float)from->pixels[((size_t)(Y)*from->width + (X)) * CHANNELS + channel]
-  const float upper = PIXEL(left, top) * (1 - dx) + PIXEL(right, top) * dx;
-  const float lower = PIXEL(left, bottom) * (1 - dx) + PIXEL(right, bottom) * dx;
-#undef PIXEL
+  const float upper =
+      pixel(from, left, top, channel) * (1 - dx) + pixel(from, right, top, channel) * dx;
+  const float lower =
+      pixel(from, left, bottom, channel) * (1 - dx) + pixel(from, right, bottom, channel) * dx;
   return upper * (1 - dy) + lower * dy;
 }
 
@@ -81,8 +86,8 @@ static void prepare(const picture *from) {
       for (int x = 0; x < width; ++x) {
         const float fx = ((float)x + 0.5f) * (float)side / (float)width - 0.5f;
         const float fy = ((float)y + 0.5f) * (float)side / (float)height - 0.5f;
-        const float pixel = at(from, left + fmaxf(fx, 0), top + fmaxf(fy, 0), channel) / 255;
-        *value++ = (pixel - mean[channel]) / deviation[channel];
+        const float found = at(from, left + fmaxf(fx, 0), top + fmaxf(fy, 0), channel) / 255;
+        *value++ = (found - mean[channel]) / deviation[channel];
       }
 }
 

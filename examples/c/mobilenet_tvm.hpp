@@ -21,7 +21,7 @@ namespace mobilenet_tvm {
 // Thrown by the functions of a model; `status` is the value of its C enumeration.
 class Error : public std::runtime_error {
  public:
-  Error(int status, const char *text) : std::runtime_error(text), status(status) {}
+  Error(int value, const char *text) : std::runtime_error(text), status(value) {}
   const int status;
 };
 

@@ -13,7 +13,7 @@ from set_up import cache_folder
 
 FOLDER = Path(__file__).with_name("c")
 
-WARNINGS = ["-Wall", "-Wextra", "-Werror", "-pedantic"]
+WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Werror", "-pedantic"]
 
 
 def model_macros(prefix: str) -> list[str]:
@@ -23,6 +23,15 @@ def model_macros(prefix: str) -> list[str]:
         f"-DMODEL(name)={prefix}_##name",
         f"-DCONSTANT(name)={prefix.upper()}_##name",
     ]
+
+
+def parts_of_program(name: str, model: Path) -> list[str | Path]:
+    """Return what a compiler takes for one of the programs with the static model in a folder."""
+    sources = [FOLDER / f"{name}.c", f"-I{model}", model / "libmodel.a"]
+    wrapped = "-Wl,--wrap=pthread_create,--wrap=posix_memalign"
+    options = ["-std=gnu11", *WARNINGS, *model_macros("model")]
+    options += [wrapped] if name == "hostile_system" else []
+    return [*options, *sources, "-pthread", "-lm"]
 
 
 def execute(command: Sequence[str | Path], timeout: float = 900) -> str:

@@ -12,7 +12,15 @@ import onnx
 import pytest
 from board import Board
 from board_models import run_on_board
-from c_programs import FOLDER, WARNINGS, build, execute, model_macros, run_model
+from c_programs import (
+    FOLDER,
+    WARNINGS,
+    build,
+    execute,
+    model_macros,
+    parts_of_program,
+    run_model,
+)
 from networks import EXPORTS, ROOT
 from quantized_models import residual
 
@@ -31,15 +39,20 @@ ARM64_MUSL = [str(zig()), "cc", "-target", "aarch64-linux-musl", "-static", "-O1
 
 
 @pytest.mark.parametrize(
-    ("network", "target"),
-    [(odd.tiny_v2(widths=(8, 12), resolution=33), "cortex-a72"), (residual(), "cortex-a76")],
-    ids=["float32", "int8"],
+    ("network", "target", "dtype"),
+    [
+        (odd.tiny_v2(widths=(8, 12), resolution=33), "cortex-a72", "float32"),
+        (odd.tiny_v2(widths=(8, 12), resolution=33), "cortex-a76", "float16"),
+        (residual(), "cortex-a76", "float32"),
+    ],
+    ids=["float32", "float16", "int8"],
 )
 def test_arm64_programs_get_the_same_outputs(
-    network: onnx.ModelProto, target: str, board: Board, tmp_path: Path
+    network: onnx.ModelProto, target: str, dtype: str, board: Board, tmp_path: Path
 ) -> None:
-    python = compile_model(network, target, tmp_path / "python.so")
-    in_c = compile_model(network, target, tmp_path / "c", interface="c", static=True).path
+    python = compile_model(network, target, tmp_path / "python.so", dtype=dtype)
+    options = {"dtype": dtype, "interface": "c", "static": True}
+    in_c = compile_model(network, target, tmp_path / "c", **options).path
     (info,) = python.metadata.inputs
     images = np.random.default_rng(0).standard_normal((2, *info.shape)).astype(info.dtype)
     expected, in_python = (
@@ -47,9 +60,9 @@ def test_arm64_programs_get_the_same_outputs(
         for number, artifact in enumerate((python.path, in_c))
     )
     np.testing.assert_array_equal(in_python, expected)
-    options = [*WARNINGS, "-std=c99", "-D_POSIX_C_SOURCE=200112L", *model_macros("model")]
+    words = [*WARNINGS, "-std=c99", "-D_DEFAULT_SOURCE", *model_macros("model")]
     sources = [f"-I{in_c.parent}", FOLDER / "run_model.c", in_c.with_suffix(".a")]
-    program = build([*ARM64_MUSL, *options, *sources, "-lm"], tmp_path / "run_model")
+    program = build([*ARM64_MUSL, *words, *sources, "-lm"], tmp_path / "run_model")
     for threads, image, output in zip((1, 2), images, expected, strict=True):
         found = run_model(program, threads, image, tmp_path, board.qemu, "-cpu", target)
         assert found == output.tobytes()
@@ -81,28 +94,34 @@ def test_networks_of_other_types_are_equal(export: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("gcc")
-@pytest.mark.parametrize("sanitizer", ["thread", "address,undefined"])
-def test_ten_thousand_calls_from_four_threads(
-    sanitizer: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("sanitizer", "programs"),
+    [
+        ("thread", ["many_threads", "bad_calls"]),
+        ("address,undefined", ["many_threads", "bad_calls", "hostile_system"]),
+    ],
+    ids=["thread", "address"],
+)
+def test_sanitizers_find_nothing(
+    sanitizer: str, programs: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     checked = ["gcc", "-O1", "-g", "-fPIC", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
     compile_c = library.compile_c
 
     def instrumented(source: Path, triple: str, output: Path) -> None:
         if source.suffix == ".c":
-            build([*checked, "-c", source], output)
+            build([*checked, "-std=gnu11", *WARNINGS, "-c", source], output)
         else:
             compile_c(source, triple, output)
 
     monkeypatch.setattr(library, "compile_c", instrumented)
     network = odd.tiny_v2(widths=(4,), resolution=17, expand=1)
     folder = compile_model(network, "x86", tmp_path, interface="c", static=True).path.parent
-    sources = [FOLDER / "many_threads.c", folder / "libmodel.a", f"-I{folder}"]
-    options = [*model_macros("model"), "-pthread", "-lm"]
-    program = build([*checked, *sources, *options], tmp_path / "many_threads")
-    # The sanitizer for threads takes few layouts of the memory.
-    command = ["setarch", "-R", str(program), "10000", "2"]
-    execute(command)
+    for name in programs:
+        program = build([*checked, *parts_of_program(name, folder)], tmp_path / name)
+        arguments = ["10000", "2"] if name == "many_threads" else []
+        # The sanitizer for threads takes few layouts of the memory.
+        execute(["setarch", "-R", program, *arguments])
 
 
 def compile_mobilenet(target: str, folder: Path) -> Path:

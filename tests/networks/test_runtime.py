@@ -144,6 +144,7 @@ def test_metadata_of_an_older_format_is_refused() -> None:
                 {"recipe": {"weights": 1}},
                 {"recipe": {"until": "softmax"}},
                 {"recipe": {"unknown": 1}},
+                {"c_prefix": 3},
             )
         ),
     ],

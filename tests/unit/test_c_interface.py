@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from artifacts import ADD
@@ -11,7 +13,10 @@ from mobilenet_tvm.compile.codegen.c_interface.cpu_check import cpu_check
 from mobilenet_tvm.compile.codegen.c_interface.header import header
 from mobilenet_tvm.compile.codegen.c_interface.kernels import _working_memory
 from mobilenet_tvm.compile.codegen.c_interface.names import Names
+from mobilenet_tvm.compile.codegen.c_interface.toolchain import compile_c
+from mobilenet_tvm.compile.codegen.linker import zig
 from mobilenet_tvm.runtime.metadata import TensorInfo
+from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.presets import PRESETS
 
 
@@ -24,6 +29,13 @@ from mobilenet_tvm.targets.presets import PRESETS
         ("2022.export", "model_2022_export"),
         ("детектор", "model"),
         ("__init__", "init"),
+        ("int", "int"),
+        ("main", "main"),
+        ("c", "model_c"),
+        ("M", "model_m"),
+        ("stdio", "model_stdio"),
+        ("features", "model_features"),
+        ("pthread-mutex", "model_pthread_mutex"),
     ],
 )
 def test_names_are_identifiers(model: str, prefix: str) -> None:
@@ -33,11 +45,37 @@ def test_names_are_identifiers(model: str, prefix: str) -> None:
     assert names.library == f"lib{prefix}.so"
 
 
+def test_no_header_hides_one_of_the_system() -> None:
+    headers = zig().parent / "lib" / "libc" / "include"
+    names = [
+        path.stem
+        for library in ("generic-glibc", "generic-musl")
+        for path in (headers / library).glob("*.h")
+        if re.fullmatch("[a-z][a-z0-9_]*", path.stem)
+    ]
+    assert len(names) > 100
+    assert [name for name in names if Names.of(name).prefix == name] == []
+
+
+def test_a_name_that_is_too_long_is_refused() -> None:
+    assert len(Names.of("n" * 240).library) < 256
+    with pytest.raises(UserError, match="has 241 characters, of which one in C may have 240"):
+        Names.of("n" * 241)
+
+
+def test_the_compiler_says_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "part.c").write_text("int x = y;\n")
+    (tmp_path / "model.c").write_text('#include "part.c"\n')
+    with pytest.raises(UserError, match=r"zig cc failed: .*part\.c:1:9: error: .*'y'"):
+        compile_c(tmp_path / "model.c", "x86_64-linux-gnu", tmp_path / "model.o")
+
+
 def test_names_of_tensors_stay_in_their_comments() -> None:
     hostile = TensorInfo("*/ int x; /* ü\n#define y", (1, 2), "float16")
     metadata = replace(ADD, inputs=(hostile, TensorInfo("b", (), "bool")), outputs=(hostile,))
-    text = header(Names.of("m"), metadata)
-    assert "const uint16_t *input_0, const uint8_t *input_1, uint16_t *output_0" in text
+    text = header(Names("m"), metadata)
+    words = "const uint16_t *input_0,\n    const uint8_t *input_1,\n    uint16_t *output_0);"
+    assert words in text
     assert "#define M_INPUT_0_BYTES 4\n" in text
     assert "#define M_INPUT_1_ELEMENTS 1\n" in text
     assert "M_INPUT_1_SHAPE" not in text

@@ -15,31 +15,41 @@ COMPILE = """
 import os, sys
 from mobilenet_tvm.compile import compile_model
 from mobilenet_tvm.targets.errors import UserError
-open("m.so", "w").write("old")
+output, interface = sys.argv[2:]
+os.makedirs("out")
+open(f"out/{output}", "w").write("old")
+path = "out" if interface == "c" else f"out/{output}"
 try:
-    compile_model(sys.argv[1], "x86", "m.so", tuning_log="none")
+    compile_model(sys.argv[1], "x86", path, tuning_log="none", interface=interface)
 except UserError as error:
     print(error)
-print(os.listdir(), open("m.so").read())
+print(os.listdir("out"), open(f"out/{output}").read())
 """
 
 
 @pytest.mark.full
 @pytest.mark.parametrize(
-    ("kilobytes", "message"), [(16, "No space left on device"), (64, "linking failed")]
+    ("interface", "kilobytes", "message"),
+    [
+        ("python", 16, "No space left on device"),
+        ("python", 64, "linking failed"),
+        ("c", 64, "No space left on device"),
+        ("c", 256, "linking failed"),
+    ],
 )
 def test_a_full_disk_is_one_line_and_leaves_the_old_file(
-    kilobytes: int, message: str, tmp_path: Path
+    interface: str, kilobytes: int, message: str, tmp_path: Path
 ) -> None:
     inside = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
     mount = f"mount -t tmpfs -o size={kilobytes}k tmpfs {tmp_path} && cd {tmp_path}"
     if subprocess.run([*inside, mount], capture_output=True).returncode:
         pytest.skip("no disk of a given size: mounting in a namespace of its own is not permitted")
-    model = tmp_path.parent / "m.onnx"
+    model = tmp_path.parent / "network.onnx"
     onnx.save(ODD["batch_2"](), model)
-    command = f"{mount} && TMPDIR=. exec {sys.executable} -c '{COMPILE}' {model}"
+    words = f"{model} libnetwork.so {interface}"
+    command = f"{mount} && TMPDIR=. exec {sys.executable} -c '{COMPILE}' {words}"
     finished = subprocess.run([*inside, command], capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
     said, left = finished.stdout.splitlines()
     assert message in said
-    assert left == "['m.so'] old"
+    assert left == "['libnetwork.so'] old"

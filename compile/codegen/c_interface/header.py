@@ -33,7 +33,7 @@ _HEADER = """\
  *   {p}_context *context;
  *   {p}_status status = {p}_create(1, NULL, 0, &context);
  *   if (status == {P}_OK)
- *     status = {p}_run(context, {arguments});
+ *     status = {p}_run({arguments});
  *   if (status != {P}_OK)
  *     fprintf(stderr, "%s\\n", {p}_status_text(status));
  *   {p}_destroy(context);
@@ -48,7 +48,8 @@ _HEADER = """\
 extern "C" {{
 #endif
 
-/* The first byte of every input, output and workspace is at a multiple of this many bytes. */
+/* The first byte of every input, output and workspace is at a multiple of this many bytes, as
+ * posix_memalign and alignas place it. */
 #define {P}_ALIGNMENT {alignment}
 
 /* The largest number of threads of a context. */
@@ -59,15 +60,16 @@ extern "C" {{
 typedef enum {p}_status {{
   {P}_OK = 0,
   {P}_NULL_POINTER = 1,    /* a pointer is null */
-  {P}_UNALIGNED = 2,       /* a pointer is not aligned to {P}_ALIGNMENT */
-  {P}_BAD_THREADS = 3,     /* fewer than 1 thread, or more than {P}_MAX_THREADS */
-  {P}_SMALL_WORKSPACE = 4, /* fewer bytes than {p}_workspace_size returns */
+  {P}_UNALIGNED = 2,       /* a pointer has not the alignment above */
+  {P}_BAD_THREADS = 3,     /* fewer than 1 thread, or more than the maximum above */
+  {P}_SMALL_WORKSPACE = 4, /* fewer bytes than `workspace_size` returns */
   {P}_OUT_OF_MEMORY = 5,   /* the system has no memory left */
   {P}_NO_THREAD = 6,       /* the system starts no more threads */
   {P}_BAD_CPU = 7,         /* the CPU lacks a feature that the code uses */
-  {P}_BUSY = 8,            /* another thread is running or destroying the context */
+  {P}_BUSY = 8,            /* another thread is running the context */
   {P}_NO_CONTEXT = 9,      /* the context was destroyed */
-  {P}_INTERNAL = 10        /* a layer failed; please report it */
+  {P}_FORKED = 10,         /* the context's threads are in a process that forked this one */
+  {P}_INTERNAL = 11        /* a layer failed; please report it */
 }} {p}_status;
 
 /* What runs the model: its threads, and memory between layers. */
@@ -81,27 +83,35 @@ size_t {p}_workspace_size(int threads);
  *
  * threads          How many threads compute a call: the one that calls `run`, and others that the
  *                  context starts and keeps. With 1 there are no others.
- * workspace        Memory for the context, aligned to {P}_ALIGNMENT, until it is destroyed.
- *                  NULL: the context allocates it.
- * workspace_bytes  Its size, at least {p}_workspace_size(threads). Unused with NULL.
+ * workspace        Aligned memory for the context, until it is destroyed. NULL: the context
+ *                  allocates it.
+ * workspace_bytes  Its size, at least what `workspace_size` returns. Unused with NULL.
  * context          Where the context is stored; NULL after an error.
  */
-{p}_status {p}_create(int threads, void *workspace, size_t workspace_bytes,
+{p}_status {p}_create(
+    int threads,
+    void *workspace,
+    size_t workspace_bytes,
     {p}_context **context);
 
 /* Run the model.
  *
  * Inputs are not changed. An output may not overlap an input or another output. After an error
- * other than {P}_INTERNAL, outputs are as they were.
+ * other than INTERNAL, outputs are as they were. A call takes less than 64 KiB of the caller's
+ * stack, and may change errno. The context's threads handle none of the program's signals.
  *
- * A forked process lacks the threads of its parent, and makes a context of its own.
+ * A forked process lacks the threads of its parent: it can run a context with one thread, and has
+ * to make others itself.
  */
-{p}_status {p}_run({p}_context *context, {parameters});
+{p}_status {p}_run(
+    {p}_context *context,
+    {parameters});
 
 /* End the context's threads and free what it allocated.
  *
- * Destroying NULL does nothing. A context in the caller's workspace is recognised as destroyed as
- * long as that memory is not used for anything else; one that `create` allocated is not.
+ * Destroying NULL does nothing, nor does destroying a context that is running. A context in the
+ * caller's workspace is recognised as destroyed as long as that memory is not used for anything
+ * else; one that `create` allocated is not. Destroy all before unloading the library.
  */
 {p}_status {p}_destroy({p}_context *context);
 
@@ -126,6 +136,8 @@ def header(names: Names, metadata: Metadata) -> str:
     metadata : Metadata
         Its inputs and outputs, and its target.
     """
+    given = arguments("input", metadata.inputs) + arguments("output", metadata.outputs)
+    call = textwrap.fill(", ".join(["context", *given]), 60)
     return _HEADER.format(
         title=_comment(f"{metadata.model} for {metadata.target['name']}"),
         version=metadata.versions["mobilenet-tvm"],
@@ -140,18 +152,16 @@ def header(names: Names, metadata: Metadata) -> str:
         ),
         triple=metadata.target["triple"],
         features="\n * ".join(textwrap.wrap(", ".join(metadata.required_features), 96)),
-        arguments=", ".join(
-            [*arguments("input", metadata.inputs), *arguments("output", metadata.outputs)]
-        ),
-        parameters=parameters(metadata),
+        arguments=call.replace("\n", "\n *         "),
+        parameters=",\n    ".join(parameters(metadata)),
     )
 
 
-def parameters(metadata: Metadata) -> str:
+def parameters(metadata: Metadata) -> list[str]:
     """Return the parameters of `run` after the context."""
     inputs = [f"const {_type(info)} *input_{i}" for i, info in enumerate(metadata.inputs)]
     outputs = [f"{_type(info)} *output_{i}" for i, info in enumerate(metadata.outputs)]
-    return ", ".join(inputs + outputs)
+    return inputs + outputs
 
 
 def arguments(kind: str, tensors: Sequence[TensorInfo]) -> list[str]:

@@ -44,7 +44,7 @@ def write_c_library(
     folder : Path
         Where the files are made or replaced.
     static : bool
-        Whether to write a static library too.
+        Whether to write a static library too; an older one is removed otherwise.
 
     Returns
     -------
@@ -76,6 +76,9 @@ def write_c_library(
                 written.append(names.archive)
             for name in written:
                 (scratch / name).replace(folder / name)
+            if not static:
+                # That of an earlier compilation may not fit the header.
+                (folder / names.archive).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
     return folder / names.library

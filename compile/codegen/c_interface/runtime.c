@@ -6,10 +6,12 @@
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
   ALIGNMENT = CONSTANT(ALIGNMENT),
@@ -39,7 +41,7 @@ typedef struct {
   const void *pointer;
 } argument;
 typedef struct {
-  void *data;
+  const void *data;
   int32_t device_kind, device_number;
   int32_t axes;
   uint8_t code, bits;
@@ -65,6 +67,7 @@ struct MODEL(context) {
   _Alignas(ALIGNMENT) atomic_uint state;
   bool allocated;
   int threads;
+  pid_t process;
   unsigned char *memory;
   /* The parallel loop that the threads work on, and how many of them have not finished. */
   body_function *body;
@@ -173,15 +176,18 @@ static int32_t free_workspace(int32_t device_kind, int32_t device, void *pointer
   return 0;
 }
 
-HIDDEN void *MODEL(_TVMBackendParallelLaunch) = (void *)parallel_launch;
-HIDDEN void *MODEL(_TVMBackendAllocWorkspace) = (void *)alloc_workspace;
-HIDDEN void *MODEL(_TVMBackendFreeWorkspace) = (void *)free_workspace;
+/* Generated code calls them through these pointers. */
+HIDDEN int32_t (*const MODEL(_TVMBackendParallelLaunch))(body_function *, void *, int32_t) =
+    parallel_launch;
+HIDDEN void *(*const MODEL(_TVMBackendAllocWorkspace))(int32_t, int32_t, uint64_t, int32_t,
+                                                       int32_t) = alloc_workspace;
+HIDDEN int32_t (*const MODEL(_TVMBackendFreeWorkspace))(int32_t, int32_t, void *) = free_workspace;
 
 static int32_t call(kernel *function, int count, const void *const *pointers) {
   tensor tensors[MAX_ARGUMENTS];
   argument arguments[MAX_ARGUMENTS], result;
   for (int i = 0; i < count; ++i) {
-    tensors[i] = (tensor){.data = (void *)pointers[i], .device_kind = CPU};
+    tensors[i] = (tensor){.data = pointers[i], .device_kind = CPU};
     arguments[i] = (argument){.type = TENSOR_POINTER, .pointer = &tensors[i]};
   }
   return function(NULL, arguments, count, &result);
@@ -192,7 +198,6 @@ static int32_t call(kernel *function, int count, const void *const *pointers) {
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 
 static inline bool has(unsigned leaf, unsigned subleaf, int place, unsigned bits) {
   unsigned found[4];
@@ -231,8 +236,13 @@ size_t MODEL(workspace_size)(int threads) {
   return context_bytes(threads) + MEMORY_BYTES + (size_t)threads * SCRATCH_BYTES;
 }
 
+/* Whether the context's threads are those of a process from which this one was forked. */
+static bool forked(const context *c) {
+  return c->threads > 1 && getpid() != c->process;
+}
+
 static void stop(context *c, int threads) {
-  for (int i = 1; i < threads; ++i) {
+  for (int i = 1; i < threads && !forked(c); ++i) {
     worker *const w = &c->workers[i];
     if (atomic_exchange(&w->state, STOPPED) == ASLEEP)
       sem_post(&w->wake);
@@ -245,16 +255,22 @@ static void stop(context *c, int threads) {
     free(c);
 }
 
+/* Start a thread that handles no signals of the program's, but those of its own faults. */
 static bool start(worker *w) {
+  static const int faults[] = {SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP};
+  sigset_t others, before;
+  sigfillset(&others);
+  for (size_t i = 0; i < sizeof faults / sizeof *faults; ++i)
+    sigdelset(&others, faults[i]);
   pthread_attr_t attributes;
-  if (sem_init(&w->wake, 0, 0) != 0)
+  if (pthread_attr_init(&attributes) != 0)
     return false;
-  bool started = pthread_attr_init(&attributes) == 0;
-  if (started) {
-    pthread_attr_setstacksize(&attributes, STACK_BYTES);
-    started = pthread_create(&w->thread, &attributes, work_until_stopped, w) == 0;
-    pthread_attr_destroy(&attributes);
-  }
+  pthread_attr_setstacksize(&attributes, STACK_BYTES);
+  sem_init(&w->wake, 0, 0);
+  pthread_sigmask(SIG_SETMASK, &others, &before);
+  const bool started = pthread_create(&w->thread, &attributes, work_until_stopped, w) == 0;
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  pthread_attr_destroy(&attributes);
   if (!started)
     sem_destroy(&w->wake);
   return started;
@@ -280,6 +296,7 @@ status MODEL(create)(int threads, void *workspace, size_t workspace_bytes, conte
   memset(c, 0, context_bytes(threads));
   c->allocated = !workspace;
   c->threads = threads;
+  c->process = getpid();
   c->memory = (unsigned char *)memory + context_bytes(threads);
   sem_init(&c->done, 0, 0);
   for (int i = 0; i < threads; ++i) {
@@ -297,6 +314,12 @@ status MODEL(create)(int threads, void *workspace, size_t workspace_bytes, conte
   return CONSTANT(OK);
 }
 
+static status check(const void *pointer) {
+  if (!pointer)
+    return CONSTANT(NULL_POINTER);
+  return aligned(pointer) ? CONSTANT(OK) : CONSTANT(UNALIGNED);
+}
+
 /* Take a context for oneself, from READY to another state. */
 static status take(context *c, unsigned state) {
   unsigned expected = READY;
@@ -308,32 +331,30 @@ static status take(context *c, unsigned state) {
 status MODEL(destroy)(context *c) {
   if (!c)
     return CONSTANT(OK);
-  const status taken = take(c, DESTROYED);
-  if (taken == CONSTANT(OK))
+  status found = check(c);
+  if (found == CONSTANT(OK))
+    found = take(c, DESTROYED);
+  if (found == CONSTANT(OK))
     stop(c, c->threads);
-  return taken;
+  return found;
 }
 
 static int32_t compute(unsigned char *memory, const void *const *in, void *const *out);
 
 static status run(context *c, const void *const *in, void *const *out) {
-  if (!c)
-    return CONSTANT(NULL_POINTER);
-  for (int i = 0; i < INPUTS; ++i) {
-    if (!in[i])
-      return CONSTANT(NULL_POINTER);
-    if (!aligned(in[i]))
-      return CONSTANT(UNALIGNED);
+  status found = check(c);
+  for (int i = 0; i < INPUTS && found == CONSTANT(OK); ++i)
+    found = check(in[i]);
+  for (int i = 0; i < OUTPUTS && found == CONSTANT(OK); ++i)
+    found = check(out[i]);
+  if (found == CONSTANT(OK))
+    found = take(c, RUNNING);
+  if (found != CONSTANT(OK))
+    return found;
+  if (forked(c)) {
+    atomic_store(&c->state, READY);
+    return CONSTANT(FORKED);
   }
-  for (int i = 0; i < OUTPUTS; ++i) {
-    if (!out[i])
-      return CONSTANT(NULL_POINTER);
-    if (!aligned(out[i]))
-      return CONSTANT(UNALIGNED);
-  }
-  const status taken = take(c, RUNNING);
-  if (taken != CONSTANT(OK))
-    return taken;
   current = &c->workers[0];
   const int32_t failed = compute(c->memory, in, out);
   current = NULL;
@@ -369,6 +390,8 @@ const char *MODEL(status_text)(status value) {
       return "another thread is using the context";
     case CONSTANT(NO_CONTEXT):
       return "the context was destroyed or never created";
+    case CONSTANT(FORKED):
+      return "the context's threads are in the process from which this one was forked";
     case CONSTANT(INTERNAL):
       return "a layer failed";
   }

@@ -96,7 +96,7 @@ def source(names: Names, plan: Plan, metadata: Metadata, target: Target, scratch
         most=max(len(call.arguments) for call in plan.calls),
         kernels="\n".join(f"extern HIDDEN kernel {names.kernel(kernel)};" for kernel in kernels),
         calls="\n".join(calls),
-        parameters=parameters(metadata),
+        parameters=", ".join(parameters(metadata)),
         ins=", ".join(arguments("input", metadata.inputs)),
         outs=", ".join(arguments("output", metadata.outputs)),
     )

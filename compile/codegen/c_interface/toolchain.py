@@ -31,7 +31,7 @@ def compile_c(source: Path, triple: str, output: Path) -> None:
     Raises
     ------
     UserError
-        If the package is missing, or the compiler fails, with the first line of its output.
+        If the package is missing, or the compiler fails, with the first error in its output.
     """
     flags = [*_FLAGS, *(_ARM_FLAGS if triple.startswith("aarch64") else [])]
     command = ["cc", "-target", triple, *flags, "-c", source.name, "-o", str(output.absolute())]
@@ -44,7 +44,7 @@ def run_zig(arguments: Sequence[str], folder: Path) -> None:
     Raises
     ------
     UserError
-        If it fails, with the first line of its output.
+        If it fails, with the first error in its output.
     """
     cache = str((folder / "zig-cache").absolute())
     result = subprocess.run(
@@ -57,4 +57,5 @@ def run_zig(arguments: Sequence[str], folder: Path) -> None:
     )
     if result.returncode != 0:
         lines = (result.stderr or result.stdout).strip().splitlines() or ["no output"]
-        raise UserError(f"zig {arguments[0]} failed: {lines[0]}")
+        reason = next((line for line in lines if "error" in line), lines[0])
+        raise UserError(f"zig {arguments[0]} failed: {reason}")

@@ -1,6 +1,7 @@
 /* Makes bad calls of the model that macros name; says which line got another status. */
 #include MODEL_HEADER
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -20,7 +21,7 @@ static ALIGNED unsigned char output_bytes[CONSTANT(OUTPUT_0_BYTES) + CONSTANT(AL
 static ALIGNED unsigned char workspace[1 << 22];
 static float *const input = (void *)input_bytes, *const output = (void *)output_bytes;
 
-static volatile int stopped;
+static atomic_int stopped;
 
 static void *keep_running(void *context) {
   while (!stopped)
@@ -45,6 +46,8 @@ int main(void) {
   EXPECT(SMALL_WORKSPACE, MODEL(create)(2, workspace, bytes - 1, &context));
   EXPECT(NULL_POINTER, MODEL(run)(NULL, input, output));
   EXPECT(OK, MODEL(destroy)(NULL));
+  EXPECT(UNALIGNED, MODEL(run)((void *)(workspace + 8), input, output));
+  EXPECT(UNALIGNED, MODEL(destroy)((void *)(workspace + 8)));
   EXPECT(NO_CONTEXT, MODEL(run)((void *)workspace, input, output));
   EXPECT(NO_CONTEXT, MODEL(destroy)((void *)workspace));
 
@@ -61,7 +64,11 @@ int main(void) {
   /* Memory can be used again, and a context in use is busy. */
   EXPECT(OK, MODEL(create)(1, workspace, bytes, &context));
   pthread_t thread;
-  if (pthread_create(&thread, NULL, keep_running, context) != 0)
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  /* As much stack as the header says, and what the system itself takes of it. */
+  pthread_attr_setstacksize(&attributes, 80 << 10);
+  if (pthread_create(&thread, &attributes, keep_running, context) != 0)
     return 2;
   MODEL(status) found = CONSTANT(OK);
   for (int tries = 0; tries < 1000000 && found == CONSTANT(OK); ++tries)

@@ -3,11 +3,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
+/* Return memory that ends at a page that cannot be touched, as near as its alignment allows. */
 static unsigned char *allocate(size_t bytes) {
-  size_t rounded = (bytes + CONSTANT(ALIGNMENT) - 1) / CONSTANT(ALIGNMENT) * CONSTANT(ALIGNMENT);
-  void *memory = NULL;
-  return posix_memalign(&memory, CONSTANT(ALIGNMENT), rounded) == 0 ? memory : NULL;
+  const size_t page = (size_t)sysconf(_SC_PAGESIZE), end = (bytes + page - 1) / page * page;
+  unsigned char *memory =
+      mmap(NULL, end + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED || mprotect(memory + end, page, PROT_NONE) != 0)
+    return NULL;
+  return memory + (end - bytes) / CONSTANT(ALIGNMENT) * CONSTANT(ALIGNMENT);
 }
 
 static int use(const char *path, const char *mode, unsigned char *data, size_t bytes) {
