@@ -41,6 +41,7 @@ from mobilenet_tvm.schedules.cpu.registers import (
     cycles_per_input,
     fits_registers,
     tile_features,
+    tile_widths,
 )
 from mobilenet_tvm.schedules.loops import divisors
 from mobilenet_tvm.schedules.workloads import Convolution, Workload, size_of
@@ -501,9 +502,9 @@ def _tiles(workload: Convolution, target: Target) -> list[tuple[int, int, int, i
         lengths.append(lengths[-1] // 2)
     shapes = [
         (lanes, vectors)
-        for lanes, vectors in itertools.product(lengths, range(1, MAX_VECTORS + 1))
-        if -(-outputs // lanes) % vectors == 0
-        and (workload.groups == 1 or outputs % (vectors * lanes) == 0)
+        for lanes in lengths
+        for vectors in tile_widths(-(-outputs // lanes), MAX_VECTORS)
+        if workload.groups == 1 or outputs % (vectors * lanes) == 0
     ]
     if workload.groups > 1 and _inputs(workload) == 1 and outputs % whole:
         shapes += _shapes_of_groups(workload, whole)

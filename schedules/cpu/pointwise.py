@@ -25,6 +25,7 @@ from mobilenet_tvm.schedules.cpu.registers import (
     load_together,
     sum_in_registers,
     tile_features,
+    tile_widths,
     together,
     unrolled_inputs,
 )
@@ -48,7 +49,7 @@ class Decision(BaseDecision):
     tile_m : int
         Pixels of the register tile.
     tile_n : int
-        Outputs of the register tile, whole vectors; divides the padded outputs.
+        Outputs of the register tile, whole vectors.
     unroll_k : int
         Inputs per iteration of the innermost loop; divides the inputs.
     block_m : int
@@ -282,12 +283,12 @@ def _tiles(workload: Pointwise, target: Target) -> list[tuple[int, int, int]]:
         lengths.append(whole // 2)
     # A layer with one pixel can hide latency only across its outputs.
     widest = 16 if workload.pixels == 1 else 4
-    tiles = itertools.product(lengths, range(1, widest + 1), range(1, min(workload.pixels, 14) + 1))
     return [
         (lanes, tile_m, vectors * lanes)
-        for lanes, vectors, tile_m in tiles
-        if -(-workload.outputs // lanes) % vectors == 0
-        and fits_registers(target, tile_m, vectors)
+        for lanes in lengths
+        for vectors in tile_widths(-(-workload.outputs // lanes), widest)
+        for tile_m in range(1, min(workload.pixels, 14) + 1)
+        if fits_registers(target, tile_m, vectors)
         and fits_stack(tile_m * vectors * lanes, workload.types.sums)
     ]
 

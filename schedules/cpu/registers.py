@@ -9,6 +9,7 @@ from tvm import s_tir
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from mobilenet_tvm.schedules.cpu.base import vector_lanes
+from mobilenet_tvm.schedules.loops import divisors
 from mobilenet_tvm.schedules.workloads import Types, size_of
 from mobilenet_tvm.targets.target import Target
 
@@ -35,6 +36,26 @@ def fits_registers(target: Target, rows: int, vectors: int) -> bool:
     """
     data = rows + 2 if target.architecture == "aarch64" else 1
     return rows * vectors + vectors + data <= target.vector_registers
+
+
+def tile_widths(vectors: int, most: int) -> list[int]:
+    """Return how many vectors of a layer's outputs a register tile may have, ascending.
+
+    They divide the vectors. A number without small divisors is padded, by an eighth at most: a
+    detector's 546 outputs are 35 vectors of 16, and one at a time each multiply-add needs a
+    broadcast of its own.
+
+    Parameters
+    ----------
+    vectors : int
+        All the layer's.
+    most : int
+        The most of a tile.
+    """
+    widths = divisors(vectors, most)
+    if widths == [1]:
+        widths += [w for w in range(2, most + 1) if 8 * (-vectors % w) <= vectors > w]
+    return widths
 
 
 def cycles_per_input(target: Target, lanes: int, rows: int, vectors: int, types: Types) -> float:

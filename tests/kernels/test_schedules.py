@@ -127,7 +127,29 @@ def test_every_tile_in_the_space_is_valid(target: str) -> None:
         limit = PRESETS[target].vector_registers
         for lanes, tile_m, tile_n in pointwise.SCHEDULE.space(workload, PRESETS[target])["tile"]:
             assert tile_m * (tile_n // lanes) < limit
-            assert -(-workload.outputs // lanes) * lanes % tile_n == 0
+            vectors = -(-workload.outputs // lanes) * lanes
+            assert 8 * (-vectors % tile_n) <= vectors
+
+
+def test_outputs_without_small_divisors_are_padded() -> None:
+    machine = PRESETS["x86-amx"]
+    # 35 and 11 vectors; 5, whose padding would be too much.
+    for outputs, tile_n in ((546, 48), (176, 48), (80, 16)):
+        assert pointwise.SCHEDULE.default(Pointwise(400, 672, outputs), machine).tile_n == tile_n
+    for outputs in (280, 277):
+        workload = Pointwise(50, 24, outputs, (BIAS,))
+        default = pointwise.SCHEDULE.default(workload, X86)
+        assert -outputs % default.tile_n >= 8
+        check_pointwise(workload, default)
+
+
+def test_wide_depthwise_tiles_where_data_leave_the_cache() -> None:
+    machine = PRESETS["x86-avx512"]
+    window = Window((3, 3), (1, 1), (1, 1, 1, 1))
+    # 256 bytes per pixel; 576, where one line of each pixel uses all sets; data that fit.
+    for size, channels, tile_c in ((80, 64, 64), (56, 144, 16), (20, 64, 16)):
+        workload = Depthwise(1, size, size, channels, window)
+        assert depthwise.SCHEDULE.default(workload, machine).tile_c == tile_c
 
 
 @pytest.mark.parametrize("kernel", [3, 5])
@@ -232,6 +254,8 @@ def test_fusing_pays_where_the_tensor_between_leaves_the_cache(
 ) -> None:
     first = Depthwise(1, *size, Window((3, 3), (stride, stride), (1, 1, 1, 1)))
     assert depthwise_pointwise.SCHEDULE.pays(DepthwisePointwise(first, 32), X86) is pays
+    # Not if the weights leave it too.
+    assert not depthwise_pointwise.SCHEDULE.pays(DepthwisePointwise(first, 4096), X86)
 
 
 def check_block(workload: Block, decision: block.Decision) -> None:

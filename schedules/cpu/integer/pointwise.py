@@ -24,8 +24,8 @@ from mobilenet_tvm.schedules.cpu.integer.base import (
     multiply,
     pack_panels,
 )
-from mobilenet_tvm.schedules.cpu.registers import tile_features
-from mobilenet_tvm.schedules.loops import divisor_at_most, divisors
+from mobilenet_tvm.schedules.cpu.registers import tile_features, tile_widths
+from mobilenet_tvm.schedules.loops import divisor_at_most
 from mobilenet_tvm.schedules.workloads import Pointwise, size_of
 from mobilenet_tvm.targets.target import Target
 
@@ -232,7 +232,7 @@ def _tiles(workload: Pointwise, target: Target) -> list[tuple[int, int]]:
     widest = 16 if workload.pixels == 1 else 6
     return [
         (rows, wide)
-        for wide in divisors(vectors, widest)
+        for wide in tile_widths(vectors, widest)
         for rows in range(1, min(workload.pixels, 16) + 1)
         if dot.registers(rows, wide) <= target.vector_registers
     ]
