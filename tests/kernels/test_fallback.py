@@ -30,8 +30,9 @@ def results(sch: s_tir.Schedule, *arguments: Array) -> Array:
 
 def vectors(sch: s_tir.Schedule) -> set[int]:
     """Return the lengths of the vectors that a function's loops store."""
-    text = sch.mod.script()
-    return {int(size) for size in re.findall(r"in T\.vectorized\((?:T\.int64\()?(\d+)", text)}
+    text = re.sub(r"T\.int64\((\d+)\)", r"\1", sch.mod.script())
+    loops = re.findall(r"in T\.vectorized\((?:(\d+), )?(\d+)\)", text)
+    return {int(end) - int(start or 0) for start, end in loops}
 
 
 @pytest.mark.parametrize(
@@ -59,6 +60,30 @@ def test_what_many_elements_read_is_stored(rows: int, stored: int) -> None:
     values = np.random.default_rng(0).normal(size=(8, 640)).astype("float32")
     result = results(sch, values, np.empty((rows, 640), "float32"))
     np.testing.assert_allclose(result, values[np.arange(rows) % 8] * 2 + 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "lanes"),
+    [(26, {8, 2}), (17, {8, 1}), (513, {8, 1}), (15, {8, 7}), (24, {12}), (7, {7})],
+    ids=lambda value: str(value),
+)
+def test_rows_that_no_vector_divides_end_in_a_shorter_one(size: int, lanes: set[int]) -> None:
+    data = image(5, 3, size)
+    double = te.compute((5, 3, size), lambda n, y, x: data[n, y, x] * 2.0, name="double")
+    sch = elementwise.apply(te.create_prim_func([data, double]), X86)
+    assert sch is not None
+    assert vectors(sch) == lanes
+    values = np.random.default_rng(0).normal(size=(5, 3, size)).astype("float32")
+    result = results(sch, values, np.empty_like(values))
+    np.testing.assert_array_equal(result, values * 2)
+
+
+def test_rows_of_a_reshaped_value_keep_vectors_that_divide_both() -> None:
+    data = image(3, 2 * 26)
+    rows = topi.reshape(data, (6, 26))
+    sch = elementwise.apply(te.create_prim_func([data, rows]), X86)
+    assert sch is not None
+    assert vectors(sch) == {13}
 
 
 @pytest.mark.parametrize("kind", ["max", "avg"])
