@@ -112,7 +112,7 @@ class DepthwiseConvolution(CpuSchedule[Depthwise, Decision]):
         data, weight, total = sums(workload, epilogue)
         result = epilogue.stage(lambda *i: total[i])
         sch = s_tir.Schedule(te.create_prim_func([data, weight, *epilogue.operands, result]))
-        _schedule(sch, decision, lanes_of(workload, target))
+        schedule_windows(sch, decision, lanes_of(workload, target))
         return sch.mod["main"]
 
     def features(self, workload: Depthwise, decision: Decision, target: Target) -> dict[str, float]:
@@ -184,7 +184,8 @@ def lanes_of(workload: Depthwise, target: Target) -> int:
     return math.gcd(workload.channels, vector_lanes(workload.types, target))
 
 
-def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int) -> None:
+def schedule_windows(sch: s_tir.Schedule, decision: Decision, lanes: int) -> None:
+    """Schedule blocks `depthwise`, which sums over windows of a padded input, and `epilogue`."""
     total, result = sch.get_sblock("depthwise"), sch.get_sblock("epilogue")
     n, y, x, c = sch.get_loops(result)
     y_tiles, y_tile = sch.split(y, [None, decision.tile_y])

@@ -26,6 +26,8 @@ PARALLEL_ELEMENTS = 16 * 1024
 MIN_READS = 4
 #: Elements of a vector that are worth one.
 MIN_PIECE = 4
+#: Vectors of a row for which a last, shorter one costs little.
+LONG_ROW = 16
 
 
 def apply(func: tirx.PrimFunc, target: Target) -> s_tir.Schedule | None:
@@ -66,7 +68,7 @@ def vectorize_and_parallelize(sch: s_tir.Schedule, block: SBlockRV, target: Targ
     whole = lanes_of(sch, block, target)
     piece = _piece(sch, block, size)
     lanes = divisor_at_most(piece, 2 * whole)
-    ragged = piece == size > whole and 2 * lanes % whole != 0
+    ragged = piece == size >= LONG_ROW * whole and 2 * lanes % whole != 0
     if ragged and loops[:-1] and not _divides(sch, block):
         # No divisor fills vectors: 21x520x520 resized took 4.1 ms
         # in vectors of 26, and takes 2.3 in vectors of 16 and a last one of 8.

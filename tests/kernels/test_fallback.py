@@ -64,7 +64,7 @@ def test_what_many_elements_read_is_stored(rows: int, stored: int) -> None:
 
 @pytest.mark.parametrize(
     ("size", "lanes"),
-    [(26, {8, 2}), (17, {8, 1}), (513, {8, 1}), (15, {8, 7}), (24, {12}), (7, {7})],
+    [(130, {8, 2}), (513, {8, 1}), (143, {8, 7}), (130 - 4, {14}), (24, {12}), (7, {7})],
     ids=lambda value: str(value),
 )
 def test_rows_that_no_vector_divides_end_in_a_shorter_one(size: int, lanes: set[int]) -> None:
@@ -79,8 +79,8 @@ def test_rows_that_no_vector_divides_end_in_a_shorter_one(size: int, lanes: set[
 
 
 def test_rows_of_a_reshaped_value_keep_vectors_that_divide_both() -> None:
-    data = image(3, 2 * 26)
-    rows = topi.reshape(data, (6, 26))
+    data = image(3, 2 * 130)
+    rows = topi.reshape(data, (6, 130))
     sch = elementwise.apply(te.create_prim_func([data, rows]), X86)
     assert sch is not None
     assert vectors(sch) == {13}
