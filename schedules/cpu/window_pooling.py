@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tvm import s_tir, te, tirx
+from tvm import te, tirx
 
-from mobilenet_tvm.schedules.cpu import depthwise
-from mobilenet_tvm.schedules.cpu.base import CpuSchedule
+from mobilenet_tvm.schedules.cpu import depthwise, windows
+from mobilenet_tvm.schedules.cpu.windows import WindowSchedule
 from mobilenet_tvm.schedules.stages import epilogue_stage, padded
 from mobilenet_tvm.schedules.workloads import WindowPool, Workload
 from mobilenet_tvm.targets.target import Target
@@ -18,16 +18,15 @@ MAX_TAPS = 81
 
 
 @dataclass(frozen=True)
-class Decision(depthwise.Decision):
+class Decision(windows.Decision):
     """How to compute a pooling layer: as a depthwise one with its windows."""
 
 
-class WindowPooling(CpuSchedule[WindowPool, Decision]):
+class WindowPooling(WindowSchedule[WindowPool, Decision]):
     """Keeps a tile of rows x columns x channels in registers while iterating over the window."""
 
     workload_type = WindowPool
     decision_type = Decision
-    dilates = True
 
     def takes(self, workload: Workload, target: Target) -> bool:
         """Return whether this schedule computes a layer: of float32, with a small window."""
@@ -47,7 +46,7 @@ class WindowPooling(CpuSchedule[WindowPool, Decision]):
 
     def valid(self, workload: WindowPool, decision: Decision, target: Target) -> bool:
         """Return whether `build` accepts a decision."""
-        return depthwise.SCHEDULE.valid(workload.filter, decision, target)
+        return depthwise.SCHEDULE.valid(workload.filter, _filter(decision), target)
 
     def decisions(self, workload: WindowPool, target: Target) -> list[Decision]:
         """Return the valid decisions in the space, without duplicates."""
@@ -55,6 +54,11 @@ class WindowPooling(CpuSchedule[WindowPool, Decision]):
 
     def build(self, workload: WindowPool, decision: Decision, target: Target) -> tirx.PrimFunc:
         """Return a function of data [batch, height, width, channels] and an output in NHWC."""
+        pieces = depthwise.pieces_of(workload.filter, decision.tile_c, target)
+        return self.scheduled(workload, decision, pieces)
+
+    def function(self, workload: WindowPool) -> tirx.PrimFunc:
+        """Return the function before it is scheduled."""
         data, total = _pooled(workload)
 
         def element(n: Any, y: Any, x: Any, c: Any) -> Any:
@@ -62,23 +66,25 @@ class WindowPooling(CpuSchedule[WindowPool, Decision]):
             return value if workload.kind == "max" else value * _factor(workload, y, x)
 
         operands, result = epilogue_stage(workload, workload.output_shape, element)
-        sch = s_tir.Schedule(te.create_prim_func([data, *operands, result]))
-        depthwise.schedule_windows(sch, decision, depthwise.lanes_of(workload.filter, target))
-        return sch.mod["main"]
+        return te.create_prim_func([data, *operands, result])
 
     def features(
         self, workload: WindowPool, decision: Decision, target: Target
     ) -> dict[str, float]:
         """Describe a decision as that of a depthwise layer."""
-        return depthwise.SCHEDULE.features(workload.filter, decision, target)
+        return depthwise.SCHEDULE.features(workload.filter, _filter(decision), target)
 
     def cycles(self, workload: WindowPool, decision: Decision, target: Target) -> float:
         """Estimate a decision's cost as that of a depthwise layer."""
-        return depthwise.SCHEDULE.cycles(workload.filter, decision, target)
+        return depthwise.SCHEDULE.cycles(workload.filter, _filter(decision), target)
 
 
-def _own(decision: depthwise.Decision) -> Decision:
+def _own(decision: windows.Decision) -> Decision:
     return Decision(**vars(decision))
+
+
+def _filter(decision: windows.Decision) -> depthwise.Decision:
+    return depthwise.Decision(**vars(decision))
 
 
 def _pooled(workload: WindowPool) -> tuple[te.Tensor, te.Tensor]:
