@@ -36,7 +36,9 @@ def vectors(sch: s_tir.Schedule) -> set[int]:
 
 
 @pytest.mark.parametrize(
-    ("parts", "lanes"), [((24, 24), 12), ((8, 40), 8), ((5, 7), 12)], ids=["24", "8", "none"]
+    ("parts", "lanes"),
+    [((24, 24), 8), ((32, 64), 16), ((8, 40), 8), ((20, 4), 4), ((3, 9), 12)],
+    ids=str,
 )
 def test_a_vector_meets_no_boundary_of_a_concatenation(parts: tuple[int, int], lanes: int) -> None:
     first, second = image(2, 3, parts[0]), image(2, 3, parts[1])
@@ -47,6 +49,19 @@ def test_a_vector_meets_no_boundary_of_a_concatenation(parts: tuple[int, int], l
     data = [np.random.default_rng(0).normal(size=(2, 3, part)).astype("float32") for part in parts]
     result = results(sch, *data, np.empty((2, 3, sum(parts)), "float32"))
     np.testing.assert_array_equal(result, np.concatenate(data, axis=2))
+
+
+@pytest.mark.parametrize("parts", [(24,), (24, 16)], ids=str)
+def test_every_second_channel_is_left_to_llvm(parts: tuple[int, ...]) -> None:
+    images = [image(2, 3, part) for part in parts]
+    halves = [topi.strided_slice(x, [1], [int(x.shape[2])], [2], axes=[2]) for x in images]
+    joined = topi.concatenate(halves, axis=2) if len(parts) > 1 else halves[0]
+    sch = elementwise.apply(te.create_prim_func([*images, joined]), X86)
+    assert sch is not None
+    assert vectors(sch) == set()
+    data = [np.random.default_rng(0).normal(size=(2, 3, n)).astype("float32") for n in parts]
+    expected = np.concatenate([part[..., 1::2] for part in data], axis=2)
+    np.testing.assert_array_equal(results(sch, *data, np.empty_like(expected)), expected)
 
 
 @pytest.mark.parametrize(("rows", "stored"), [(96, 1), (8, 0)], ids=["many readers", "few"])
