@@ -10,7 +10,7 @@ import pytest
 import tvm
 from tvm import s_tir, te, topi
 
-from mobilenet_tvm.schedules.fallback import elementwise, reduction
+from mobilenet_tvm.schedules.fallback import elementwise, reduction, softmax
 from mobilenet_tvm.targets.presets import PRESETS
 
 X86 = PRESETS["x86"]
@@ -125,3 +125,36 @@ def test_a_window_slides_over_padded_rows(kind: str, padding: tuple[int, ...]) -
     expected = np.max(taps, axis=0) if kind == "max" else np.mean(taps, axis=0)
     result = results(sch, values, np.empty(shape, "float32"))
     np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "lanes"),
+    [
+        ((3, 7, 80), -1, {8}),
+        ((1, 1000), 1, {8}),
+        ((5, 12), 1, {6}),
+        ((4, 8), 1, {8}),
+        ((6, 91), 1, {7}),
+        ((6, 89), 1, None),
+        ((300, 2), 1, None),
+        ((2, 16, 5), 1, None),
+        ((16,), 0, None),
+    ],
+    ids=str,
+)
+def test_rows_of_a_softmax_are_vectors(
+    shape: tuple[int, ...], axis: int, lanes: set[int] | None
+) -> None:
+    data = image(*shape)
+    func = te.create_prim_func([data, topi.nn.softmax(data, axis=axis)])
+    sch = softmax.apply(func, X86)
+    assert (sch is None) == (lanes is None)
+    if sch is None:
+        sch = reduction.apply(func, X86)
+    else:
+        assert vectors(sch) == lanes
+    values = 5 * np.random.default_rng(0).normal(size=shape).astype("float32")
+    powers = np.exp(values.astype(float) - values.max(axis, keepdims=True))
+    expected = powers / powers.sum(axis, keepdims=True)
+    result = results(sch, values, np.empty_like(values))
+    np.testing.assert_allclose(result, expected, rtol=2e-6, atol=1e-9)
