@@ -17,7 +17,7 @@ from tvm import s_tir, tirx
 from tvm.ir.expr import TensorLoad, TensorRegion
 
 from mobilenet_tvm.schedules.base import Decision as BaseDecision
-from mobilenet_tvm.schedules.cpu.base import CpuSchedule
+from mobilenet_tvm.schedules.cpu.base import PARALLEL_FLOPS, CpuSchedule
 from mobilenet_tvm.schedules.cpu.registers import keep_in_registers, sum_in_registers
 from mobilenet_tvm.schedules.loops import with_body
 from mobilenet_tvm.schedules.workloads import Depthwise, WindowPool
@@ -105,14 +105,14 @@ class WindowSchedule(CpuSchedule[W, D]):
         for piece in pieces:
             sch = s_tir.Schedule(self.function(replace(workload, channels=piece.channels)))
             tile = replace(decision, tile_c=min(decision.tile_c, piece.channels))
-            _schedule(sch, tile, piece.lanes)
+            _schedule(sch, tile, piece.lanes, workload.flops >= PARALLEL_FLOPS)
             parts.append(sch.mod["main"])
         if len(parts) == 1:
             return parts[0]
         return _side_by_side(self.function(workload), parts, [piece.first for piece in pieces])
 
 
-def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int) -> None:
+def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int, parallel: bool) -> None:
     total, result = sch.get_sblock("depthwise"), sch.get_sblock("epilogue")
     n, y, x, c = sch.get_loops(result)
     y_tiles, y_tile = sch.split(y, [None, decision.tile_y])
@@ -121,7 +121,9 @@ def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int) -> None:
     outer, inner = (c_tiles, y_tiles) if decision.channels_outside else (y_tiles, c_tiles)
     sch.reorder(n, outer, inner, x_tiles, y_tile, x_tile, c_vector, c_lane)
     # Only the outer loop is parallel: where the inner one runs over rows, LLVM peels the border.
-    sch.parallel(sch.fuse(n, outer))
+    bands = sch.fuse(n, outer)
+    if parallel:
+        sch.parallel(bands)
     sch.compute_at(total, x_tiles, preserve_unit_loops=True)
     # Padding is a condition on the address. It is constant across a vector, so LLVM hoists it out
     # of the unrolled tile: on x86 twice as fast as a padded copy of the input.

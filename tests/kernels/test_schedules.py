@@ -210,6 +210,15 @@ def test_channels_that_fill_no_vector_are_two_pieces(
             check_depthwise(workload, decision, target)
 
 
+@pytest.mark.parametrize(("size", "parallel"), [(10, 0), (20, 1)])
+def test_threads_start_only_for_enough_work(size: int, parallel: int) -> None:
+    for channels in (64, 60):
+        window = Window((3, 3), (1, 1), (1, 1, 1, 1))
+        workload = Depthwise(1, size, size, channels, window, (BIAS,))
+        func = depthwise.SCHEDULE.build(workload, depthwise.SCHEDULE.default(workload, X86), X86)
+        assert func.script().count("T.parallel") == parallel
+
+
 @pytest.mark.parametrize(("channels", "tile"), [(37, 8), (48, 8), (20, 8), (4, 4)])
 def test_vectors_are_whole_by_default(channels: int, tile: int) -> None:
     workload = Depthwise(1, 8, 8, channels, Window((3, 3), (1, 1), (1, 1, 1, 1)), (BIAS,))
