@@ -55,6 +55,8 @@ def head_of(value: relax.Expr) -> Head | None:
 
 
 def _is_global_pool(call: relax.Call) -> bool:
+    if str(call.ty.dtype) not in DTYPES:
+        return False
     if op_name(call) == "nn.avg_pool2d" and str(call.attrs.layout) == "NHWC":
         whole = Window(_pool_size(call))
         return _window(call, whole.kernel) == whole and whole.kernel == shape_of(call.args[0])[1:3]
@@ -73,6 +75,8 @@ def _global_pool(call: relax.Call) -> Workload:
 def _is_window_pool(call: relax.Call) -> bool:
     """Return whether a call is an NHWC pooling whose windows end in its padding at the latest."""
     if op_name(call) not in ("nn.max_pool2d", "nn.avg_pool2d") or str(call.attrs.layout) != "NHWC":
+        return False
+    if str(call.ty.dtype) not in DTYPES:
         return False
     return _window_pool(call).output_shape == shape_of(call)
 
