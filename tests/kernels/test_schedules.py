@@ -219,9 +219,13 @@ def test_threads_start_only_for_enough_work(size: int, parallel: int) -> None:
         assert func.script().count("T.parallel") == parallel
 
 
-@pytest.mark.parametrize(("channels", "tile"), [(37, 8), (48, 8), (20, 8), (4, 4)])
-def test_vectors_are_whole_by_default(channels: int, tile: int) -> None:
-    workload = Depthwise(1, 8, 8, channels, Window((3, 3), (1, 1), (1, 1, 1, 1)), (BIAS,))
+@pytest.mark.parametrize(
+    ("size", "channels", "tile"),
+    [(8, 37, 8), (8, 48, 8), (8, 20, 8), (8, 4, 4), (96, 20, 4), (96, 37, 8)],
+)
+def test_vectors_are_whole_by_default(size: int, channels: int, tile: int) -> None:
+    # Half vectors stay where the picture is larger than the cache.
+    workload = Depthwise(1, size, size, channels, Window((3, 3), (1, 1), (1, 1, 1, 1)), (BIAS,))
     assert depthwise.SCHEDULE.default(workload, X86).tile_c == tile
 
 
