@@ -37,13 +37,21 @@ def vectors(sch: s_tir.Schedule) -> set[int]:
 
 @pytest.mark.parametrize(
     ("parts", "lanes"),
-    [((24, 24), 8), ((32, 64), 16), ((8, 40), 8), ((20, 4), 4), ((3, 9), 12)],
+    [
+        ((24, 24), 8),
+        ((32, 64), 16),
+        ((8, 40), 8),
+        ((20, 4), 4),
+        ((3, 9), 12),
+        ((5, 7), 1),
+        ((12,) * 10, 12),  # too many parts for a loop each
+    ],
     ids=str,
 )
-def test_a_vector_meets_no_boundary_of_a_concatenation(parts: tuple[int, int], lanes: int) -> None:
-    first, second = image(2, 3, parts[0]), image(2, 3, parts[1])
-    joined = topi.concatenate([first, second], axis=2)
-    sch = elementwise.apply(te.create_prim_func([first, second, joined]), X86)
+def test_a_vector_meets_no_boundary_of_a_concatenation(parts: tuple[int, ...], lanes: int) -> None:
+    images = [image(2, 3, part) for part in parts]
+    joined = topi.concatenate(images, axis=2)
+    sch = elementwise.apply(te.create_prim_func([*images, joined]), X86)
     assert sch is not None
     assert vectors(sch) == {lanes}
     data = [np.random.default_rng(0).normal(size=(2, 3, part)).astype("float32") for part in parts]
@@ -79,7 +87,15 @@ def test_what_many_elements_read_is_stored(rows: int, stored: int) -> None:
 
 @pytest.mark.parametrize(
     ("size", "lanes"),
-    [(130, {8, 2}), (513, {8, 1}), (143, {8, 7}), (130 - 4, {14}), (24, {12}), (7, {7})],
+    [
+        (130, {8, 2}),
+        (513, {8, 1}),
+        (143, {8, 7}),
+        (200, {8}),
+        (130 - 4, {14}),
+        (24, {12}),
+        (7, {7}),
+    ],
     ids=lambda value: str(value),
 )
 def test_rows_that_no_vector_divides_end_in_a_shorter_one(size: int, lanes: set[int]) -> None:
