@@ -6,12 +6,24 @@ import tvm
 from tvm import tirx
 
 from mobilenet_tvm.schedules.base import Rule
-from mobilenet_tvm.schedules.fallback import convolution, elementwise, gpu, gpu_rows, reduction
+from mobilenet_tvm.schedules.fallback import (
+    convolution,
+    elementwise,
+    gpu,
+    gpu_rows,
+    reduction,
+    softmax,
+)
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.target import Target
 
 #: Fallback rules for CPUs, in order of priority; the last one accepts any function.
-RULES: tuple[Rule, ...] = (convolution.apply, elementwise.apply, reduction.apply)
+RULES: tuple[Rule, ...] = (
+    convolution.apply,
+    elementwise.apply,
+    softmax.apply,
+    reduction.apply,
+)
 #: Fallback rules for GPUs.
 GPU_RULES: tuple[Rule, ...] = (gpu.apply,)
 

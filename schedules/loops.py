@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tvm
@@ -86,8 +86,20 @@ def replace_body(
     return with_body(func, changed(func.body.block.body))
 
 
-def with_body(func: tirx.PrimFunc, body: tirx.Stmt) -> tirx.PrimFunc:
-    """Return a function with another body of its outermost block; it cannot be scheduled."""
+def with_body(
+    func: tirx.PrimFunc, body: tirx.Stmt, buffers: Sequence[Any] | None = None
+) -> tirx.PrimFunc:
+    """Return a function with another body of its outermost block; it cannot be scheduled.
+
+    Parameters
+    ----------
+    func : PrimFunc
+        A function.
+    body : Stmt
+        The new body.
+    buffers : sequence of Var, optional
+        What the new body allocates; by default the same as the old one.
+    """
     root = func.body.block
     block = s_tir.SBlock(
         root.iter_vars,
@@ -96,7 +108,7 @@ def with_body(func: tirx.PrimFunc, body: tirx.Stmt) -> tirx.PrimFunc:
         root.name_hint,
         body,
         root.init,
-        root.alloc_buffers,
+        root.alloc_buffers if buffers is None else buffers,
         root.match_buffers,
         root.annotations,
     )

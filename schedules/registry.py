@@ -20,6 +20,7 @@ from mobilenet_tvm.schedules.cpu import (
     pointwise,
     pooling,
     stem,
+    window_pooling,
 )
 from mobilenet_tvm.schedules.cpu.integer import amx_pointwise
 from mobilenet_tvm.schedules.cpu.integer import depthwise as integer_depthwise
@@ -49,6 +50,7 @@ _CPU: tuple[Schedule[Any, Any], ...] = (
     depthwise.SCHEDULE,
     pointwise.SCHEDULE,
     pooling.SCHEDULE,
+    window_pooling.SCHEDULE,
     integer_pointwise_depthwise.SCHEDULE,
     integer_stem.SCHEDULE,
     integer_depthwise.SCHEDULE,

@@ -120,8 +120,22 @@ def is_per_channel(parameter: str) -> bool:
     return any(operand.extent == "channel" for operand in operands)
 
 
-def padded(data: te.Tensor, padding: Sequence[int], nchw: bool = False) -> te.Tensor:
-    """Return zero-padded data; padding is top, left, bottom, right; NHWC unless `nchw`."""
+def padded(
+    data: te.Tensor, padding: Sequence[int], nchw: bool = False, outside: Any = None
+) -> te.Tensor:
+    """Return padded data.
+
+    Parameters
+    ----------
+    data : te.Tensor
+        Pictures.
+    padding : sequence of int
+        Top, left, bottom, right.
+    nchw : bool
+        The layout of the data; otherwise NHWC.
+    outside : Expr, optional
+        The value of the padding; by default zero.
+    """
     top, left, bottom, right = padding
     rows, columns = (2, 3) if nchw else (1, 2)
     shape = [int(extent) for extent in data.shape]
@@ -130,6 +144,9 @@ def padded(data: te.Tensor, padding: Sequence[int], nchw: bool = False) -> te.Te
     shape[columns] += left + right
     if shape == [int(extent) for extent in data.shape]:
         return data
+
+    if outside is None:
+        outside = tirx.const(0, data.dtype)
 
     def element(*indices: Any) -> Any:
         source = list(indices)
@@ -142,6 +159,6 @@ def padded(data: te.Tensor, padding: Sequence[int], nchw: bool = False) -> te.Te
         ):
             inside += [indices[axis] >= before] if before else []
             inside += [indices[axis] < before + extent] if after else []
-        return tirx.if_then_else(tirx.all(*inside), data[tuple(source)], tirx.const(0, data.dtype))
+        return tirx.if_then_else(tirx.all(*inside), data[tuple(source)], outside)
 
     return te.compute(tuple(shape), element, name="pad")

@@ -6,7 +6,7 @@ To add a kind of layer, add an entry to `HEADS`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvm import relax
 
@@ -18,6 +18,7 @@ from mobilenet_tvm.schedules.workloads import (
     Pointwise,
     Types,
     Window,
+    WindowPool,
     Workload,
 )
 
@@ -54,6 +55,11 @@ def head_of(value: relax.Expr) -> Head | None:
 
 
 def _is_global_pool(call: relax.Call) -> bool:
+    if str(call.ty.dtype) not in DTYPES:
+        return False
+    if op_name(call) == "nn.avg_pool2d" and str(call.attrs.layout) == "NHWC":
+        whole = Window(_pool_size(call))
+        return _window(call, whole.kernel) == whole and whole.kernel == shape_of(call.args[0])[1:3]
     if op_name(call) != "mean":
         return False
     axes = [int(axis) for axis in call.attrs.axis or ()]
@@ -64,6 +70,36 @@ def _global_pool(call: relax.Call) -> Workload:
     batch, height, width, channels = shape_of(call.args[0])
     types = GlobalPool.usual(str(call.args[0].ty.dtype))
     return GlobalPool(batch, height * width, channels, types=types)
+
+
+def _is_window_pool(call: relax.Call) -> bool:
+    """Return whether a call is an NHWC pooling whose windows end in its padding at the latest."""
+    if op_name(call) not in ("nn.max_pool2d", "nn.avg_pool2d") or str(call.attrs.layout) != "NHWC":
+        return False
+    if str(call.ty.dtype) not in DTYPES:
+        return False
+    return _window_pool(call).output_shape == shape_of(call)
+
+
+def _window_pool(call: relax.Call) -> WindowPool:
+    batch, height, width, channels = shape_of(call.args[0])
+    window = _window(call, _pool_size(call))
+    kind = "max" if "max" in op_name(call) else "mean"
+    if kind == "mean" and any(window.padding) and not call.attrs.count_include_pad:
+        kind = "mean_inside"
+    if kind == "max":
+        # Rounded up, the last windows may end behind the padding.
+        top, left, bottom, right = window.padding
+        ends = window.inputs(*shape_of(call)[1:3])
+        bottom, right = max(bottom, ends[0] - height - top), max(right, ends[1] - width - left)
+        window = replace(window, padding=(top, left, bottom, right))
+    types = WindowPool.usual(str(call.args[0].ty.dtype))
+    return WindowPool(kind, batch, height, width, channels, window, types=types)
+
+
+def _pool_size(call: relax.Call) -> tuple[int, int]:
+    height, width = (int(extent) for extent in call.attrs.pool_size)
+    return height, width
 
 
 def _is_dense(call: relax.Call) -> bool:
@@ -89,7 +125,7 @@ def _is_pointwise(call: relax.Call) -> bool:
     """Return whether a call is a 1x1 convolution with stride 1 and no padding."""
     if not _is_convolution(call) or int(call.attrs.groups) != 1:
         return False
-    return _window(call) == Window((1, 1))
+    return _window(call, _kernel(call)) == Window((1, 1))
 
 
 def _pointwise(call: relax.Call) -> Workload:
@@ -108,7 +144,7 @@ def _is_depthwise(call: relax.Call) -> bool:
 def _depthwise(call: relax.Call) -> Workload:
     batch, height, width, channels = shape_of(call.args[0])
     types = _types(call, Depthwise.usual)
-    return Depthwise(batch, height, width, channels, _window(call), types=types)
+    return Depthwise(batch, height, width, channels, _window(call, _kernel(call)), types=types)
 
 
 def _convolution(call: relax.Call) -> Workload:
@@ -116,17 +152,22 @@ def _convolution(call: relax.Call) -> Workload:
     outputs = shape_of(call.args[1])[3]
     types = _types(call, Convolution.usual)
     sizes = batch, height, width, inputs, outputs
-    found = Convolution(*sizes, _window(call), types=types, groups=int(call.attrs.groups))
+    window = _window(call, _kernel(call))
+    found = Convolution(*sizes, window, types=types, groups=int(call.attrs.groups))
     return found if types.integer else found.in_type(types.weights)
 
 
-def _window(call: relax.Call) -> Window:
+def _kernel(call: relax.Call) -> tuple[int, int]:
     height, width = shape_of(call.args[1])[:2]
+    return height, width
+
+
+def _window(call: relax.Call, kernel: tuple[int, int]) -> Window:
     down, across = (int(stride) for stride in call.attrs.strides)
     top, left, bottom, right = (int(extent) for extent in call.attrs.padding)
     below, beside = (int(step) for step in call.attrs.dilation)
     padding = (top, left, bottom, right)
-    return Window((height, width), (down, across), padding, (below, beside))
+    return Window(kernel, (down, across), padding, (below, beside))
 
 
 def _types(call: relax.Call, usual: Callable[[str], Types]) -> Types:
@@ -143,6 +184,7 @@ def _weight(call: relax.Call) -> Array:
 
 HEADS = (
     Head(_is_global_pool, _global_pool, lambda _: []),
+    Head(_is_window_pool, _window_pool, lambda _: []),
     Head(_is_dense, _dense, lambda call: [_weight(call)]),
     Head(_is_pointwise, _pointwise, lambda call: [_weight(call)[0, 0]]),
     Head(_is_depthwise, _depthwise, lambda call: [_weight(call)[:, :, 0]]),

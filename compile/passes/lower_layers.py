@@ -10,6 +10,7 @@ import tvm
 from tvm import relax, tirx
 
 from mobilenet_tvm.compile.passes.find_layers import FindLayers, FoundLayer
+from mobilenet_tvm.compile.passes.names import node_index
 from mobilenet_tvm.compile.passes.rewriter import GraphRewriter
 from mobilenet_tvm.compile.passes.values import constant
 from mobilenet_tvm.schedules import registry
@@ -54,9 +55,9 @@ class LowerLayers(GraphRewriter):
     def __init__(self, mod: tvm.IRModule, target: Target, decide: Decide) -> None:
         super().__init__(mod)
         self.layers: list[Layer] = []
-        #: The layers in call order, and the indices of the nodes that they come from.
+        #: The layers in call order, and the indices of the first and last nodes in them.
         self.calls: list[Layer] = []
-        self.nodes: list[int | None] = []
+        self.nodes: list[tuple[int | None, int | None]] = []
         self._target = target
         self._decide = decide
         self._found = FindLayers(mod, target)
@@ -71,7 +72,7 @@ class LowerLayers(GraphRewriter):
 
     def _lower(self, last: relax.Var, found: FoundLayer) -> relax.Expr:
         *earlier, workload = found.stages
-        self.nodes += [found.node] * len(found.stages)
+        self.nodes += [(found.node, node_index(last))] * len(found.stages)
         data = self.substitute(found.data)
         if str(data.ty.dtype) != found.stages[0].reads:
             data = self.emit(relax.op.astype(data, found.stages[0].reads))

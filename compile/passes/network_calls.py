@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,14 +58,19 @@ def network_calls(
     names : sequence of str
         Names of the ONNX nodes.
     """
-    layers = iter(zip(lowering.calls, lowering.nodes, strict=True))
+    # TVM's FuseOps orders branches anew, so layers are found by name, and by node if it repeats.
+    layers = defaultdict(list)
+    for layer, (first, last) in zip(lowering.calls, lowering.nodes, strict=True):
+        layers[layer.name].append((last, first, layer))
     found = []
     values = (binding.value for binding in bindings_of(mod["main"]))
     calls = [value for value in values if isinstance(value, relax.Call)]
     for call, origin in zip(calls, origins, strict=True):
         callee = call.args[0] if call.args else None
         if isinstance(callee, relax.ExternFunc):
-            layer, node = next(layers)
+            waiting = layers[str(callee.global_symbol)]
+            index = next((i for i, (last, *_) in enumerate(waiting) if last == origin), 0)
+            _, node, layer = waiting.pop(index)
             work = (layer.workload.flops, layer.workload.bytes)
             found.append(NetworkCall(layer.name, _name(node, names), *work, layer))
         elif isinstance(callee, tvm.ir.GlobalVar):

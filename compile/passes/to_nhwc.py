@@ -198,10 +198,47 @@ class ToNHWC(GraphRewriter):
     def _take(self, call: relax.Call) -> relax.Expr | None:
         """Take rows, columns or channels, as resizing does."""
         data, indices = call.args
+        every = self._every(call)
+        if every is not None:
+            return every
         if data not in self._nhwc or len(shape_of(indices)) != 1:
             return None
         axis = TO_NHWC.index(int(call.attrs.axis) % 4)
         return self._defer(relax.op.take(self._as_nhwc(data), indices, axis, call.attrs.mode))
+
+    def _every(self, call: relax.Call) -> relax.Expr | None:
+        """Take every n-th channel: of channels split into [rest, n], n was moved to the front.
+
+        So ShuffleNet divides its channels. Parts of a concatenation are divided each for itself.
+        """
+        last = self.producer(call.args[0], "reshape")
+        moved = None if last is None else self.producer(last.args[0], "permute_dims")
+        split = None if moved is None else self.producer(moved.args[0], "reshape")
+        place = constant_value(call.args[1])
+        if last is None or moved is None or split is None or split.args[0] not in self._nhwc:
+            return None
+        if place is None or place.ndim or len(shape_of(split)) != 3:
+            return None
+        batch, channels, height, width = shape_of(split.args[0])
+        rest, step, _ = shape_of(split)
+        if (batch, channels) != (1, rest * step) or not 0 <= int(place) < step:
+            return None
+        axes = [int(axis) for axis in moved.attrs.axes or ()]
+        shapes = shape_of(split)[2], shape_of(last), axes, int(call.attrs.axis)
+        if shapes != (height * width, (step, 1, rest, height, width), [1, 0, 2], 0):
+            return None
+        data = self._nhwc[split.args[0]]
+        joined = self.producer(data, "concat")
+        parts = (
+            [data] if joined is None or int(joined.attrs.axis) != 3 else [*joined.args[0].fields]
+        )
+        if any(shape_of(part)[3] % step for part in parts):
+            parts = [data]
+        taken = [
+            self.emit(relax.op.strided_slice(part, [3], [int(place)], [shape_of(part)[3]], [step]))
+            for part in parts
+        ]
+        return self._defer(relax.op.concat(taken, 3) if len(taken) > 1 else taken[0])
 
     def _slice(self, call: relax.Call) -> relax.Expr | None:
         data, axes, *bounds = call.args

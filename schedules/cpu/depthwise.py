@@ -7,16 +7,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from tvm import s_tir, te, tirx
+from tvm import te, tirx
 
-from mobilenet_tvm.schedules.base import Decision as BaseDecision
-from mobilenet_tvm.schedules.cpu.base import CpuSchedule, vector_lanes
-from mobilenet_tvm.schedules.cpu.registers import (
-    fits_stack,
-    keep_in_registers,
-    sum_in_registers,
-    tile_features,
-)
+from mobilenet_tvm.schedules.cpu import windows
+from mobilenet_tvm.schedules.cpu.base import vector_lanes
+from mobilenet_tvm.schedules.cpu.registers import fits_stack, tile_features
+from mobilenet_tvm.schedules.cpu.windows import Piece, WindowSchedule, ragged_pieces
 from mobilenet_tvm.schedules.loops import divisors
 from mobilenet_tvm.schedules.stages import Epilogue, padded
 from mobilenet_tvm.schedules.workloads import Depthwise, size_of
@@ -37,32 +33,15 @@ CACHE_SET_SPAN = 1024
 
 
 @dataclass(frozen=True)
-class Decision(BaseDecision):
-    """How to compute a depthwise layer.
-
-    Parameters
-    ----------
-    tile_y, tile_x : int
-        Rows and columns of the output tile; divide the output's extents.
-    tile_c : int
-        Channels of the tile; divides the channels.
-    channels_outside : bool
-        Whether the loop over channel tiles is the outermost: better for small images with
-        many channels, whose weights then stay in registers.
-    """
-
-    tile_y: int
-    tile_x: int
-    tile_c: int
-    channels_outside: bool
+class Decision(windows.Decision):
+    """How to compute a depthwise layer."""
 
 
-class DepthwiseConvolution(CpuSchedule[Depthwise, Decision]):
+class DepthwiseConvolution(WindowSchedule[Depthwise, Decision]):
     """Keeps a tile of rows x columns x channels in registers while iterating over the taps."""
 
     workload_type = Depthwise
     decision_type = Decision
-    dilates = True
 
     def default(self, workload: Depthwise, target: Target) -> Decision:
         """Choose the tile that loads the fewest vectors per output.
@@ -70,30 +49,38 @@ class DepthwiseConvolution(CpuSchedule[Depthwise, Decision]):
         Neighbouring outputs share inputs, and all share the taps. The tile is limited to eight
         outputs, so that the conditions on the border can be hoisted out of it.
         """
-        lanes = lanes_of(workload, target)
         element = size_of(workload.types.data)
         # With a stride, or pixels that map to the same cache sets, a line is evicted before its
         # second half is used.
         conflicts = element * workload.channels % CACHE_SET_SPAN == 0
         whole_lines = max(workload.window.stride) > 1 or conflicts
         together = CACHE_LINE if whole_lines else 0
-        lines = element * workload.channels // CACHE_LINE
-        if target.architecture == "x86_64" and workload.bytes > target.l2_bytes and lines:
+        lines, rest = divmod(element * workload.channels, CACHE_LINE)
+        if target.architecture == "x86_64" and workload.bytes > target.l2_bytes and not rest:
             together = CACHE_LINE * math.gcd(lines, FAR_LINES)
-        wanted = max(1, together // element // lanes)
 
-        def cost(tile: tuple[int, int, int]) -> tuple[float, int]:
+        def lanes(tile_c: int) -> int:
+            return pieces_of(workload, tile_c, target)[0].lanes
+
+        def cost(tile: tuple[int, int, int]) -> tuple[float, bool, int]:
             tile_y, tile_x, tile_c = tile
-            loads = _loads(workload, tile_y, tile_x)
-            return loads * max(1.0, wanted * lanes / tile_c), -tile_c
+            wanted = max(1, together // element // lanes(tile_c))
+            loads = _loads(workload, tile_y, tile_x) * _vector_cycles(workload, tile_c, target)
+            ragged = workload.channels % tile_c > 0
+            return loads * max(1.0, wanted * lanes(tile_c) / tile_c), ragged, -tile_c
 
+        # Two pieces read some lines twice. From beyond the second-level cache that costs more than
+        # half vectors: 80x80x72 took 311 us with these, and 339 in two pieces.
+        half = 2 * lanes_of(workload, target) >= vector_lanes(workload.types, target)
+        even = half and workload.bytes > target.l2_bytes
         # Half of the registers hold inputs and taps.
         outputs = 8 * max(1, 256 // target.vector_bits)
         accumulators = min(target.vector_registers // 2, outputs)
         tiles = [
             (y, x, c)
             for y, x, c in _tiles(workload, target)
-            if y * x <= 8 and y * x * c <= accumulators * lanes
+            if y * x <= 8 and y * x * c <= accumulators * lanes(c)
+            if not (even and workload.channels % c)
         ]
         return Decision(*min(tiles, key=cost), channels_outside=False)
 
@@ -103,8 +90,10 @@ class DepthwiseConvolution(CpuSchedule[Depthwise, Decision]):
         return {"tile": sorted(_tiles(workload, target)), "channels_outside": outside}
 
     def valid(self, workload: Depthwise, decision: Decision, target: Target) -> bool:
-        """Return whether `build` accepts a decision."""
-        return (decision.tile_y, decision.tile_x, decision.tile_c) in _tiles(workload, target)
+        """Return whether `build` accepts a decision: pieces of the channels have common rows."""
+        tile = (decision.tile_y, decision.tile_x, decision.tile_c)
+        whole = workload.channels % decision.tile_c == 0
+        return tile in _tiles(workload, target) and (whole or not decision.channels_outside)
 
     def decisions(self, workload: Depthwise, target: Target) -> list[Decision]:
         """Return the valid decisions in the space, without duplicates."""
@@ -112,20 +101,23 @@ class DepthwiseConvolution(CpuSchedule[Depthwise, Decision]):
         return [
             Decision(y, x, c, outside)
             for (y, x, c), outside in itertools.product(parts["tile"], parts["channels_outside"])
+            if not outside or workload.channels % c == 0
         ]
 
     def build(self, workload: Depthwise, decision: Decision, target: Target) -> tirx.PrimFunc:
         """Return a function of data [batch, height, width, channels] and an output in NHWC."""
+        return self.scheduled(workload, decision, pieces_of(workload, decision.tile_c, target))
+
+    def function(self, workload: Depthwise) -> tirx.PrimFunc:
+        """Return the function before it is scheduled."""
         epilogue = Epilogue(workload, workload.output_shape)
         data, weight, total = sums(workload, epilogue)
         result = epilogue.stage(lambda *i: total[i])
-        sch = s_tir.Schedule(te.create_prim_func([data, weight, *epilogue.operands, result]))
-        _schedule(sch, decision, lanes_of(workload, target))
-        return sch.mod["main"]
+        return te.create_prim_func([data, weight, *epilogue.operands, result])
 
     def features(self, workload: Depthwise, decision: Decision, target: Target) -> dict[str, float]:
         """Describe a decision: the tile, its loads and its share of the caches."""
-        lanes, taps = lanes_of(workload, target), workload.window.taps
+        lanes, taps = pieces_of(workload, decision.tile_c, target)[0].lanes, workload.window.taps
         vectors = decision.tile_c / lanes
         rows, columns = workload.window.inputs(decision.tile_y, decision.tile_x)
         height, width = workload.output
@@ -192,26 +184,21 @@ def lanes_of(workload: Depthwise, target: Target) -> int:
     return math.gcd(workload.channels, vector_lanes(workload.types, target))
 
 
-def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int) -> None:
-    total, result = sch.get_sblock("depthwise"), sch.get_sblock("epilogue")
-    n, y, x, c = sch.get_loops(result)
-    y_tiles, y_tile = sch.split(y, [None, decision.tile_y])
-    x_tiles, x_tile = sch.split(x, [None, decision.tile_x])
-    c_tiles, c_vector, c_lane = sch.split(c, [None, decision.tile_c // lanes, lanes])
-    outer, inner = (c_tiles, y_tiles) if decision.channels_outside else (y_tiles, c_tiles)
-    sch.reorder(n, outer, inner, x_tiles, y_tile, x_tile, c_vector, c_lane)
-    # Only the outer loop is parallel: where the inner one runs over rows, LLVM peels the border.
-    sch.parallel(sch.fuse(n, outer))
-    sch.compute_at(total, x_tiles, preserve_unit_loops=True)
-    # Padding is a condition on the address. It is constant across a vector, so LLVM hoists it out
-    # of the unrolled tile: on x86 twice as fast as a padded copy of the input.
-    for block in sch.get_producers(total):
-        sch.compute_inline(block)
+def pieces_of(workload: Depthwise, tile_c: int, target: Target) -> list[Piece]:
+    """Return the channels as a tile takes them: those that it does not divide in two pieces."""
+    if workload.channels % tile_c == 0:
+        return [Piece(0, workload.channels, lanes_of(workload, target))]
+    return ragged_pieces(workload.channels, vector_lanes(workload.types, target))
 
-    *_, ty, tx, tc, ry, rx = sch.get_loops(total)
-    sch.reorder(ry, rx, ty, tx, tc)
-    sum_in_registers(sch, total, ry, [ry, rx], [ty, tx, tc], lanes)
-    keep_in_registers(sch, [y_tile, x_tile, c_vector], c_lane)
+
+def _vector_cycles(workload: Depthwise, tile_c: int, target: Target) -> float:
+    """Return the cycles of an instruction on all channels of a pixel."""
+    whole = vector_lanes(workload.types, target)
+    # Units of half the width issue twice as often, up to two per cycle.
+    return sum(
+        piece.channels / piece.lanes / min(2, target.fma_per_cycle * whole // piece.lanes)
+        for piece in pieces_of(workload, tile_c, target)
+    )
 
 
 def _loads(workload: Depthwise, tile_y: int, tile_x: int) -> float:
@@ -222,16 +209,18 @@ def _loads(workload: Depthwise, tile_y: int, tile_x: int) -> float:
 
 def _tiles(workload: Depthwise, target: Target) -> list[tuple[int, int, int]]:
     """Return the output tiles whose accumulators, taps and inputs fit the registers."""
-    lanes = lanes_of(workload, target)
     rows, columns = workload.output
     limit = target.vector_registers - 2
+    ragged, *rest = ragged_pieces(workload.channels, vector_lanes(workload.types, target))
+    even = Piece(0, workload.channels, lanes_of(workload, target))
     return [
-        (tile_y, tile_x, vectors * lanes)
+        (tile_y, tile_x, vectors * piece.lanes)
+        for piece in ([even, ragged] if rest else [even])
         for tile_y in divisors(rows, 4)
         for tile_x in divisors(columns, 14)
-        for vectors in divisors(workload.channels // lanes, limit)
+        for vectors in divisors(piece.channels // piece.lanes, limit)
         if tile_y * tile_x * vectors <= limit
-        and fits_stack(tile_y * tile_x * vectors * lanes, workload.types.sums)
+        and fits_stack(tile_y * tile_x * vectors * piece.lanes, workload.types.sums)
     ]
 
 

@@ -16,6 +16,7 @@ from mobilenet_tvm.schedules.workloads.fused import Block, DepthwisePointwise, P
 from mobilenet_tvm.schedules.workloads.pointwise import Pointwise
 from mobilenet_tvm.schedules.workloads.pooling import GlobalPool
 from mobilenet_tvm.schedules.workloads.window import Window
+from mobilenet_tvm.schedules.workloads.window_pooling import WindowPool
 
 __all__ = [
     "FLOAT32",
@@ -34,6 +35,7 @@ __all__ = [
     "Step",
     "Types",
     "Window",
+    "WindowPool",
     "Workload",
     "parse",
     "quantization_bounds",

@@ -22,6 +22,7 @@ from mobilenet_tvm.schedules.cpu import (
     pointwise,
     pooling,
     stem,
+    windows,
 )
 from mobilenet_tvm.schedules.workloads import (
     Block,
@@ -73,11 +74,13 @@ def check_pointwise(
     )
 
 
-def check_depthwise(workload: Depthwise, decision: depthwise.Decision) -> None:
+def check_depthwise(
+    workload: Depthwise, decision: depthwise.Decision, machine: Target = X86
+) -> None:
     data = normal(workload.batch, workload.height, workload.width, workload.channels)
     weight = normal(*workload.window.kernel, workload.channels, seed=1)
     expected, operands = with_epilogue(window_sums(data, weight, workload), workload.epilogue)
-    func = depthwise.SCHEDULE.build(workload, decision, X86)
+    func = depthwise.SCHEDULE.build(workload, decision, machine)
     packed = depthwise.SCHEDULE.pack([weight], decision)
     close(call(func, expected.shape, data, *packed, *operands), expected)
 
@@ -93,6 +96,8 @@ def check_depthwise(workload: Depthwise, decision: depthwise.Decision) -> None:
         (2, 5, 1),  # one output
         (97, 12, 40),  # a prime number of pixels
         (7, 20, 1001),
+        (12, 8, 133),  # 17 vectors of 8: the last tile has some that only pad
+        (12, 8, 136),
     ],
 )
 @pytest.mark.parametrize("epilogue", [(), (BIAS, CLIP), (BIAS, Step("add"), RELU)])
@@ -194,6 +199,55 @@ def test_depthwise_by_every_decision_of_a_small_layer() -> None:
     assert len(decisions) > 20
     for tile, outside in decisions[::3]:
         check_depthwise(workload, depthwise.Decision(*tile, channels_outside=outside))
+
+
+@pytest.mark.parametrize(
+    ("machine", "channels", "pieces"),
+    [
+        ("x86", 37, [(0, 32, 8), (29, 8, 8)]),
+        ("x86", 10, [(0, 8, 8), (8, 2, 2)]),
+        ("x86", 3, [(0, 2, 2), (2, 1, 1)]),
+        ("x86-avx512", 24, [(0, 16, 16), (16, 8, 8)]),
+        ("cortex-a76", 7, [(0, 4, 4), (3, 4, 4)]),
+        ("x86", 24, [(0, 24, 8)]),
+        ("x86-avx512", 8, [(0, 8, 8)]),
+    ],
+)
+def test_channels_that_fill_no_vector_are_two_pieces(
+    machine: str, channels: int, pieces: list[tuple[int, int, int]]
+) -> None:
+    target = PRESETS[machine]
+    found = windows.ragged_pieces(channels, target.lanes_of("float32"))
+    assert [(piece.first, piece.channels, piece.lanes) for piece in found] == pieces
+    steps = (BIAS, Step("prelu"), Step("add"))
+    for batch, window in ((2, Window((3, 3), (1, 1), (1, 1, 1, 1))), (1, Window((5, 3), (2, 2)))):
+        workload = Depthwise(batch, 8, 12, channels, window, steps)
+        decisions = registry.decisions(workload, target)
+        ragged = [d for d in decisions if channels % d.tile_c]  # type: ignore[attr-defined]
+        assert bool(ragged) == (len(pieces) > 1)
+        for decision in (ragged or decisions)[::16]:
+            assert isinstance(decision, depthwise.Decision)
+            assert registry.decision(workload, vars(decision), target) == decision
+            check_depthwise(workload, decision, target)
+
+
+@pytest.mark.parametrize(("size", "parallel"), [(10, 0), (20, 1)])
+def test_threads_start_only_for_enough_work(size: int, parallel: int) -> None:
+    for channels in (64, 60):
+        window = Window((3, 3), (1, 1), (1, 1, 1, 1))
+        workload = Depthwise(1, size, size, channels, window, (BIAS,))
+        func = depthwise.SCHEDULE.build(workload, depthwise.SCHEDULE.default(workload, X86), X86)
+        assert func.script().count("T.parallel") == parallel
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "tile"),
+    [(8, 37, 8), (8, 48, 8), (8, 20, 8), (8, 4, 4), (96, 20, 4), (96, 37, 8)],
+)
+def test_vectors_are_whole_by_default(size: int, channels: int, tile: int) -> None:
+    # Half vectors stay where the picture is larger than the cache.
+    workload = Depthwise(1, size, size, channels, Window((3, 3), (1, 1), (1, 1, 1, 1)), (BIAS,))
+    assert depthwise.SCHEDULE.default(workload, X86).tile_c == tile
 
 
 def check_fused(

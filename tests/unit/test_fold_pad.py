@@ -51,3 +51,26 @@ def test_padded_channels_stay():
         (1, 3, 7, 9),
     )
     assert operators(FoldPad(mod).run()) == ["nn.pad", "nn.conv2d"]
+
+
+@pytest.mark.parametrize(("padding", "counted"), [(0, False), (1, True)])
+def test_pad_before_a_mean_that_counts_its_padding(padding, counted):
+    def pooled(x):
+        full = relax.op.nn.pad(x, [0, 0, 0, 0, 0, 1, 2, 3])
+        return relax.op.nn.avg_pool2d(
+            full, 3, strides=2, padding=padding, count_include_pad=counted
+        )
+
+    before = module(pooled, (1, 4, 7, 9))
+    after = FoldPad(before).run()
+    assert operators(after) == ["nn.avg_pool2d"]
+    data = normal(1, 4, 7, 9)
+    np.testing.assert_allclose(run(after, data), run(before, data), atol=1e-6)
+
+
+def test_pad_before_a_mean_of_what_is_inside_stays():
+    def pooled(x):
+        full = relax.op.nn.pad(x, [0, 0, 0, 0, 1, 1, 1, 1])
+        return relax.op.nn.avg_pool2d(full, 3, padding=1, count_include_pad=False)
+
+    assert operators(FoldPad(module(pooled, (1, 4, 7, 9))).run()) == ["nn.pad", "nn.avg_pool2d"]

@@ -79,3 +79,20 @@ def test_times_find_their_calls_though_some_are_not_called() -> None:
     rows = call_profiles(times, metadata, Peak(1.0, 1.0))
     assert [row.node for row in rows] == ["node 0", "node 2", "node 3", "node 4"]
     assert [row.gflops for row in rows] == pytest.approx([0.01] * 4)
+
+
+def test_calls_of_branches_are_in_the_order_in_which_they_run() -> None:
+    net = odd_models.Net((1, 8, 6, 6))
+    parts: list[list[str]] = [[], []]
+    x = "input"
+    for _ in range(2):
+        x = net.conv(x, 8, 8, 3)
+        # Layers of the same workload, so that only their nodes tell them apart.
+        for part in parts:
+            head = net.node("Transpose", net.conv(x, 8, 4), perm=[0, 2, 3, 1])
+            part.append(net.node("Reshape", head, net.weight([1, -1, 4], np.int64)))
+    heads = [net.node("Concat", *part, axis=1) for part in parts]
+    model = resolve(net.model(*heads, shapes=((1, 72, 4),) * 2), ModelOptions()).model
+    # TVM computes all of the first output before what is only in the second.
+    order = ["Conv_0", "Conv_1", "Conv_7", "Conv_8", "Reshape_3", "Conv_4", "Conv_11", "Reshape_6"]
+    assert [call.node for call in lower(model, PRESETS["x86"]).calls] == order

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import odd_models
 import onnx
 import pytest
 from onnx import TensorProto, helper
@@ -228,3 +229,11 @@ def test_what_has_no_equal_result_is_refused(
     with pytest.raises(UserError, match=message) as refused:
         compile_model(proto, "x86", tmp_path / "m.so")
     assert "\n" not in str(refused.value)
+
+
+def test_mean_of_whole_numbers_over_a_picture(tmp_path: Path) -> None:
+    net = odd_models.Net((1, 4, 5, 6), TensorProto.INT32)
+    mean = net.node("Cast", net.node("ReduceMean", "input", axes=[1, 2]), to=TensorProto.FLOAT)
+    model = net.model(mean, shapes=((1, 1, 1, 6),), opset=13)
+    values = np.random.default_rng(0).integers(-50, 50, (1, 4, 5, 6)).astype(np.int32)
+    agrees(model, tmp_path, values)

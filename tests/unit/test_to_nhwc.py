@@ -151,3 +151,35 @@ def test_other_rearrangements_are_right(split, order, merged):
         return conv(relax.BlockBuilder.current().emit(y), 4, merged[1], seed=3)
 
     converted(body, (2, 8, 6, 7))
+
+
+@pytest.mark.parametrize(
+    ("batch", "parts", "order", "slices"),
+    [
+        (1, [6, 4], (1, 0, 2), 4),  # ShuffleNet: each part is divided for itself
+        (1, [8], (1, 0, 2), 2),
+        (1, [5, 3], (1, 0, 2), 2),  # parts of odd sizes are divided together
+        (2, [6, 4], (1, 0, 2), 0),  # pictures and channels are one axis
+        (1, [6, 4], (2, 1, 0), 0),  # rows and channels are exchanged
+    ],
+    ids=str,
+)
+def test_every_second_channel_stays_in_nhwc(batch, parts, order, slices):
+    channels = sum(parts)
+
+    def body(x):
+        emit = relax.BlockBuilder.current().emit
+        images = [emit(conv(x, outputs=part, seed=part)) for part in parts]
+        joined = emit(op.concat(images, 1)) if len(parts) > 1 else images[0]
+        split = emit(op.reshape(joined, (batch * channels // 2, 2, 30)))
+        moved = emit(op.permute_dims(split, order))
+        halves = emit(op.reshape(moved, (2, batch, channels // 2, 5, 6)))
+        first, second = (
+            emit(op.take(halves, relax.const(i, "int64"), 0, mode="clip")) for i in range(2)
+        )
+        half = conv(first, 4, channels // 2)
+        return op.concat([half, conv(second, 4, channels // 2, seed=1)], 1)
+
+    names = operators(converted(body, (batch, 8, 5, 6)))
+    assert names.count("strided_slice") == slices
+    assert (names.count("permute_dims") == 2) == (slices > 0)

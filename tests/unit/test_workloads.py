@@ -17,6 +17,7 @@ from mobilenet_tvm.schedules.workloads import (
     Step,
     Types,
     Window,
+    WindowPool,
     Workload,
     parse,
 )
@@ -34,6 +35,8 @@ LAYERS: list[Workload] = [
     Convolution(2, 9, 8, 12, 24, Window((3, 5), (2, 1), (1, 2, 1, 2), (2, 2)), groups=3),
     Depthwise(1, 8, 8, 16, Window((3, 3), (1, 1), (2, 2, 2, 2), (2, 2)), (Step("silu"),)),
     GlobalPool(1, 49, 16),
+    WindowPool("max", 1, 9, 8, 16, Window((3, 2), (2, 1), (1, 0, 1, 1)), (Step("relu"),)),
+    WindowPool("mean_inside", 2, 9, 8, 16, Window((3, 3), (1, 1), (1, 1, 1, 1), (2, 2))),
     HALVES,
     PointwiseDepthwise(Pointwise(64, 4, 16, (BIAS,)), DEPTHWISE),
     Block(Convolution(1, 8, 8, 4, 16, Window((1, 1))), HALVES),
