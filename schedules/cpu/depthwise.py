@@ -10,7 +10,7 @@ from typing import Any
 from tvm import s_tir, te, tirx
 
 from mobilenet_tvm.schedules.base import Decision as BaseDecision
-from mobilenet_tvm.schedules.cpu.base import CpuSchedule, vector_lanes
+from mobilenet_tvm.schedules.cpu.base import CpuSchedule, function_of, vector_lanes
 from mobilenet_tvm.schedules.cpu.registers import (
     fits_stack,
     keep_in_registers,
@@ -111,7 +111,7 @@ class DepthwiseConvolution(CpuSchedule[Depthwise, Decision]):
         epilogue = Epilogue(workload, workload.output_shape)
         data, weight, total = sums(workload, epilogue)
         result = epilogue.stage(lambda *i: total[i])
-        sch = s_tir.Schedule(te.create_prim_func([data, weight, *epilogue.operands, result]))
+        sch = s_tir.Schedule(function_of([data, weight, *epilogue.operands, result], target))
         _schedule(sch, decision, lanes_of(workload, target))
         return sch.mod["main"]
 

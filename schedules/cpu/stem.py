@@ -12,7 +12,7 @@ from tvm import s_tir, te, tirx
 
 from mobilenet_tvm.schedules.base import Array
 from mobilenet_tvm.schedules.base import Decision as BaseDecision
-from mobilenet_tvm.schedules.cpu.base import CpuSchedule, product_type, vector_lanes
+from mobilenet_tvm.schedules.cpu.base import CpuSchedule, function_of, product_type, vector_lanes
 from mobilenet_tvm.schedules.cpu.registers import (
     MIN_UNROLLED,
     fits_stack,
@@ -92,7 +92,7 @@ class Stem(CpuSchedule[Convolution, Decision]):
         epilogue = Epilogue(workload, workload.output_shape)
         data, weight, total = sums(workload, epilogue, decision)
         result = epilogue.stage(lambda *i: total[i])
-        sch = s_tir.Schedule(te.create_prim_func([data, weight, *epilogue.operands, result]))
+        sch = s_tir.Schedule(function_of([data, weight, *epilogue.operands, result], target))
         _schedule(sch, workload, decision, target)
         return sch.mod["main"]
 
