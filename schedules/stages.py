@@ -120,15 +120,30 @@ def is_per_channel(parameter: str) -> bool:
     return any(operand.extent == "channel" for operand in operands)
 
 
-def padded(data: te.Tensor, padding: Sequence[int], nchw: bool = False) -> te.Tensor:
-    """Return zero-padded data; padding is top, left, bottom, right; NHWC unless `nchw`."""
+def padded(
+    data: te.Tensor, padding: Sequence[int], nchw: bool = False, dtype: str | None = None
+) -> te.Tensor:
+    """Return zero-padded data of a type, its own by default.
+
+    Parameters
+    ----------
+    data : te.Tensor
+        Of four axes.
+    padding : sequence of int
+        Top, left, bottom, right.
+    nchw : bool
+        Whether channels come before rows and columns.
+    dtype : str, optional
+        The type of the result.
+    """
     top, left, bottom, right = padding
     rows, columns = (2, 3) if nchw else (1, 2)
     shape = [int(extent) for extent in data.shape]
     height, width = shape[rows], shape[columns]
     shape[rows] += top + bottom
     shape[columns] += left + right
-    if shape == [int(extent) for extent in data.shape]:
+    dtype = dtype or data.dtype
+    if shape == [int(extent) for extent in data.shape] and dtype == data.dtype:
         return data
 
     def element(*indices: Any) -> Any:
@@ -142,6 +157,9 @@ def padded(data: te.Tensor, padding: Sequence[int], nchw: bool = False) -> te.Te
         ):
             inside += [indices[axis] >= before] if before else []
             inside += [indices[axis] < before + extent] if after else []
-        return tirx.if_then_else(tirx.all(*inside), data[tuple(source)], tirx.const(0, data.dtype))
+        value = data[tuple(source)].astype(dtype)
+        if not inside:
+            return value
+        return tirx.if_then_else(tirx.all(*inside), value, tirx.const(0, dtype))
 
     return te.compute(tuple(shape), element, name="pad")

@@ -17,7 +17,7 @@ from mobilenet_tvm.schedules.cpu.base import CpuSchedule, function_of
 from mobilenet_tvm.schedules.cpu.registers import fits_registers, keep_in_registers
 from mobilenet_tvm.schedules.loops import divisors
 from mobilenet_tvm.schedules.stages import Epilogue
-from mobilenet_tvm.schedules.workloads import Block, Convolution, Pointwise, size_of
+from mobilenet_tvm.schedules.workloads import Block, Convolution, Pointwise, Types, size_of
 from mobilenet_tvm.targets.target import Target
 
 #: Share of the second-level cache for a band; the rest is for weights, input and output.
@@ -257,7 +257,8 @@ def _expansion_cycles(workload: Block, tile: tuple[int, int], target: Target) ->
     first = workload.first
     height, width = first.output
     inputs = first.window.taps * first.inputs
-    product = Pointwise(height * width, inputs, first.outputs, types=first.types)
+    types = Types.of(stem.product_type(first))
+    product = Pointwise(height * width, inputs, first.outputs, types=types)
     return pointwise.tile_cycles(product, target, stem.lanes_of(first, target), *tile)
 
 

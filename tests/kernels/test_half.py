@@ -43,6 +43,9 @@ LAYERS = [
     "depthwise 1x9x9x8 k3x3 s1x1 p2,2,2,2 d2x2 float16 sigmoid",
     "conv2d 1x17x17x3->12 k3x3 s2x2 p0,0,1,1 nchw float16 add_channel relu",
     "conv2d 2x8x8x3->16 k3x3 s1x1 p1,1,1,1 nhwc float16 add_channel hard_swish",
+    "conv2d 1x20x20x3->16 k7x7 s2x2 p3,3,3,3 nchw float16 relu",  # sums of 147 in float32
+    "conv2d 1x9x9x3->8 k3x3 s2x2 p0,0,0,0 nchw float16 add_channel",  # rounded, not padded
+    "conv2d 1x6x6x4->16 k1x1 s1x1 p0,0,0,0 nhwc float16 relu",
     "conv2d 1x9x7x48->20 k3x3 s2x2 p0,1,1,0 nhwc float16*float16+float32 add_channel add",
     "conv2d 1x6x6x256->16 k3x3 s1x1 p1,1,1,1 nhwc float16*float16+float32 relu",
     "conv2d 1x7x7x12->12 k3x3 s1x1 p1,1,1,1 g3 nhwc float16*float16+float32 add_channel",
