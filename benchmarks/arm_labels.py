@@ -30,6 +30,7 @@ from mobilenet_tvm.compile.compress.pictures import (
     read_picture,
     spread,
 )
+from mobilenet_tvm.compile.tuning.emulated.emulator import CPUS
 from mobilenet_tvm.runtime import load
 from mobilenet_tvm.targets.errors import UserError
 from mobilenet_tvm.targets.host import cpu_features
@@ -60,7 +61,7 @@ def here(core: Target) -> Target:
 
 def emulated(path: Path, images: Array, core: str, folder: Path, jobs: int) -> Array:
     """Return a network's outputs for pictures on an emulated core."""
-    board, machine = Emulator().board, MACHINES[core].qemu
+    board, machine = Emulator().board, CPUS.get(core, core)
 
     def run(first: int) -> Array:
         scratch = folder / f"part{first}"

@@ -121,9 +121,13 @@ def is_per_channel(parameter: str) -> bool:
 
 
 def padded(
-    data: te.Tensor, padding: Sequence[int], nchw: bool = False, outside: Any = None
+    data: te.Tensor,
+    padding: Sequence[int],
+    nchw: bool = False,
+    outside: Any = None,
+    dtype: str | None = None,
 ) -> te.Tensor:
-    """Return padded data.
+    """Return padded data of a type, its own by default.
 
     Parameters
     ----------
@@ -135,6 +139,8 @@ def padded(
         The layout of the data; otherwise NHWC.
     outside : Expr, optional
         The value of the padding; by default zero.
+    dtype : str, optional
+        The type of the result.
     """
     top, left, bottom, right = padding
     rows, columns = (2, 3) if nchw else (1, 2)
@@ -142,11 +148,11 @@ def padded(
     height, width = shape[rows], shape[columns]
     shape[rows] += top + bottom
     shape[columns] += left + right
-    if shape == [int(extent) for extent in data.shape]:
+    dtype = dtype or data.dtype
+    if shape == [int(extent) for extent in data.shape] and dtype == data.dtype:
         return data
-
     if outside is None:
-        outside = tirx.const(0, data.dtype)
+        outside = tirx.const(0, dtype)
 
     def element(*indices: Any) -> Any:
         source = list(indices)
@@ -159,6 +165,9 @@ def padded(
         ):
             inside += [indices[axis] >= before] if before else []
             inside += [indices[axis] < before + extent] if after else []
-        return tirx.if_then_else(tirx.all(*inside), data[tuple(source)], outside)
+        value = data[tuple(source)].astype(dtype)
+        if not inside:
+            return value
+        return tirx.if_then_else(tirx.all(*inside), value, outside)
 
     return te.compute(tuple(shape), element, name="pad")

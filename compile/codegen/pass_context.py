@@ -22,6 +22,8 @@ PASS_CONFIG: dict[str, Any] = {
 }
 #: A pass that finds nothing to do in functions without blocks, and takes a third of their time.
 _FOR_BLOCKS = "s_tir.CompactBufferAllocation"
+#: The pass that makes indices of 64 bits, which schedules for 64-bit ARM use, those of 32 again.
+_NARROW = "tirx.NarrowDataType"
 
 
 def pass_config(target: Target) -> dict[str, Any]:
@@ -33,12 +35,15 @@ def pass_config(target: Target) -> dict[str, Any]:
 
 
 @tvm.instrument.pass_instrument
-class _WithoutBlocks:
-    """Skips the pass that only functions with blocks need."""
+class _Without:
+    """Skips passes."""
+
+    def __init__(self, names: frozenset[str]) -> None:
+        self._names = names
 
     def should_run(self, _mod: tvm.IRModule, info: Any) -> bool:
         """Return whether a pass runs."""
-        return str(info.name) != _FOR_BLOCKS
+        return str(info.name) not in self._names
 
 
 def has_blocks(func: tirx.PrimFunc) -> bool:
@@ -63,9 +68,11 @@ def lowering(mod: tvm.IRModule, target: Target) -> Iterator[tvm.IRModule]:
         What is to be compiled: on CPUs with functions that LLVM inlines.
     """
     kernels = [f for f in mod.functions.values() if isinstance(f, tirx.PrimFunc)]
-    instruments = [] if any(map(has_blocks, kernels)) else [_WithoutBlocks()]
+    unneeded = set() if any(map(has_blocks, kernels)) else {_FOR_BLOCKS}
+    if target.gpu is None and target.architecture == "aarch64":
+        unneeded.add(_NARROW)
     context = tvm.transform.PassContext(
-        opt_level=3, config=pass_config(target), instruments=instruments
+        opt_level=3, config=pass_config(target), instruments=[_Without(frozenset(unneeded))]
     )
     functions = vector_functions(mod) if target.gpu is None else nullcontext(mod)
     with context, functions as complete:

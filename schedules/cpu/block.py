@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tvm import s_tir, te, tirx
+from tvm import s_tir, tirx
 
 from mobilenet_tvm.schedules.base import Array, default_decision
 from mobilenet_tvm.schedules.base import Decision as BaseDecision
 from mobilenet_tvm.schedules.cpu import depthwise_pointwise, pointwise, stem
-from mobilenet_tvm.schedules.cpu.base import CpuSchedule
+from mobilenet_tvm.schedules.cpu.base import CpuSchedule, function_of
 from mobilenet_tvm.schedules.cpu.registers import fits_registers, keep_in_registers
 from mobilenet_tvm.schedules.loops import divisors
 from mobilenet_tvm.schedules.stages import Epilogue
-from mobilenet_tvm.schedules.workloads import Block, Convolution, Pointwise, size_of
+from mobilenet_tvm.schedules.workloads import Block, Convolution, Pointwise, Types, size_of
 from mobilenet_tvm.targets.target import Target
 
 #: Share of the second-level cache for a band; the rest is for weights, input and output.
@@ -152,7 +152,7 @@ class BandedBlock(CpuSchedule[Block, Decision]):
             workload.halves, decision.halves, expanded
         )
         arguments = [data, weight, *epilogue.operands, *parameters, result]
-        sch = s_tir.Schedule(te.create_prim_func(arguments))
+        sch = s_tir.Schedule(function_of(arguments, target))
         band = depthwise_pointwise.schedule_halves(
             sch, decision.halves, workload.halves, target, decision.rows
         )
@@ -257,7 +257,8 @@ def _expansion_cycles(workload: Block, tile: tuple[int, int], target: Target) ->
     first = workload.first
     height, width = first.output
     inputs = first.window.taps * first.inputs
-    product = Pointwise(height * width, inputs, first.outputs, types=first.types)
+    types = Types.of(stem.product_type(first))
+    product = Pointwise(height * width, inputs, first.outputs, types=types)
     return pointwise.tile_cycles(product, target, stem.lanes_of(first, target), *tile)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from tvm import te, tirx
 
 from mobilenet_tvm.schedules.cpu import windows
-from mobilenet_tvm.schedules.cpu.base import vector_lanes
+from mobilenet_tvm.schedules.cpu.base import function_of, vector_lanes
 from mobilenet_tvm.schedules.cpu.registers import fits_stack, tile_features
 from mobilenet_tvm.schedules.cpu.windows import Piece, WindowSchedule, ragged_pieces
 from mobilenet_tvm.schedules.loops import divisors
@@ -106,14 +106,15 @@ class DepthwiseConvolution(WindowSchedule[Depthwise, Decision]):
 
     def build(self, workload: Depthwise, decision: Decision, target: Target) -> tirx.PrimFunc:
         """Return a function of data [batch, height, width, channels] and an output in NHWC."""
-        return self.scheduled(workload, decision, pieces_of(workload, decision.tile_c, target))
+        pieces = pieces_of(workload, decision.tile_c, target)
+        return self.scheduled(workload, decision, pieces, target)
 
-    def function(self, workload: Depthwise) -> tirx.PrimFunc:
+    def function(self, workload: Depthwise, target: Target) -> tirx.PrimFunc:
         """Return the function before it is scheduled."""
         epilogue = Epilogue(workload, workload.output_shape)
         data, weight, total = sums(workload, epilogue)
         result = epilogue.stage(lambda *i: total[i])
-        return te.create_prim_func([data, weight, *epilogue.operands, result])
+        return function_of([data, weight, *epilogue.operands, result], target)
 
     def features(self, workload: Depthwise, decision: Decision, target: Target) -> dict[str, float]:
         """Describe a decision: the tile, its loads and its share of the caches."""

@@ -15,7 +15,7 @@ from tvm.s_tir.schedule import LoopRV
 from mobilenet_tvm.schedules.base import Array
 from mobilenet_tvm.schedules.base import Decision as BaseDecision
 from mobilenet_tvm.schedules.cpu import depthwise, pointwise
-from mobilenet_tvm.schedules.cpu.base import CpuSchedule
+from mobilenet_tvm.schedules.cpu.base import CpuSchedule, function_of
 from mobilenet_tvm.schedules.cpu.parts import add_parts, products_of_part, sums_of_products
 from mobilenet_tvm.schedules.cpu.registers import (
     keep_in_registers,
@@ -116,7 +116,7 @@ class FusedHalves(CpuSchedule[DepthwisePointwise, Decision]):
     ) -> tirx.PrimFunc:
         """Return a function of data and an output in NHWC."""
         data, parameters, result = stages(workload, decision)
-        sch = s_tir.Schedule(te.create_prim_func([data, *parameters, result]))
+        sch = s_tir.Schedule(function_of([data, *parameters, result], target))
         schedule_halves(sch, decision, workload, target)
         return sch.mod["main"]
 

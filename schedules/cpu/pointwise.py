@@ -14,7 +14,7 @@ from tvm.s_tir.schedule import LoopRV
 
 from mobilenet_tvm.schedules.base import Array
 from mobilenet_tvm.schedules.base import Decision as BaseDecision
-from mobilenet_tvm.schedules.cpu.base import PARALLEL_FLOPS, CpuSchedule, vector_lanes
+from mobilenet_tvm.schedules.cpu.base import PARALLEL_FLOPS, CpuSchedule, function_of, vector_lanes
 from mobilenet_tvm.schedules.cpu.parts import add_parts, products_of_part, sums_of_products
 from mobilenet_tvm.schedules.cpu.prefetch import prefetch_next_panel
 from mobilenet_tvm.schedules.cpu.registers import (
@@ -142,7 +142,7 @@ class MatrixProduct(CpuSchedule[Pointwise, Decision]):
             lambda m, n, k: data[m, k] * weight[n // tile_n, k, n % tile_n],
         )
         result = epilogue.stage(lambda m, n: product[m, n])
-        sch = s_tir.Schedule(te.create_prim_func([data, weight, *epilogue.operands, result]))
+        sch = s_tir.Schedule(function_of([data, weight, *epilogue.operands, result], target))
         group = math.gcd(decision.unroll_k, together(types, target))
         parallel = workload.flops >= PARALLEL_FLOPS
         # Consecutive tiles that use the same panel, which is fetched once.

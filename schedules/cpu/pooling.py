@@ -9,7 +9,7 @@ from typing import Any
 from tvm import s_tir, te, tirx
 
 from mobilenet_tvm.schedules.base import Decision as BaseDecision
-from mobilenet_tvm.schedules.cpu.base import PARALLEL_FLOPS, CpuSchedule
+from mobilenet_tvm.schedules.cpu.base import PARALLEL_FLOPS, CpuSchedule, function_of
 from mobilenet_tvm.schedules.cpu.registers import keep_in_registers
 from mobilenet_tvm.schedules.loops import divisors
 from mobilenet_tvm.schedules.stages import epilogue_stage
@@ -65,7 +65,7 @@ class Pooling(CpuSchedule[GlobalPool, Decision]):
         )
         scale = tirx.const(1.0 / workload.pixels, types.sums)
         operands, result = epilogue_stage(workload, shape, lambda *i: total[i] * scale)
-        sch = s_tir.Schedule(te.create_prim_func([data, *operands, result]))
+        sch = s_tir.Schedule(function_of([data, *operands, result], target))
         _schedule(sch, decision, _lanes(workload, target), workload.flops >= PARALLEL_FLOPS)
         return sch.mod["main"]
 

@@ -8,6 +8,7 @@ from typing import Any
 from tvm import te, tirx
 
 from mobilenet_tvm.schedules.cpu import depthwise, windows
+from mobilenet_tvm.schedules.cpu.base import function_of
 from mobilenet_tvm.schedules.cpu.windows import WindowSchedule
 from mobilenet_tvm.schedules.stages import epilogue_stage, padded
 from mobilenet_tvm.schedules.workloads import WindowPool, Workload
@@ -55,9 +56,9 @@ class WindowPooling(WindowSchedule[WindowPool, Decision]):
     def build(self, workload: WindowPool, decision: Decision, target: Target) -> tirx.PrimFunc:
         """Return a function of data [batch, height, width, channels] and an output in NHWC."""
         pieces = depthwise.pieces_of(workload.filter, decision.tile_c, target)
-        return self.scheduled(workload, decision, pieces)
+        return self.scheduled(workload, decision, pieces, target)
 
-    def function(self, workload: WindowPool) -> tirx.PrimFunc:
+    def function(self, workload: WindowPool, target: Target) -> tirx.PrimFunc:
         """Return the function before it is scheduled."""
         data, total = _pooled(workload)
 
@@ -66,7 +67,7 @@ class WindowPooling(WindowSchedule[WindowPool, Decision]):
             return value if workload.kind == "max" else value * _factor(workload, y, x)
 
         operands, result = epilogue_stage(workload, workload.output_shape, element)
-        return te.create_prim_func([data, *operands, result])
+        return function_of([data, *operands, result], target)
 
     def features(
         self, workload: WindowPool, decision: Decision, target: Target

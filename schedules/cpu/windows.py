@@ -21,6 +21,7 @@ from mobilenet_tvm.schedules.cpu.base import PARALLEL_FLOPS, CpuSchedule
 from mobilenet_tvm.schedules.cpu.registers import keep_in_registers, sum_in_registers
 from mobilenet_tvm.schedules.loops import with_body
 from mobilenet_tvm.schedules.workloads import Depthwise, WindowPool
+from mobilenet_tvm.targets.target import Target
 
 
 @dataclass(frozen=True)
@@ -96,20 +97,25 @@ class WindowSchedule(CpuSchedule[W, D]):
     dilates = True
 
     @abstractmethod
-    def function(self, workload: W) -> tirx.PrimFunc:
+    def function(self, workload: W, target: Target) -> tirx.PrimFunc:
         """Return the function with blocks `depthwise`, which reduces windows, and `epilogue`."""
 
-    def scheduled(self, workload: W, decision: D, pieces: Sequence[Piece]) -> tirx.PrimFunc:
+    def scheduled(
+        self, workload: W, decision: D, pieces: Sequence[Piece], target: Target
+    ) -> tirx.PrimFunc:
         """Return the scheduled function of a layer that is computed in pieces."""
         parts = []
         for piece in pieces:
-            sch = s_tir.Schedule(self.function(replace(workload, channels=piece.channels)))
+            part = replace(workload, channels=piece.channels)
+            sch = s_tir.Schedule(self.function(part, target))
             tile = replace(decision, tile_c=min(decision.tile_c, piece.channels))
             _schedule(sch, tile, piece.lanes, workload.flops >= PARALLEL_FLOPS)
             parts.append(sch.mod["main"])
         if len(parts) == 1:
             return parts[0]
-        return _side_by_side(self.function(workload), parts, [piece.first for piece in pieces])
+        return _side_by_side(
+            self.function(workload, target), parts, [piece.first for piece in pieces]
+        )
 
 
 def _schedule(sch: s_tir.Schedule, decision: Decision, lanes: int, parallel: bool) -> None:

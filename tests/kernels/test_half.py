@@ -43,6 +43,9 @@ LAYERS = [
     "depthwise 1x9x9x8 k3x3 s1x1 p2,2,2,2 d2x2 float16 sigmoid",
     "conv2d 1x17x17x3->12 k3x3 s2x2 p0,0,1,1 nchw float16 add_channel relu",
     "conv2d 2x8x8x3->16 k3x3 s1x1 p1,1,1,1 nhwc float16 add_channel hard_swish",
+    "conv2d 1x20x20x3->16 k7x7 s2x2 p3,3,3,3 nchw float16 relu",  # sums of 147 in float32
+    "conv2d 1x9x9x3->8 k3x3 s2x2 p0,0,0,0 nchw float16 add_channel",  # rounded, not padded
+    "conv2d 1x6x6x4->16 k1x1 s1x1 p0,0,0,0 nhwc float16 relu",
     "conv2d 1x9x7x48->20 k3x3 s2x2 p0,1,1,0 nhwc float16*float16+float32 add_channel add",
     "conv2d 1x6x6x256->16 k3x3 s1x1 p1,1,1,1 nhwc float16*float16+float32 relu",
     "conv2d 1x7x7x12->12 k3x3 s1x1 p1,1,1,1 g3 nhwc float16*float16+float32 add_channel",
@@ -178,6 +181,20 @@ def test_decisions_are_for_vectors_twice_as_long(layer: str) -> None:
         assert any(tile % 16 for tile in tiles)
         for decision in decisions:
             assert registry.decision(workload, vars(decision), A76) == decision
+
+
+@pytest.mark.parametrize(("kernel", "dtype"), [(3, "float16"), (7, "float32")])
+def test_a_stem_with_long_sums_multiplies_float32(kernel: int, dtype: str) -> None:
+    text = f"conv2d 1x32x32x3->16 k{kernel}x{kernel} s2x2 p1,1,1,1 nchw float16 relu"
+    func, arrays = built(parse(text), A76)
+    assert str(func.params[1].ty.dtype) == str(arrays[1].dtype) == dtype
+
+
+def test_blocks_with_a_stem_have_decisions_on_a_core_with_one_unit() -> None:
+    (text,) = [text for text in LAYERS if text.startswith("block") and "nchw" in text]
+    workload, core = parse(text), PRESETS["cortex-a55"]
+    found = registry.decisions(workload, core)
+    assert {vars(decision)["first_c"] for decision in found} == {8, 16}
 
 
 def test_parts_of_sums_are_short_and_divide_them() -> None:

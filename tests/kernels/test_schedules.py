@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
+from assembly import assembly
 from numpy_layers import BIAS, CLIP, RELU, close, normal, window_sums, with_epilogue
 from tvm import tirx
 
@@ -517,6 +518,11 @@ def test_threads_divide_pixels_where_weights_are_small(
     tvm.ir.assert_structural_equal(built, pointwise.SCHEDULE.build(workload, default, machine))
 
 
+def extent(number: int, machine: Target) -> str:
+    """Return an extent as a function's script writes it."""
+    return f"T.int64({number})" if machine.architecture == "aarch64" else str(number)
+
+
 @pytest.mark.parametrize("target", CPUS)
 def test_structure_of_the_default_decisions(target: str) -> None:
     machine = PRESETS[target]
@@ -530,7 +536,7 @@ def test_structure_of_the_default_decisions(target: str) -> None:
         text = registry.build(workload, decision, machine).script()
         # One loop for the threads, vectors of the machine's width.
         assert text.count("T.parallel(") == 1
-        assert f"T.vectorized({machine.lanes_of('float32')})" in text
+        assert f"T.vectorized({extent(machine.lanes_of('float32'), machine)})" in text
 
 
 @pytest.mark.parametrize("target", CPUS)
@@ -571,7 +577,7 @@ def test_arm_loads_several_inputs_at_once(target: str, inputs: int, together: in
     func = registry.build(workload, registry.default(workload, machine), machine)
     text = func.script()
     assert ("data_global" in text) is (together > 1)
-    assert together == 1 or f"T.vectorized({together})" in text
+    assert together == 1 or f"T.vectorized({extent(together, machine)})" in text
 
 
 def test_an_in_order_core_gets_the_tile_that_loads_least() -> None:
@@ -691,3 +697,10 @@ def test_workloads_are_named_and_counted(
 def test_text_of_no_workload_is_refused(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         parse(text)
+
+
+def test_addresses_on_arm_need_no_extension() -> None:
+    workload, core = parse("depthwise 1x28x28x192 k3x3 s1x1 p1,1,1,1"), PRESETS["cortex-a76"]
+    code = assembly(registry.build(workload, registry.default(workload, core), core), core)
+    # One is of a thread's number.
+    assert code.count("sxtw") <= 1
