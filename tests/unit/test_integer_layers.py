@@ -72,7 +72,7 @@ EXPECTED: dict[tuple[str, ...], list[str]] = {
     (POINTWISE, "sum", "add_multiply", FLOAT): ["float_head"],
     (POINTWISE, FLOAT, POINTWISE): ["float_island"],
     ("pad", "depthwise float32*float32 add_channel"): ["pad_between_steps"],
-    ("avg_pool2d",): ["average_pool"],
+    ("window_pool float32*float32",): ["average_pool"],
     ("pointwise uint8*int8->float32 add_channel dequantize",): ["tiny_scale"],
     (SUMS, "add_multiply_add_multiply_clip_divide_multiply1"): ["function_before_quantization"],
 }  # fmt: skip
