@@ -64,7 +64,7 @@ class WindowPooling(WindowSchedule[WindowPool, Decision]):
 
         def element(n: Any, y: Any, x: Any, c: Any) -> Any:
             value = total[n, y, x, c]
-            return value if workload.kind == "max" else value * _factor(workload, y, x)
+            return value if workload.kind == "max" else value / _count(workload, y, x)
 
         operands, result = epilogue_stage(workload, workload.output_shape, element)
         return function_of([data, *operands, result], target)
@@ -108,11 +108,14 @@ def _pooled(workload: WindowPool) -> tuple[te.Tensor, te.Tensor]:
     return data, te.compute(workload.output_shape, pool, name="depthwise")
 
 
-def _factor(workload: WindowPool, y: Any, x: Any) -> Any:
-    """Return what the sum of the window at some row and column is multiplied by."""
+def _count(workload: WindowPool, y: Any, x: Any) -> Any:
+    """Return what the sum of the window at some row and column is divided by.
+
+    The product with its inverse is rounded twice, and may be quantised to another step.
+    """
     dtype = workload.types.sums
     if workload.kind == "mean":
-        return tirx.const(1 / workload.window.taps, dtype)
+        return tirx.const(workload.window.taps, dtype)
     window = workload.window
     top, left = window.padding[:2]
     counts = []
@@ -122,7 +125,7 @@ def _factor(workload: WindowPool, y: Any, x: Any) -> Any:
     ):
         start = place * stride - before
         counts.append(tirx.min(start + kernel, extent) - tirx.max(start, 0))
-    return tirx.const(1, dtype) / (counts[0] * counts[1]).astype(dtype)
+    return (counts[0] * counts[1]).astype(dtype)
 
 
 SCHEDULE = WindowPooling()
