@@ -10,6 +10,8 @@ from mobilenet_tvm.schedules.base import D, Schedule, W
 from mobilenet_tvm.schedules.workloads import FLOAT32, Types, Workload
 from mobilenet_tvm.targets.target import Target
 
+#: Bytes of a cache line.
+CACHE_LINE = 64
 #: Starting the threads takes about as long as this many operations on one of them.
 PARALLEL_FLOPS = 200_000
 

@@ -10,7 +10,7 @@ from typing import Any
 from tvm import te, tirx
 
 from mobilenet_tvm.schedules.cpu import windows
-from mobilenet_tvm.schedules.cpu.base import function_of, vector_lanes
+from mobilenet_tvm.schedules.cpu.base import CACHE_LINE, function_of, vector_lanes
 from mobilenet_tvm.schedules.cpu.registers import fits_stack, tile_features
 from mobilenet_tvm.schedules.cpu.windows import Piece, WindowSchedule, ragged_pieces
 from mobilenet_tvm.schedules.loops import divisors
@@ -18,8 +18,6 @@ from mobilenet_tvm.schedules.stages import Epilogue, padded
 from mobilenet_tvm.schedules.workloads import Depthwise, size_of
 from mobilenet_tvm.targets.target import Target
 
-#: Bytes of a cache line.
-CACHE_LINE = 64
 #: Cache lines of a pixel to read together, a common divisor of this and of the pixel's lines, where
 #: data come from behind the second-level cache: one of each pixel's four lines at a time uses a
 #: quarter of the sets. With 64 channels at a time instead of 16, 1x80x80x64 takes 129 us, not 203.

@@ -7,11 +7,9 @@ from typing import Any
 from tvm import s_tir, tirx
 from tvm.s_tir.schedule import LoopRV
 
+from mobilenet_tvm.schedules.cpu.base import CACHE_LINE
 from mobilenet_tvm.schedules.loops import extent, replace_body
 from mobilenet_tvm.schedules.workloads import size_of
-
-#: Bytes of a cache line.
-CACHE_LINE = 64
 
 
 def prefetch_next_panel(

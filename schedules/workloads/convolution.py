@@ -50,7 +50,7 @@ class Convolution(Workload):
     @property
     def dilated(self) -> bool:
         """Whether positions of the window have steps between them."""
-        return self.window.dilation != (1, 1)
+        return self.window.dilated
 
     @property
     def is_stem(self) -> bool:

@@ -34,7 +34,7 @@ class Depthwise(Workload):
     @property
     def dilated(self) -> bool:
         """Whether positions of the window have steps between them."""
-        return self.window.dilation != (1, 1)
+        return self.window.dilated
 
     @property
     def output(self) -> tuple[int, int]:

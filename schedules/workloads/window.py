@@ -33,6 +33,11 @@ class Window:
         return self.kernel[0] * self.kernel[1]
 
     @property
+    def dilated(self) -> bool:
+        """Whether positions of the kernel have steps between them."""
+        return self.dilation != (1, 1)
+
+    @property
     def reach(self) -> tuple[int, int]:
         """Height and width of the input that an output reads."""
         kernel, dilation = self.kernel, self.dilation
@@ -57,7 +62,7 @@ class Window:
         """Return the window as logs write it: `k3x3 s1x1 p1,1,1,1`, and ` d2x2` if dilated."""
         padding = ",".join(map(str, self.padding))
         kernel, stride, dilation = self.kernel, self.stride, self.dilation
-        dilated = f" d{dilation[0]}x{dilation[1]}" if dilation != (1, 1) else ""
+        dilated = f" d{dilation[0]}x{dilation[1]}" if self.dilated else ""
         return f"k{kernel[0]}x{kernel[1]} s{stride[0]}x{stride[1]} p{padding}{dilated}"
 
     @staticmethod

@@ -40,7 +40,7 @@ class WindowPool(Workload):
     @property
     def dilated(self) -> bool:
         """Whether positions of the window have steps between them."""
-        return self.window.dilation != (1, 1)
+        return self.window.dilated
 
     @property
     def filter(self) -> Depthwise:
